@@ -1,0 +1,46 @@
+// Package auth answers who a client is. A strategy is asked with what the
+// client sent and what is known of its connection, and says yes (with a User),
+// no, or that it has no opinion, so that strategies can stand in a chain
+// (spec 06 §5). Nothing here knows of sockets or messages.
+package auth
+
+import (
+	"context"
+	"net/http"
+)
+
+// Attempt is one login as a strategy sees it.
+type Attempt struct {
+	// Params is the JSON object the client sent, as it came.
+	Params string
+	// RemoteAddr is the client's address as the operator trusts it.
+	RemoteAddr string
+	// Header holds the headers of the upgrade or HTTP request. Not to be changed.
+	Header http.Header
+}
+
+// Opinion is what a strategy thinks of an attempt. The zero value is "none".
+type Opinion uint8
+
+// The opinions.
+const (
+	NoOpinion Opinion = iota
+	Refused
+	Accepted
+)
+
+// Verdict is the answer to an Attempt.
+type Verdict struct {
+	Opinion Opinion
+	// User is set when Accepted.
+	User *User
+	// Reason is JSON text for the refused client, or empty (spec 06 §5).
+	Reason string
+}
+
+// Authenticator is one way to log in. Every strategy implements it. It must be
+// safe for many callers at once, and return soon after ctx ends. An error means
+// the strategy could not judge: the caller logs it and refuses.
+type Authenticator interface {
+	Authenticate(ctx context.Context, a *Attempt) (Verdict, error)
+}

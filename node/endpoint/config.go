@@ -1,0 +1,89 @@
+package endpoint
+
+import "time"
+
+// Config configures the public port: HTTP and, on the same port, WebSocket.
+type Config struct {
+	// HTTP is the file's httpServer.options.
+	HTTP HTTPConfig
+	// WebSocket is the options of the ws-binary entry of connectionEndpoints.
+	WebSocket WebSocketConfig
+	// TrustedProxies lists addresses or CIDR ranges whose forwarding headers
+	// are believed when the client's address is determined.
+	TrustedProxies []string `yaml:"trustedProxies"`
+}
+
+// HTTPConfig configures the listener. The keys are deepstream's.
+type HTTPConfig struct {
+	// Host is the address to listen on.
+	Host string `yaml:"host"`
+	// Port is the TCP port; 0 picks a free one.
+	Port int `yaml:"port"`
+	// HealthCheckPath answers 200 once clients can log in.
+	HealthCheckPath string `yaml:"healthCheckPath"`
+	// AllowAllOrigins lets pages of every origin connect; with false only Origins may.
+	AllowAllOrigins bool `yaml:"allowAllOrigins"`
+	// Origins lists the origins that may connect when it is not empty.
+	Origins []string `yaml:"origins"`
+	// SSL switches the port to TLS.
+	SSL SSLConfig `yaml:"ssl"`
+}
+
+// SSLConfig names the certificate. Each value is the path of a PEM file, which
+// is watched for changes, or PEM text itself.
+type SSLConfig struct {
+	// Key is the private key.
+	Key string `yaml:"key"`
+	// Cert is the certificate, followed by its chain.
+	Cert string `yaml:"cert"`
+	// CA holds further certificates that are sent after Cert.
+	CA string `yaml:"ca"`
+}
+
+// WebSocketConfig configures the binary WebSocket endpoint. The keys are
+// deepstream's, but for the last two.
+type WebSocketConfig struct {
+	// URLPath is the path clients connect to; a query string after it is ignored.
+	URLPath string `yaml:"urlPath"`
+	// HeartbeatInterval is how often clients ping. A client that was silent for
+	// two intervals is closed.
+	HeartbeatInterval time.Duration `yaml:"heartbeatInterval"`
+	// UnauthenticatedClientTimeout is how long a client may take to log in; 0 or
+	// false is for ever.
+	UnauthenticatedClientTimeout time.Duration `yaml:"unauthenticatedClientTimeout"`
+	// MaxAuthAttempts is the number of failed logins that closes a connection.
+	MaxAuthAttempts int `yaml:"maxAuthAttempts"`
+	// LogInvalidAuthData logs the user name, never the password, of refused logins.
+	LogInvalidAuthData bool `yaml:"logInvalidAuthData"`
+	// MaxMessageSize is the largest WebSocket message a client may send, in bytes.
+	MaxMessageSize int64 `yaml:"maxMessageSize"`
+	// QueueSoftLimit is how many bytes may wait for a client: more answers hold
+	// back its reader; more broadcasts, with no progress for QueueStall, close it.
+	QueueSoftLimit int `yaml:"queueSoftLimit"`
+	// QueueHardLimit is how many bytes of broadcasts may ever wait for a client.
+	QueueHardLimit int `yaml:"queueHardLimit"`
+	// QueueStall is how long a client may leave a full queue without reading.
+	QueueStall time.Duration `yaml:"queueStall"`
+}
+
+// DefaultConfig is complete. It listens on loopback only.
+func DefaultConfig() Config {
+	return Config{
+		HTTP: HTTPConfig{
+			Host:            "127.0.0.1",
+			Port:            6020,
+			HealthCheckPath: "/health-check",
+			AllowAllOrigins: true,
+		},
+		WebSocket: WebSocketConfig{
+			URLPath:                      "/deepstream",
+			HeartbeatInterval:            30 * time.Second,
+			UnauthenticatedClientTimeout: 180 * time.Second,
+			MaxAuthAttempts:              3,
+			MaxMessageSize:               1 << 20,
+			QueueSoftLimit:               1 << 20,
+			QueueHardLimit:               16 << 20,
+			QueueStall:                   5 * time.Second,
+		},
+	}
+}

@@ -1,0 +1,29 @@
+package listen
+
+import "time"
+
+// Config configures pattern listening for events and records alike. The keys
+// are deepstream's.
+type Config struct {
+	// ShuffleProviders asks matching providers in random order instead of the
+	// order in which they registered.
+	ShuffleProviders bool `yaml:"shuffleProviders"`
+	// ResponseTimeout is how long a provider may take to accept or reject.
+	ResponseTimeout time.Duration `yaml:"responseTimeout"`
+	// RematchInterval is how often names without a provider are offered again;
+	// 1000 or less switches that off.
+	RematchInterval time.Duration `yaml:"rematchInterval"`
+	// MatchCooldown is how long a name that nobody accepted rests before it is
+	// offered again.
+	MatchCooldown time.Duration `yaml:"matchCooldown"`
+}
+
+// DefaultConfig is complete.
+func DefaultConfig() Config {
+	return Config{
+		ShuffleProviders: true,
+		ResponseTimeout:  500 * time.Millisecond,
+		RematchInterval:  30 * time.Second,
+		MatchCooldown:    10 * time.Second,
+	}
+}

@@ -1,0 +1,31 @@
+package sub
+
+import (
+	"hadal/auth"
+	"hadal/protocol"
+)
+
+// Client is a logged-in client as the feature rooms see it. endpoint.Conn is
+// one; tests bring their own.
+type Client interface {
+	// ID is unique among all connections this process has had.
+	ID() uint64
+	// User never changes while the client is logged in.
+	User() *auth.User
+	// Gone says that the connection has ended: from the moment it is true nothing
+	// reaches the client any more. A room that subscribes a client from another
+	// goroutine than its reader looks here first (see Registry.Add).
+	Gone() bool
+	// Answer queues a reply to something this client asked for. It never blocks
+	// and may be called from anywhere, also after the client has gone (then it
+	// does nothing). m is encoded before Answer returns. Answers are never
+	// dropped: they hold back the client's reader instead (see Pace).
+	Answer(m *protocol.Message)
+	// Send queues a broadcast. It never blocks, may be called from anywhere and
+	// under a lock. A client too slow for its broadcasts is closed.
+	Send(o *protocol.Outbound)
+	// Pace blocks while more answers wait for the client than it should have
+	// outstanding, or until it has gone. Only the goroutine that reads from the
+	// client may call it; a handler does so between the parts of a bulk request.
+	Pace()
+}

@@ -1,0 +1,61 @@
+// Package store is what is kept: the contract between the record room, which
+// decides, and the drivers, which keep. A driver holds the records of one
+// partition for one owner at a time.
+//
+// An owner appends batches. A batch is accepted whole or not at all; when
+// Append returns nil it is as durable as the driver promises. When it returns
+// an error other than ErrFenced the outcome is unknown, and the driver refuses
+// everything with ErrFenced until Fence has been called: the owner must forget
+// what it held in memory, fence, and load again.
+package store
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrNotFound means that no record of that name exists.
+var ErrNotFound = errors.New("record not found")
+
+// ErrFenced means that this owner may not write: another one has taken over,
+// or an earlier Append failed. Fence again before going on.
+var ErrFenced = errors.New("store is fenced off")
+
+// ErrClosed means that the store was closed.
+var ErrClosed = errors.New("store is closed")
+
+// Record is the state of one record. Data is JSON text.
+type Record struct {
+	Name    string
+	Version int32
+	Data    string
+}
+
+// Op is one change: the record as it shall be afterwards, or its removal.
+type Op struct {
+	Record
+	Delete bool
+}
+
+// Store keeps the records of one partition. Load and Scan may be called from
+// anywhere at any time and see only what was appended successfully. Append and
+// Fence are the owner's: one call at a time.
+type Store interface {
+	// Fence takes the partition over under epoch: from its return on, appends of
+	// every earlier owner fail. An epoch lower than the last one seen is
+	// ErrFenced.
+	Fence(ctx context.Context, epoch uint64) error
+	// Append makes all ops happen, in order, or none. Later ops of the same name
+	// win. It returns when the result is durable.
+	Append(ctx context.Context, ops []Op) error
+	// Load reads one record, or ErrNotFound.
+	Load(ctx context.Context, name string) (Record, error)
+	// Scan calls fn for every record whose name begins with prefix, in no
+	// promised order, until fn returns an error, which Scan then returns. A
+	// record that changes meanwhile is seen before or after its change, once.
+	Scan(ctx context.Context, prefix string, fn func(Record) error) error
+	// Names is Scan without the data, for listings.
+	Names(ctx context.Context, prefix string, fn func(name string) error) error
+	// Close releases what the store holds. Appended data stays.
+	Close() error
+}
