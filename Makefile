@@ -1,0 +1,136 @@
+# Hadal: what can be made. `make help` lists it.
+#
+# Two commands matter to a newcomer: `make run` and `make test`. Everything that
+# these need beyond Go, Node and a C compiler is installed by `make deps`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+NODE    ?= node
+NPM     ?= npm
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# FUZZTIME is how long each fuzz target runs; `make test-long` raises it.
+FUZZTIME ?= 4s
+
+# NODE_DIRS are the folders with a package.json of ours.
+NODE_DIRS := e2e protocol/testdata/golden
+
+# APT are the Debian packages behind the commands that the tests call.
+APT_chromium := chromium
+APT_node     := nodejs
+APT_npm      := npm
+APT_gcc      := gcc libc6-dev
+COMMANDS     := chromium node npm gcc
+
+# section prints a heading that is easy to find in a long log.
+section = @printf '\n==== %s\n' "$(1)"
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/hadal
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/hadal ./cmd/hadal
+
+.PHONY: run
+run: build ## Build, then start a node on its defaults; data in ./hadal-data
+	exec bin/hadal start --data-dir hadal-data
+
+.PHONY: test
+test: ## All tests: lint, unit and race, short fuzz, the JS client, a browser
+	@began=$$SECONDS; \
+	for step in deps lint test-unit test-fuzz test-e2e test-browser; do \
+		$(MAKE) --no-print-directory $$step || { printf '\n==== FAILED: make %s\n' "$$step"; exit 1; }; \
+	done; \
+	printf '\n==== All tests passed in %d s\n' "$$((SECONDS - began))"
+
+.PHONY: test-long
+test-long: ## What takes longer: much fuzzing, many crash rounds, everything repeated
+	@$(MAKE) --no-print-directory deps lint
+	$(call section,Unit tests three times over)
+	$(GO) test -race -count=3 -timeout 60m ./...
+	@$(MAKE) --no-print-directory test-fuzz FUZZTIME=60s
+	@HADAL_CRASH_ROUNDS=100 $(MAKE) --no-print-directory test-e2e test-browser
+
+.PHONY: lint
+lint: ## go vet, staticcheck, gofmt
+	$(call section,Lint)
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then \
+		printf 'gofmt would change these files; run gofmt -w on them:\n%s\n' "$$unformatted"; exit 1; \
+	fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+.PHONY: test-unit
+test-unit: ## Go tests with the race detector
+	$(call section,Unit tests)
+	$(GO) test -race -timeout 10m ./...
+
+.PHONY: test-fuzz
+test-fuzz: ## Every fuzz target for FUZZTIME (4s)
+	$(call section,Fuzz tests, $(FUZZTIME) each)
+	@git ls-files --cached --others --exclude-standard '*_test.go' \
+	| xargs awk '/^func Fuzz[A-Za-z0-9_]*\(/ { sub(/^func /, ""); sub(/\(.*/, ""); print FILENAME, $$0 }' \
+	| while read -r file target; do \
+		printf '%s in %s\n' "$$target" "$$(dirname "$$file")"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" </dev/null; \
+	done
+
+.PHONY: test-e2e
+test-e2e: build node-modules ## The published JS client against the node
+	$(call section,JS client against the node)
+	cd e2e && $(NPM) test
+
+.PHONY: test-browser
+test-browser: build node-modules ## The client's browser bundle in headless Chromium
+	$(call section,JS client in a browser)
+	cd e2e && $(NPM) run --silent test-browser
+
+.PHONY: bench-micro
+bench-micro: ## Go benchmarks beside the hot paths, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: load
+load: build ## Load the whole node and print what it does (bench/load)
+	$(GO) run ./bench/load --node bin/hadal
+
+.PHONY: deps
+deps: commands node-modules ## Install what the tests need (root and apt, or the one command to run)
+
+# commands installs the programs that the tests call. Without root it prints the
+# one command that would, and fails: a test that is left out is not a test passed.
+.PHONY: commands
+commands:
+	$(call section,Dependencies)
+	@command -v $(GO) >/dev/null || { echo "Go is missing: install the version that go.mod names"; exit 1; }
+	@missing=; \
+	$(foreach c,$(COMMANDS),command -v $(c) >/dev/null || missing="$$missing $(APT_$(c))";) \
+	if [ -z "$$missing" ]; then echo "here: $(COMMANDS)"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$missing"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -qq; \
+		apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+		printf 'These packages are missing:%s\nInstall them with:\n\n  sudo apt-get update && sudo apt-get install -y --no-install-recommends%s\n\n' "$$missing" "$$missing"; \
+		exit 1; \
+	fi
+	@$(NODE) -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' \
+		|| { echo "The tests need Node 20 or newer; this is $$($(NODE) --version)"; exit 1; }
+
+# node-modules follows the lock files: nothing happens when they did not change.
+.PHONY: node-modules
+node-modules: $(NODE_DIRS:%=%/node_modules/.package-lock.json)
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	cd $* && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: clean
+clean: ## Remove what was built; data stays
+	rm -rf bin
