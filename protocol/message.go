@@ -34,6 +34,14 @@ const (
 	TopicPresence   Topic = 7
 )
 
+// Topics that have a codec, but nobody here who handles them: a client that
+// sends one is answered PARSER.UNKNOWN_TOPIC.
+const (
+	TopicMonitoring Topic = 8
+	TopicCluster    Topic = 9
+	TopicLock       Topic = 10
+)
+
 // String is the protobuf name of the topic, or UNKNOWN.
 func (t Topic) String() string {
 	switch t {
@@ -51,6 +59,12 @@ func (t Topic) String() string {
 		return "RPC"
 	case TopicPresence:
 		return "PRESENCE"
+	case TopicMonitoring:
+		return "MONITORING"
+	case TopicCluster:
+		return "CLUSTER"
+	case TopicLock:
+		return "LOCK"
 	}
 	return "UNKNOWN"
 }
