@@ -1,3 +1,27 @@
+// Package sub knows who subscribed to which name, and hands a message to all of
+// them. Events, records and presence each own one Registry.
+//
+// # Shape
+//
+// There are two tables. Names (sharded by the hash of the name, with a seed of
+// this process, so nobody can choose names that meet in one shard) hold for each
+// name a slice of its clients: delivering is walking that slice. Clients
+// (sharded by id) hold for each client its names and the place it has in each
+// name's slice: so a removal needs no search in either direction, a client that
+// leaves costs only its own names, and a name that goes costs only its own
+// clients.
+//
+// # Locks
+//
+// A nameShard's lock may be held while one clientShard's lock is taken, never the
+// other way round; never two shards of one table. The registry calls out under
+// its locks to Client.ID, Gone and Send only, none of which may block or call
+// back. So callers may use the registry while they hold a lock of their own.
+//
+// # Order
+//
+// Deliver holds the name's shard for reading: two Delivers of one goroutine reach
+// every subscriber in that order, and after Remove returned, nothing more is sent.
 package sub
 
 import (

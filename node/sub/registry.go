@@ -1,0 +1,287 @@
+package sub
+
+import (
+	"hash/maphash"
+	"strings"
+	"sync"
+
+	"hadal/protocol"
+)
+
+// shards is the number of parts of each of the two tables; a power of two.
+const shards = 64
+
+// keepCap is the capacity below which a name's slice is never shrunk.
+const keepCap = 16
+
+// Registry knows who subscribed to which name. All methods may be called from
+// anywhere at any time. See the package comment for its locks.
+type Registry struct {
+	seed    maphash.Seed
+	names   [shards]nameShard
+	clients [shards]clientShard
+}
+
+type nameShard struct {
+	mu   sync.RWMutex
+	subs map[string]*subscribers // guarded by mu
+	n    int                     // subscriptions in this shard; guarded by mu
+	_    [72]byte                // keeps neighbours out of one cache line pair
+}
+
+// subscribers is one name and its clients, guarded by the mutex of its nameShard.
+type subscribers struct {
+	name string // our own copy, shared with the clients' tables
+	list []subscriber
+}
+
+// subscriber carries the id so that neither Deliver nor a removal has to ask the client.
+type subscriber struct {
+	id uint64
+	c  Client
+}
+
+type clientShard struct {
+	mu  sync.Mutex
+	own map[uint64]map[string]int // client id → name → index in subscribers.list; guarded by mu
+	_   [112]byte
+}
+
+// Stats are the numbers of a Registry at one moment.
+type Stats struct {
+	// Names is how many names have at least one subscriber.
+	Names int
+	// Subscriptions is how many pairs of name and client there are.
+	Subscriptions int
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry() *Registry {
+	r := &Registry{seed: maphash.MakeSeed()}
+	for i := range shards {
+		r.names[i].subs = make(map[string]*subscribers)
+		r.clients[i].own = make(map[uint64]map[string]int)
+	}
+	return r
+}
+
+func (r *Registry) nameShard(name string) *nameShard {
+	return &r.names[maphash.String(r.seed, name)%shards]
+}
+
+func (r *Registry) clientShard(id uint64) *clientShard { return &r.clients[id%shards] }
+
+// Add subscribes c to name. added is false when c was subscribed already, or has
+// gone: a client is never added after RemoveClient took it out, whichever
+// goroutine comes first, provided that Gone was true before RemoveClient was
+// called. first says that the name had no subscriber before. The name is copied
+// when it is kept.
+func (r *Registry) Add(name string, c Client) (added, first bool) {
+	id := c.ID()
+	ns, cs := r.nameShard(name), r.clientShard(id)
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	own := cs.own[id]
+	if _, ok := own[name]; ok || c.Gone() {
+		return false, false
+	}
+	s := ns.subs[name]
+	if s == nil {
+		s = &subscribers{name: strings.Clone(name)}
+		ns.subs[s.name] = s
+		first = true
+	}
+	if own == nil {
+		own = make(map[string]int, 1)
+		cs.own[id] = own
+	}
+	own[s.name] = len(s.list)
+	s.list = append(s.list, subscriber{id, c})
+	ns.n++
+	return true, first
+}
+
+// Remove unsubscribes c from name. removed is false when it was not subscribed;
+// last says that the name has no subscriber any more.
+func (r *Registry) Remove(name string, c Client) (removed, last bool) {
+	return r.remove(name, c.ID())
+}
+
+func (r *Registry) remove(name string, id uint64) (removed, last bool) {
+	ns := r.nameShard(name)
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	i, ok := r.disown(name, id)
+	if !ok {
+		return false, false
+	}
+	s := ns.subs[name]
+	ns.n--
+	end := len(s.list) - 1
+	if end == 0 {
+		delete(ns.subs, name)
+		return true, true
+	}
+	if i != end {
+		s.list[i] = s.list[end]
+		r.moved(s.name, s.list[i].id, i)
+	}
+	s.list[end] = subscriber{} // or the client would live on behind the slice's end
+	s.list = s.list[:end]
+	if cap(s.list) > keepCap && end < cap(s.list)/4 {
+		s.list = append(make([]subscriber, 0, cap(s.list)/2), s.list...)
+	}
+	return true, false
+}
+
+// disown takes name out of the client's own table and returns its place in the
+// name's list. The caller holds the name's shard.
+func (r *Registry) disown(name string, id uint64) (index int, ok bool) {
+	cs := r.clientShard(id)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	own := cs.own[id]
+	if index, ok = own[name]; !ok {
+		return 0, false
+	}
+	if len(own) == 1 {
+		delete(cs.own, id)
+	} else {
+		delete(own, name)
+	}
+	return index, true
+}
+
+// moved notes the new place of a client in the name's list. The caller holds the name's shard.
+func (r *Registry) moved(name string, id uint64, index int) {
+	cs := r.clientShard(id)
+	cs.mu.Lock()
+	cs.own[id][name] = index
+	cs.mu.Unlock()
+}
+
+// RemoveClient ends all of c's subscriptions and returns the names that have no
+// subscriber any more. It costs as many steps as c has names.
+func (r *Registry) RemoveClient(c Client) (lost []string) {
+	id := c.ID()
+	cs := r.clientShard(id)
+	cs.mu.Lock()
+	names := make([]string, 0, len(cs.own[id]))
+	for name := range cs.own[id] {
+		names = append(names, name)
+	}
+	cs.mu.Unlock()
+	for _, name := range names {
+		if _, last := r.remove(name, id); last {
+			lost = append(lost, name)
+		}
+	}
+	return lost
+}
+
+// RemoveName unsubscribes everybody from name and returns who that was.
+func (r *Registry) RemoveName(name string) []Client {
+	ns := r.nameShard(name)
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	s := ns.subs[name]
+	if s == nil {
+		return nil
+	}
+	were := make([]Client, len(s.list))
+	for i, e := range s.list {
+		r.disown(name, e.id)
+		were[i] = e.c
+	}
+	delete(ns.subs, name)
+	ns.n -= len(were)
+	return were
+}
+
+// Deliver sends o to every subscriber of name but except (nil for none) and
+// returns to how many. What one goroutine delivers under a name arrives in that
+// order everywhere. It holds the name's shard for reading while it sends, so
+// after Remove has returned nothing more is sent; Send must not call back.
+func (r *Registry) Deliver(name string, except Client, o *protocol.Outbound) int {
+	ns := r.nameShard(name)
+	ns.mu.RLock()
+	defer ns.mu.RUnlock()
+	s := ns.subs[name]
+	if s == nil {
+		return 0
+	}
+	if except == nil {
+		for i := range s.list {
+			s.list[i].c.Send(o)
+		}
+		return len(s.list)
+	}
+	not, sent := except.ID(), 0
+	for i := range s.list {
+		if e := &s.list[i]; e.id != not {
+			e.c.Send(o)
+			sent++
+		}
+	}
+	return sent
+}
+
+// Has says whether name has a subscriber.
+func (r *Registry) Has(name string) bool { return r.Count(name) > 0 }
+
+// Count is the number of subscribers of name.
+func (r *Registry) Count(name string) int {
+	ns := r.nameShard(name)
+	ns.mu.RLock()
+	defer ns.mu.RUnlock()
+	if s := ns.subs[name]; s != nil {
+		return len(s.list)
+	}
+	return 0
+}
+
+// Subscribed says whether c subscribed to name.
+func (r *Registry) Subscribed(name string, c Client) bool {
+	id := c.ID()
+	cs := r.clientShard(id)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	_, ok := cs.own[id][name]
+	return ok
+}
+
+// Names calls yield with every name that has a subscriber, until it returns
+// false: it can be ranged over. No lock is held meanwhile, so yield may call the
+// registry; names that come or go during the walk may be missed or seen.
+func (r *Registry) Names(yield func(name string) bool) {
+	var names []string
+	for i := range r.names {
+		ns := &r.names[i]
+		names = names[:0]
+		ns.mu.RLock()
+		for name := range ns.subs {
+			names = append(names, name)
+		}
+		ns.mu.RUnlock()
+		for _, name := range names {
+			if !yield(name) {
+				return
+			}
+		}
+	}
+}
+
+// Stats counts names and subscriptions.
+func (r *Registry) Stats() Stats {
+	var st Stats
+	for i := range r.names {
+		ns := &r.names[i]
+		ns.mu.RLock()
+		st.Names += len(ns.subs)
+		st.Subscriptions += ns.n
+		ns.mu.RUnlock()
+	}
+	return st
+}
