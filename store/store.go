@@ -6,7 +6,13 @@
 // Append returns nil it is as durable as the driver promises. When it returns
 // an error other than ErrFenced the outcome is unknown, and the driver refuses
 // everything with ErrFenced until Fence has been called: the owner must forget
-// what it held in memory, fence, and load again.
+// what it held in memory, fence, and load again. The one exception is
+// ErrRefused: the batch could never be stored, nothing was written, and the
+// owner goes on.
+//
+// A store begins fenced off, and is fenced off again by a Fence that fails.
+//
+// Every driver passes storetest.Run.
 package store
 
 import (
@@ -23,6 +29,20 @@ var ErrFenced = errors.New("store is fenced off")
 
 // ErrClosed means that the store was closed.
 var ErrClosed = errors.New("store is closed")
+
+// ErrRefused means that a batch cannot be stored as it is: more than MaxOps
+// names, an empty name, or a record above the driver's limit. Nothing was
+// written and the store is as before.
+var ErrRefused = errors.New("batch cannot be stored")
+
+// ErrCorrupt means that what the driver read back is not what was written: a
+// wrong checksum, an unknown format, a record under another one's name. The
+// driver's error says where. What is corrupt is never served.
+var ErrCorrupt = errors.New("stored record is corrupt")
+
+// MaxOps is the number of different names that one Append may hold. Later ops
+// of the same name replace earlier ones and do not count.
+const MaxOps = 1000
 
 // Record is the state of one record. Data is JSON text.
 type Record struct {
@@ -46,7 +66,8 @@ type Store interface {
 	// ErrFenced.
 	Fence(ctx context.Context, epoch uint64) error
 	// Append makes all ops happen, in order, or none. Later ops of the same name
-	// win. It returns when the result is durable.
+	// win; removing what does not exist is no error. It returns when the result
+	// is durable. At most MaxOps names. The ops are the caller's again afterwards.
 	Append(ctx context.Context, ops []Op) error
 	// Load reads one record, or ErrNotFound.
 	Load(ctx context.Context, name string) (Record, error)
