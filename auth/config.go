@@ -1,5 +1,12 @@
 package auth
 
+import (
+	"errors"
+	"fmt"
+
+	"github.com/goccy/go-yaml"
+)
+
 // Config is one entry of the file's `auth` list: a strategy and its options.
 type Config struct {
 	// Type is the strategy: "none" or "file".
@@ -28,6 +35,12 @@ type Options struct {
 	ReportInvalidParameters *bool `yaml:"reportInvalidParameters"`
 }
 
+// Digest is the PBKDF2 setting of these options; its Name is empty when they
+// have none.
+func (o *Options) Digest() Digest {
+	return Digest{Name: o.Hash, Iterations: o.Iterations, KeyLength: o.KeyLength}
+}
+
 // Entry is one user of the file strategy.
 type Entry struct {
 	// Password is clear text or a hash.
@@ -36,4 +49,33 @@ type Entry struct {
 	ClientData any `yaml:"clientData"`
 	// ServerData is seen by permission rules only.
 	ServerData any `yaml:"serverData"`
+}
+
+// UnmarshalYAML reads an entry and insists on a password in quotes or letters:
+// YAML takes an unquoted 0123 for the number 83, and nobody could log in with
+// what was meant. Keys that no user has are refused, because a misspelt
+// serverData would quietly change what rules see.
+func (e *Entry) UnmarshalYAML(decode func(any) error) error {
+	var raw yaml.MapSlice
+	if err := decode(&raw); err != nil {
+		return err
+	}
+	*e = Entry{}
+	for _, item := range raw {
+		switch item.Key {
+		case "password":
+			s, ok := item.Value.(string)
+			if !ok {
+				return errors.New("password is not a string: put it in quotes")
+			}
+			e.Password = s
+		case "clientData":
+			e.ClientData = item.Value
+		case "serverData":
+			e.ServerData = item.Value
+		default:
+			return fmt.Errorf("unknown key %v: a user has password, clientData and serverData", item.Key)
+		}
+	}
+	return nil
 }

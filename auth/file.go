@@ -1,0 +1,186 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/tidwall/gjson"
+)
+
+// file knows its users by name and password from the configuration or a file
+// (spec 06 §5.2). It never changes once made: a reload makes another one.
+type file struct {
+	users map[string]account
+	// dummy is checked for unknown names, so that they take as long as a wrong
+	// password and nobody can find out by the clock who has an account. It is the
+	// secret of one of the users, of the kind most of them have.
+	dummy secret
+	// report makes a wrong password or a missing parameter a refusal.
+	report bool
+	// hashing has a place for each slow hash that may be computed at once. More
+	// would only make each of them slower, and argon2id takes megabytes a piece.
+	hashing chan struct{}
+}
+
+// account is one user, ready to log in.
+type account struct {
+	secret secret
+	user   *User // shared by all logins of this user
+}
+
+// newFile checks the options, each mistake opening with key, and reads the
+// users file if they name one.
+func newFile(key string, o *Options, report bool) (*file, error) {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(key+"."+format, args...)) }
+
+	digest := o.Digest()
+	if digest.Name != "" {
+		if err := digest.check(key + "."); err != nil {
+			errs = append(errs, err)
+		}
+	} else if digest.Iterations != 0 || digest.KeyLength != 0 {
+		fail("hash: is missing, but iterations or keyLength is set: name the digest, or remove them")
+	}
+
+	users, from := o.Users, "users"
+	switch {
+	case o.Path != "" && len(o.Users) > 0:
+		fail("path: users is set as well: keep one of them")
+	case o.Path != "":
+		from = "path: " + o.Path
+		var err error
+		if users, err = readUsers(o.Path); err != nil {
+			fail("path: %w", err)
+		} else if len(users) == 0 {
+			fail("path: %s has no users", o.Path)
+		}
+	case len(o.Users) == 0:
+		fail("users: is empty: add a user, or name a file with path")
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+
+	f := &file{
+		users:   make(map[string]account, len(users)),
+		report:  report,
+		hashing: make(chan struct{}, runtime.GOMAXPROCS(0)),
+	}
+	var kinds [secretKinds][]secret
+	for _, name := range slices.Sorted(maps.Keys(users)) {
+		a, err := newAccount(name, users[name], digest)
+		if err != nil {
+			fail("%s: user %q: %w", from, name, err)
+			continue
+		}
+		f.users[name] = a
+		kinds[a.secret.kind()] = append(kinds[a.secret.kind()], a.secret)
+	}
+	most := slices.MaxFunc(kinds[:], func(a, b []secret) int { return len(a) - len(b) })
+	if len(errs) == 0 {
+		f.dummy = most[0]
+	}
+	return f, errors.Join(errs...)
+}
+
+func newAccount(name string, e Entry, digest Digest) (account, error) {
+	switch {
+	case name == "":
+		return account{}, errors.New("has no name")
+	case isAnonymous(name):
+		return account{}, fmt.Errorf("%s and OPEN are the names of clients that have none: choose another", Anonymous)
+	case reserved(name):
+		return account{}, errors.New("names that begin with hadal/ belong to the server: choose another")
+	case e.Password == "":
+		return account{}, errors.New("has no password: every user needs one, as a string")
+	}
+	secret, err := parseSecret(e.Password, digest)
+	if err != nil {
+		return account{}, fmt.Errorf("password: %w", err)
+	}
+	// Both are null when absent, and the client is sent that null (spec 06 §5.2).
+	clientData, err := jsonText(e.ClientData)
+	if err != nil {
+		return account{}, fmt.Errorf("clientData: %w", err)
+	}
+	serverData, err := jsonText(e.ServerData)
+	if err != nil {
+		return account{}, fmt.Errorf("serverData: %w", err)
+	}
+	return account{secret: secret, user: &User{ID: name, ClientData: clientData, ServerData: serverData}}, nil
+}
+
+// readUsers reads a users file, YAML or JSON.
+func readUsers(path string) (map[string]Entry, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	users, err := parseUsers(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return users, nil
+}
+
+// parseUsers reads the text of a users file. Equal names are an error.
+func parseUsers(text []byte) (map[string]Entry, error) {
+	var users map[string]Entry
+	if err := yaml.UnmarshalWithOptions(text, &users, yaml.UseOrderedMap()); err != nil {
+		return nil, err
+	}
+	return users, nil
+}
+
+// Authenticate implements Authenticator.
+func (f *file) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
+	username, password := param(a.Params, "username"), param(a.Params, "password")
+	var missing []string
+	if username.Type != gjson.String {
+		missing = append(missing, "username")
+	}
+	if password.Type != gjson.String {
+		missing = append(missing, "password")
+	}
+	if len(missing) > 0 {
+		return f.refuse(reason("missing or no string: " + strings.Join(missing, ", "))), nil
+	}
+
+	acc, known := f.users[username.Str]
+	s := acc.secret
+	if !known {
+		s = f.dummy
+	}
+	if s.slow() {
+		select {
+		case f.hashing <- struct{}{}:
+			defer func() { <-f.hashing }()
+		case <-ctx.Done():
+			return Verdict{}, context.Cause(ctx)
+		}
+	}
+	right := s.matches(password.Str)
+	switch {
+	case !known:
+		return Verdict{}, nil
+	case !right:
+		return f.refuse(""), nil
+	}
+	return Verdict{Opinion: Accepted, User: acc.user}, nil
+}
+
+// refuse is a refusal where the strategy is to report one, else no opinion.
+func (f *file) refuse(reason string) Verdict {
+	if !f.report {
+		return Verdict{}
+	}
+	return Verdict{Opinion: Refused, Reason: reason}
+}

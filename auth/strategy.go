@@ -1,0 +1,89 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// New makes the strategies of the file's `auth` list and joins them to one
+// chain. It reads the users files, starts nothing, and joins all mistakes it
+// finds, each opening with its key.
+//
+// A list in which somebody with a wrong password would be let in under that
+// very name, because a strategy without passwords stands in it too, is refused
+// unless allowOpenFallback is true (spec 06 §5, spec 15 trap 28).
+func New(cfgs []Config, allowOpenFallback bool) (Authenticator, error) {
+	if len(cfgs) == 0 {
+		return nil, errors.New("auth: the list is empty: name at least one strategy, such as {type: none}")
+	}
+	var chain Chain
+	var errs []error
+	for i := range cfgs {
+		key, o := fmt.Sprintf("auth[%d]", i), &cfgs[i].Options
+		// What a strategy reports when it stands alone, it keeps to itself in a
+		// list, so that the next one is asked.
+		report := len(cfgs) == 1
+		if o.ReportInvalidParameters != nil {
+			report = *o.ReportInvalidParameters
+		}
+		var a Authenticator
+		var err error
+		switch cfgs[i].Type {
+		case "none":
+			a = none{}
+		case "file":
+			a, err = newFile(key+".options", o, report)
+		case "":
+			err = fmt.Errorf("%s.type: is missing: use none or file", key)
+		default:
+			err = fmt.Errorf("%s.type: there is no strategy %q: use none or file", key, cfgs[i].Type)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		chain = append(chain, a)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if !allowOpenFallback {
+		if err := checkFallback(chain); err != nil {
+			return nil, err
+		}
+	}
+	return chain, nil // also around one: a chain turns "no opinion" into a refusal
+}
+
+// checkFallback refuses a chain in which the name of a user with a password
+// can be had without it.
+func checkFallback(chain Chain) error {
+	for open, a := range chain {
+		if _, ok := a.(none); !ok {
+			continue
+		}
+		for i, a := range chain {
+			f, ok := a.(*file)
+			switch {
+			case !ok:
+			case i > open:
+				return fmt.Errorf("auth[%d]: is never asked, because auth[%d] (none) lets everybody in under any name: "+
+					"put none last, or remove it, or set allowOpenFallback: true", i, open)
+			case !f.report:
+				return fmt.Errorf("auth[%d]: after a wrong password in auth[%d], none lets the client in under the same name: "+
+					"set reportInvalidParameters: true in auth[%[2]d].options, or remove none, or set allowOpenFallback: true", open, i)
+			}
+		}
+		return nil // strategies behind the first none are never asked
+	}
+	return nil
+}
+
+// reserved says whether a user name belongs to the server, as all names do
+// that begin with hadal/ (a user name is a presence name).
+func reserved(name string) bool { return strings.HasPrefix(name, "hadal/") }
+
+// isAnonymous says whether a name is one of the two that deepstream gives to
+// clients without a name (spec 15, trap 22).
+func isAnonymous(name string) bool { return name == Anonymous || name == "OPEN" }
