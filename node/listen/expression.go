@@ -1,0 +1,97 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dlclark/regexp2/v2"
+)
+
+var (
+	errEmpty    = errors.New("the pattern is empty")
+	errTooLong  = fmt.Errorf("the pattern is longer than %d bytes", maxPattern)
+	errTooMany  = fmt.Errorf("the client listens to %d patterns already", maxPatterns)
+	errPanicked = errors.New("the expression cannot be used")
+)
+
+const (
+	// matchTimeout bounds one match.
+	matchTimeout = 50 * time.Millisecond
+	// slowMatch is from where on a match is counted against its pattern.
+	slowMatch = 5 * time.Millisecond
+	// slowBudget is how long slow matches of a pattern may take together; what was
+	// used comes back at slowRefill of the time that passes.
+	slowBudget = 2 * time.Second
+	slowRefill = 100
+)
+
+// expression is a compiled pattern. It is used by the worker alone.
+type expression struct {
+	re   *regexp2.Regexp
+	used time.Duration // of the slowBudget
+	at   time.Time     // when used was brought up to date
+	off  bool
+}
+
+// compile reads an unanchored JavaScript regular expression.
+func compile(text string) (x *expression, err error) {
+	switch {
+	case text == "":
+		return nil, errEmpty
+	case len(text) > maxPattern:
+		return nil, errTooLong
+	}
+	defer func() { // the engine is large and the text a stranger's: it must not end the process
+		if p := recover(); p != nil {
+			x, err = nil, fmt.Errorf("%w: %v", errPanicked, p)
+		}
+	}()
+	re, err := regexp2.Compile(text, regexp2.ECMAScript)
+	if err != nil {
+		return nil, fmt.Errorf("parse listen pattern: %w", err)
+	}
+	re.MatchTimeout = matchTimeout
+	return &expression{re: re}, nil
+}
+
+// match says whether name matches. A match that fails (it ran out of time or of
+// stack) counts as none. Slow ones use up a budget, and when it is gone the
+// pattern matches nothing new any more: nobody else shall wait for its author.
+func (x *expression) match(name string, log *slog.Logger) bool {
+	if x.off {
+		return false
+	}
+	start := time.Now()
+	ok, err := x.try(name)
+	end := time.Now()
+	took := end.Sub(start)
+	if took < slowMatch && err == nil {
+		return ok
+	}
+	if err != nil {
+		log.Warn("listen pattern failed", "pattern", x.re.String(), "name", name, "err", err)
+	}
+	if x.spend(took, end) {
+		log.Warn("listen pattern switched off: its matches take too long", "pattern", x.re.String())
+	}
+	return ok
+}
+
+// spend counts a slow match and says whether it was the last.
+func (x *expression) spend(took time.Duration, now time.Time) bool {
+	x.used = max(0, x.used-now.Sub(x.at)/slowRefill) + took
+	x.at = now
+	x.off = x.used > slowBudget
+	return x.off
+}
+
+func (x *expression) try(name string) (ok bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			ok, err = false, fmt.Errorf("%w: %v", errPanicked, p)
+		}
+	}()
+	return x.re.MatchString(name)
+}
