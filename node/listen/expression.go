@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"time"
 
 	"github.com/dlclark/regexp2/v2"
@@ -30,8 +31,9 @@ const (
 // expression is a compiled pattern. It is used by the worker alone.
 type expression struct {
 	re   *regexp2.Regexp
-	used time.Duration // of the slowBudget
-	at   time.Time     // when used was brought up to date
+	fast *regexp.Regexp // the same in linear time, if it can be said
+	used time.Duration  // of the slowBudget
+	at   time.Time      // when used was brought up to date
 	off  bool
 }
 
@@ -53,7 +55,7 @@ func compile(text string) (x *expression, err error) {
 		return nil, fmt.Errorf("parse listen pattern: %w", err)
 	}
 	re.MatchTimeout = matchTimeout
-	return &expression{re: re}, nil
+	return &expression{re: re, fast: linear(text)}, nil
 }
 
 // match says whether name matches. A match that fails (it ran out of time or of
@@ -93,5 +95,8 @@ func (x *expression) try(name string) (ok bool, err error) {
 			ok, err = false, fmt.Errorf("%w: %v", errPanicked, p)
 		}
 	}()
+	if x.fast != nil && len(name) <= linearName {
+		return x.fast.MatchString(name), nil
+	}
 	return x.re.MatchString(name)
 }

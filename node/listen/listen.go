@@ -38,13 +38,14 @@
 //
 // # Patterns
 //
-// A pattern is an unanchored JavaScript regular expression without flags, matched
-// by dlclark/regexp2 in its ECMAScript mode. It works on code points where
-// JavaScript works on UTF-16 units. A pattern may be 4096 bytes long and a client
-// may have 10000; what is beyond is answered with INVALID_LISTEN_REGEX. A match
-// may take 50 ms (the engine's clock is coarse: up to 150); one that takes longer
-// counts as no match, and a pattern that goes on to waste time is switched off
-// (see expression.match).
+// A pattern is an unanchored JavaScript regular expression without flags, read by
+// dlclark/regexp2 in its ECMAScript mode. It works on code points where JavaScript
+// works on UTF-16 units. A pattern may be 4096 bytes long and a client may have
+// 10000; what is beyond is answered with INVALID_LISTEN_REGEX. Plain patterns are
+// matched by the standard library in linear time (linear.go), the others by
+// regexp2: a match may then take 50 ms (the engine's clock is coarse: up to 150),
+// and one that takes longer counts as none. A pattern that goes on to waste time is
+// switched off (see expression.match).
 //
 // # Locks
 //
@@ -121,7 +122,7 @@ type Registry struct {
 
 	mu        sync.Mutex
 	patterns  map[string]*pattern             // by text; guarded by mu
-	order     []*pattern                      // by registration; guarded by mu, replaced and never changed
+	order     []*pattern                      // by registration; guarded by mu; what is in it never changes, so a copy of the slice stays valid
 	listeners map[uint64]map[string]*listener // client id → pattern; guarded by mu
 	names     map[string]*name                // guarded by mu
 	asks      []ask                           // questions in the order of their deadlines; guarded by mu
@@ -304,7 +305,7 @@ func (r *Registry) listen(c sub.Client, m *protocol.Message) {
 		}
 		p = &pattern{text: strings.Clone(text), expr: expr, names: make(map[*name]struct{})}
 		r.patterns[p.text] = p
-		r.order = append(slices.Clone(r.order), p)
+		r.order = append(r.order, p)
 		r.live.Store(int64(len(r.patterns)))
 	}
 	l := &listener{c: c, p: p, names: make(map[*name]struct{})}
