@@ -12,14 +12,16 @@ type Config struct {
 
 // Options are the options of type "config". The keys are deepstream's.
 type Options struct {
-	// Permissions holds the rules themselves, usually fileLoad(permissions.yml).
+	// Permissions holds the rules themselves, usually fileLoad(permissions.yml):
+	// a yaml.MapSlice, which keeps their order, a map, or the text of a file.
 	Permissions any `yaml:"permissions"`
 	// Path names a file with the rules, as an alternative to Permissions.
 	Path string `yaml:"path"`
 	// MaxRuleIterations bounds how often a rule is run while it loads the
 	// records it refers to.
 	MaxRuleIterations int `yaml:"maxRuleIterations"`
-	// CacheEvacuationInterval is how long an unused path look-up is kept.
+	// CacheEvacuationInterval is how long the peer keeps an unused path look-up.
+	// Here look-ups are kept in a table of fixed size, so nothing reads it.
 	CacheEvacuationInterval time.Duration `yaml:"cacheEvacuationInterval"`
 }
 

@@ -1,0 +1,221 @@
+package perms
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+// New compiles the rules that the configuration holds or names, and joins all
+// mistakes it finds, each opening with its key. It reads the rules file, if
+// there is one, and starts nothing.
+//
+// The order of paths matters (of equally long ones the later wins), so
+// Options.Permissions is best a yaml.MapSlice or the text of a rules file;
+// from a Go map, paths are taken in alphabetical order.
+func New(cfg Config) (*Rules, error) {
+	switch cfg.Type {
+	case "none":
+		return &Rules{open: true}, nil
+	case "config":
+	case "":
+		return nil, errors.New("permission.type: is missing: use none or config")
+	default:
+		return nil, fmt.Errorf("permission.type: there is no type %q: use none or config", cfg.Type)
+	}
+	key, tree := "permission.options.permissions", cfg.Options.Permissions
+	switch {
+	case cfg.Options.Path != "" && tree != nil:
+		return nil, errors.New("permission.options.path: permissions is set as well: keep one of them")
+	case cfg.Options.Path != "":
+		text, err := os.ReadFile(cfg.Options.Path)
+		if err != nil {
+			return nil, fmt.Errorf("permission.options.path: %w", err)
+		}
+		key, tree = "permission.options.path: "+cfg.Options.Path, string(text)
+	case tree == nil:
+		return nil, errors.New("permission.options.permissions: is missing: give the rules, or name their file with path")
+	}
+	if text, ok := tree.(string); ok {
+		var err error
+		if tree, err = parseRules(text); err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	r, errs := compile(tree)
+	for i := range errs {
+		errs[i] = fmt.Errorf("%s: %w", key, errs[i])
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// parseRules reads the text of a rules file, YAML or JSON, in order.
+func parseRules(text string) (any, error) {
+	var tree any
+	if err := yaml.UnmarshalWithOptions([]byte(text), &tree, yaml.UseOrderedMap()); err != nil {
+		return nil, err
+	}
+	return tree, nil
+}
+
+// pair is an entry of a mapping.
+type pair struct {
+	key   string
+	value any
+}
+
+// pairs is a decoded mapping in the order in which it was written, as far as
+// the decoder kept it, or not ok for anything else.
+func pairs(v any) (list []pair, ok bool) {
+	switch v := v.(type) {
+	case yaml.MapSlice:
+		for _, item := range v {
+			list = append(list, pair{fmt.Sprint(item.Key), item.Value})
+		}
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			list = append(list, pair{k, v[k]})
+		}
+	case map[any]any:
+		for k, value := range v {
+			list = append(list, pair{fmt.Sprint(k), value})
+		}
+		slices.SortFunc(list, func(a, b pair) int { return cmp.Compare(a.key, b.key) })
+	default:
+		return nil, false
+	}
+	return list, true
+}
+
+// compile checks a rules tree in the order of spec 07 §1 and compiles it. Where
+// the peer stops at the first mistake, this goes on as far as it makes sense.
+func compile(tree any) (*Rules, []error) {
+	const four = "record, event, rpc and presence"
+	given, ok := pairs(tree)
+	if !ok {
+		return nil, []error{fmt.Errorf("is not a mapping: it needs the sections %s", four)}
+	}
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	sections := make(map[string]any, len(given))
+	for _, s := range given {
+		if _, ok := sections[s.key]; ok {
+			fail("section %q stands there twice: join the two", s.key)
+		}
+		sections[s.key] = s.value
+	}
+	r := &Rules{}
+	var paths [sectionCount][]pair
+	for id, name := range sectionNames {
+		section, ok := sections[name]
+		if !ok {
+			fail(`section %q is missing: add it, with at least the path "*"`, name)
+			continue
+		}
+		if paths[id], ok = pairs(section); !ok {
+			fail("section %q is not a mapping: it needs paths with their rules", name)
+		}
+	}
+	for _, s := range given {
+		if !slices.Contains(sectionNames[:], s.key) {
+			fail("section %q does not exist: there are %s", s.key, four)
+		}
+	}
+	for id, name := range sectionNames {
+		if _, ok := pairs(sections[name]); ok {
+			var more []error
+			r.sections[id], more = compileSection(sectionID(id), paths[id])
+			errs = append(errs, more...)
+		}
+	}
+	return r, errs
+}
+
+func compileSection(id sectionID, paths []pair) (*section, []error) {
+	name := sectionNames[id]
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(paths) == 0 {
+		fail(`section %q is empty: add the path "*"`, name)
+		return nil, errs
+	}
+	var nodes []*node
+	seen := make(map[string]bool, len(paths))
+	for _, p := range paths {
+		compiled, err := compilePath(p.key)
+		if err != nil {
+			fail("%s: path %q %w", name, p.key, err)
+			continue
+		}
+		if seen[p.key] {
+			fail("%s: path %q stands there twice: join the two", name, p.key)
+			continue
+		}
+		seen[p.key] = true
+		nodes = append(nodes, &node{path: compiled})
+	}
+	if !seen["*"] {
+		fail(`section %q has no path "*": add it, to say what holds for all other names`, name)
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	for i, p := range paths {
+		rules, ok := pairs(p.value)
+		if !ok {
+			fail("%s: path %q is not a mapping: it needs rules, such as %s: true", name, p.key, ruleNames[id][0])
+			continue
+		}
+		for _, rule := range rules {
+			slot := slices.Index(ruleNames[id], rule.key)
+			if slot < 0 {
+				fail("%s: path %q: there is no rule %q here: use %s", name, p.key, rule.key, strings.Join(ruleNames[id], ", "))
+				continue
+			}
+			if nodes[i].rules[slot] != nil {
+				fail("%s: path %q: rule %s stands there twice: keep one", name, p.key, rule.key)
+				continue
+			}
+			compiled, err := compileRule(rule.value)
+			if err != nil {
+				fail("%s: path %q: rule %s: %w", name, p.key, rule.key, err)
+				continue
+			}
+			nodes[i].rules[slot] = compiled
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return newSection(nodes), nil
+}
+
+// compileRule compiles one rule. The server must not start with a rule it
+// cannot judge: neither allowing nor denying would be what was meant.
+func compileRule(v any) (*rule, error) {
+	switch v := v.(type) {
+	case bool:
+		return &rule{allow: v}, nil
+	case string:
+		switch strings.TrimSpace(v) {
+		case "true":
+			return &rule{allow: true}, nil
+		case "false":
+			return &rule{}, nil
+		case "":
+			return nil, errors.New("is empty: use true or false")
+		}
+		return nil, fmt.Errorf("%q is an expression: rule expressions arrive with the rule language, use true or false", v)
+	}
+	return nil, fmt.Errorf("%v is neither true nor false", v)
+}

@@ -1,0 +1,118 @@
+package perms
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// path is a compiled path pattern (spec 07 §2): `*` is any text, `$name` is
+// some text without a slash, and all else is itself.
+type path struct {
+	text string
+	// length is what paths are compared by: characters as JavaScript counts them.
+	length int
+	// prefix and suffix are the literals around the wildcards. Without a
+	// wildcard, prefix is the whole path.
+	prefix, suffix string
+	wild           wildness
+	// full matches paths with several wildcards; it runs in time proportional to
+	// the name, whatever the path.
+	full *regexp.Regexp
+}
+
+type wildness uint8
+
+const (
+	wildNone wildness = iota
+	wildStar          // one *
+	wildVar           // one $name
+	wildMany
+)
+
+// compilePath checks and compiles a path. The errors say what to do.
+func compilePath(text string) (*path, error) {
+	switch {
+	case text == "":
+		return nil, errors.New(`is empty: "*" matches every name`)
+	case !utf8.ValidString(text):
+		return nil, errors.New("is not UTF-8 text")
+	case text[0] == '/':
+		return nil, errors.New("begins with a slash: leave it out, names have none there")
+	}
+	p := &path{text: text, length: len(utf16.Encode([]rune(text)))}
+	var expr strings.Builder
+	expr.WriteString(`\A`)
+	wildcards, literal := 0, 0 // literal: where the current one began
+	flush := func(end int) {
+		if wildcards == 0 {
+			p.prefix = text[:end]
+		}
+		expr.WriteString(regexp.QuoteMeta(text[literal:end]))
+	}
+	for i := 0; i < len(text); {
+		switch text[i] {
+		case '*':
+			flush(i)
+			p.wild = wildStar
+			expr.WriteString(`(?s:.*)`)
+			i++
+		case '$':
+			n := 1
+			for i+n < len(text) && isVarChar(text[i+n]) {
+				n++
+			}
+			if n == 1 {
+				return nil, fmt.Errorf("has a $ at character %d that no letter or digit follows: name the variable, such as $id",
+					utf8.RuneCountInString(text[:i])+1)
+			}
+			flush(i)
+			p.wild = wildVar
+			expr.WriteString(`([^/]+)`)
+			i += n
+		default:
+			i++
+			continue
+		}
+		wildcards++
+		literal = i
+	}
+	flush(len(text))
+	if wildcards > 0 {
+		p.suffix = text[literal:]
+	}
+	if wildcards > 1 {
+		p.wild = wildMany
+		expr.WriteString(`\z`)
+		var err error
+		if p.full, err = regexp.Compile(expr.String()); err != nil {
+			return nil, fmt.Errorf("has too many wildcards: %w", err)
+		}
+	}
+	return p, nil
+}
+
+func isVarChar(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
+
+// matches says whether the whole name fits the path.
+func (p *path) matches(name string) bool {
+	if p.wild == wildNone {
+		return name == p.text
+	}
+	if len(name) < len(p.prefix)+len(p.suffix) || !strings.HasPrefix(name, p.prefix) || !strings.HasSuffix(name, p.suffix) {
+		return false
+	}
+	switch p.wild {
+	case wildStar:
+		return true
+	case wildVar:
+		middle := name[len(p.prefix) : len(name)-len(p.suffix)]
+		return middle != "" && !strings.Contains(middle, "/")
+	}
+	return p.full.MatchString(name)
+}
