@@ -1,0 +1,113 @@
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"hadal/protocol"
+)
+
+// Carries says whether the request came with the field.
+func (r *request) Carries(f protocol.Fields) bool { return r.has&f == f }
+
+// answer sends m to whoever asked.
+func (r *request) answer(m *protocol.Message) {
+	if r.client == nil {
+		return
+	}
+	m.Topic = protocol.TopicRecord
+	r.client.Answer(m)
+}
+
+// ack is the acknowledgement of a bulk request: action and correlation id only.
+func (r *request) ack() *protocol.Message {
+	return &protocol.Message{Action: r.action, IsAck: true, CorrelationID: r.correlationID, Has: r.has & protocol.HasCorrelationID}
+}
+
+// normalised is the action a write is known by in relays and complaints.
+func (r *request) normalised() protocol.Action {
+	switch r.action {
+	case protocol.RecordCreateAndUpdate:
+		return protocol.RecordUpdate
+	case protocol.RecordCreateAndPatch, protocol.RecordErase:
+		return protocol.RecordPatch
+	}
+	return r.action
+}
+
+// readAs is the action whose rule decides over a read (spec 07 §3).
+func (r *request) readAs() protocol.Action {
+	if r.kind == kindSubscribeCreateAndRead {
+		return protocol.RecordRead
+	}
+	return r.action
+}
+
+// judgedAs is the action whose rule decides over a write: removing a path needs
+// the delete rule (spec 15, trap 6).
+func (r *request) judgedAs() protocol.Action {
+	if r.action == protocol.RecordErase {
+		return protocol.RecordErase
+	}
+	return r.normalised()
+}
+
+// deny answers what a rule refused.
+func (o *owner) deny(e *entry, r *request, refusal protocol.Action) {
+	o.stats.denied.Add(1)
+	o.after(e, func(error) {
+		defer r.group.finish()
+		r.answer(&protocol.Message{
+			Action: refusal, Name: r.name, OriginalAction: r.action, IsError: true,
+			IsWriteAck: r.writeAck, CorrelationID: r.correlationID, Has: r.has & protocol.HasCorrelationID,
+		})
+	})
+}
+
+// actionOf is where an error of the store becomes protocol.
+func actionOf(err error) protocol.Action {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return protocol.RecordStorageRetrievalTimeout
+	}
+	return protocol.RecordRecordLoadError
+}
+
+// refuseLoad answers a request whose record could not be loaded.
+func (o *owner) refuseLoad(r *request, err error) {
+	defer r.group.finish()
+	switch r.kind {
+	case kindWrite:
+		o.answerUpdateError(r, err)
+	case kindDelete:
+		o.answerDeleteError(r)
+	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:
+		r.reply(result{err: err})
+	default:
+		o.answerLoadError(r, err)
+	}
+}
+
+func (o *owner) answerLoadError(r *request, err error) {
+	r.answer(&protocol.Message{Action: actionOf(err), Name: r.name, OriginalAction: r.action, IsError: true, IsWriteAck: r.writeAck})
+}
+
+// answerUpdateError ends a write that was not made. What the client can act on
+// is said in words too.
+func (o *owner) answerUpdateError(r *request, err error) {
+	m := &protocol.Message{
+		Action: protocol.RecordRecordUpdateError, Name: r.name, IsError: true,
+		IsWriteAck: r.writeAck, CorrelationID: r.correlationID, Has: r.has & protocol.HasCorrelationID,
+	}
+	for _, known := range []error{errMissing, errTooLarge, errVersionsSpent, errRefusing} {
+		if errors.Is(err, known) {
+			text, _ := json.Marshal(known.Error()) // a string always marshals
+			m.Data = string(text)
+		}
+	}
+	r.answer(m)
+}
+
+func (o *owner) answerDeleteError(r *request) {
+	r.answer(&protocol.Message{Action: protocol.RecordRecordDeleteError, Name: r.name})
+}

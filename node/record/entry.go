@@ -1,0 +1,116 @@
+package record
+
+// state is a record as the owner sees it. Data is JSON text.
+type state struct {
+	version int32
+	data    string
+	exists  bool
+}
+
+// emptyRecord is the data of a record that was just created.
+const emptyRecord = "{}"
+
+// entryOverhead is roughly what an entry costs in memory beside its strings.
+const entryOverhead = 256
+
+// entry is one record in the owner's memory.
+type entry struct {
+	name string
+	// state is the newest one; it is durable when batch is nil.
+	state state
+	// batch is the newest batch that holds a change of this record.
+	batch *batch
+	op    int // its index there
+	// loaded says that state is known; otherwise a load is under way.
+	loaded bool
+	// volatile records are not kept in the store.
+	volatile bool
+	// queue holds what waits for the load, or for room in the batch.
+	queue []*request
+	// ready says that the entry stands in the owner's ready list.
+	ready bool
+
+	older, newer *entry // neighbours in the cache's order of use
+}
+
+// idle says that nothing would be lost if the entry left memory.
+func (e *entry) idle() bool {
+	return e.loaded && e.batch == nil && len(e.queue) == 0 && (!e.volatile || !e.state.exists)
+}
+
+func (e *entry) size() int64 {
+	return int64(len(e.name) + len(e.state.data) + entryOverhead)
+}
+
+// cache holds the entries and forgets the least recently used idle ones when
+// they grow beyond limit. Only the owner touches it.
+type cache struct {
+	limit   int64
+	entries map[string]*entry
+	bytes   int64
+	root    entry // of the ring: root.newer is the oldest, root.older the newest
+}
+
+func newCache(limit int64) *cache {
+	c := &cache{limit: limit, entries: make(map[string]*entry)}
+	c.root.older, c.root.newer = &c.root, &c.root
+	return c
+}
+
+// get returns the entry of that name, if there is one, and marks it as used.
+func (c *cache) get(name string) *entry {
+	e := c.entries[name]
+	if e != nil {
+		unlink(e)
+		c.link(e)
+	}
+	return e
+}
+
+func (c *cache) add(e *entry) {
+	c.entries[e.name] = e
+	c.bytes += e.size()
+	c.link(e)
+}
+
+// put changes the state of e, which is in the cache.
+func (c *cache) put(e *entry, s state) {
+	c.bytes += int64(len(s.data) - len(e.state.data))
+	e.state = s
+}
+
+func (c *cache) remove(e *entry) {
+	delete(c.entries, e.name)
+	c.bytes -= e.size()
+	unlink(e)
+}
+
+// trim forgets idle entries until the limit is met. It looks at no more than a
+// few entries that cannot go, so that its cost stays bounded.
+func (c *cache) trim() {
+	const patience = 64
+	busy := 0
+	for e := c.root.newer; e != &c.root && c.bytes > c.limit && busy < patience; {
+		next := e.newer
+		if e.idle() {
+			c.remove(e)
+		} else {
+			// Moved to the far end, so that the next trim does not meet it again at once.
+			unlink(e)
+			c.link(e)
+			busy++
+		}
+		e = next
+	}
+}
+
+// link makes e the most recently used.
+func (c *cache) link(e *entry) {
+	e.older, e.newer = c.root.older, &c.root
+	e.older.newer, c.root.older = e, e
+}
+
+func unlink(e *entry) {
+	e.older.newer, e.newer.older = e.newer, e.older
+	e.older, e.newer = nil, nil
+}

@@ -1,0 +1,103 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"hadal/protocol"
+	"hadal/protocol/jsonpath"
+	"hadal/store"
+)
+
+// This file is the operator's way in, through the admin API. Its writes go
+// through the owner like all others, but no rule applies to them and no
+// subscriber hears of them until a client sends NOTIFY, as if an outside system
+// had written (spec 08 §5). All methods may be called from anywhere while Run
+// runs.
+
+// Get reads one record, or ErrNotFound.
+func (r *Room) Get(ctx context.Context, name string) (store.Record, error) {
+	s, err := r.ask(ctx, &request{kind: kindOperatorGet, name: name})
+	if err != nil {
+		return store.Record{}, fmt.Errorf("read record %q: %w", name, err)
+	}
+	if !s.exists {
+		return store.Record{}, ErrNotFound
+	}
+	return store.Record{Name: name, Version: s.version, Data: s.data}, nil
+}
+
+// Set makes data the content of the record, as its next version, and returns
+// that version.
+func (r *Room) Set(ctx context.Context, name, data string) (int32, error) {
+	return r.set(ctx, &request{kind: kindOperatorSet, name: name, data: data})
+}
+
+// Restore sets a record with its version, whatever is there now.
+func (r *Room) Restore(ctx context.Context, rec store.Record) error {
+	_, err := r.set(ctx, &request{kind: kindOperatorSet, name: rec.Name, data: rec.Data, version: rec.Version, has: protocol.HasVersion})
+	return err
+}
+
+func (r *Room) set(ctx context.Context, req *request) (int32, error) {
+	switch {
+	case req.name == "":
+		return 0, errors.New("write record: a record needs a name")
+	case !jsonpath.ValidJSON(req.data):
+		return 0, fmt.Errorf("write record %q: %w", req.name, errNotJSON)
+	case req.version < 0:
+		return 0, fmt.Errorf("write record %q: version %d is negative", req.name, req.version)
+	}
+	s, err := r.ask(ctx, req)
+	if err != nil {
+		return 0, fmt.Errorf("write record %q: %w", req.name, err)
+	}
+	return s.version, nil
+}
+
+// Delete removes a record, or returns ErrNotFound.
+func (r *Room) Delete(ctx context.Context, name string) error {
+	s, err := r.ask(ctx, &request{kind: kindOperatorDelete, name: name})
+	switch {
+	case err != nil:
+		return fmt.Errorf("delete record %q: %w", name, err)
+	case !s.exists:
+		return ErrNotFound
+	}
+	return nil
+}
+
+// Names calls fn for the name of every stored record that begins with prefix,
+// in no promised order. Records kept in memory only are not among them.
+func (r *Room) Names(ctx context.Context, prefix string, fn func(name string) error) error {
+	return r.owner.store.Names(ctx, prefix, fn)
+}
+
+// Scan is Names with the whole record.
+func (r *Room) Scan(ctx context.Context, prefix string, fn func(store.Record) error) error {
+	return r.owner.store.Scan(ctx, prefix, fn)
+}
+
+// Flush returns when everything asked before is durable and answered.
+func (r *Room) Flush(ctx context.Context) error {
+	_, err := r.ask(ctx, &request{kind: kindFlush})
+	return err
+}
+
+// ask puts a request to the owner and waits for its result.
+func (r *Room) ask(ctx context.Context, req *request) (state, error) {
+	req.name = strings.Clone(req.name)
+	answer := make(chan result, 1)
+	req.reply = func(res result) { answer <- res }
+	if !r.put(req) {
+		return state{}, errStopped
+	}
+	select {
+	case res := <-answer:
+		return res.state, res.err
+	case <-ctx.Done():
+		return state{}, ctx.Err()
+	}
+}

@@ -1,0 +1,516 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"hadal/node/listen"
+	"hadal/node/sub"
+	"hadal/protocol"
+	"hadal/store"
+)
+
+// Bounds of the owner's work.
+const (
+	batchNames   = 1000      // names in one append: what an atomic batch can hold
+	batchBytes   = 256 << 10 // of data, one larger record excepted
+	batchEffects = 8192      // requests answered by one append
+	loadsAtOnce  = 64        // loads under way
+	loadsWaiting = 4096      // loads queued behind them before requests are held back
+	turn         = 512       // requests served before the channels are looked at again
+
+	holdTime      = 2 * time.Second // how long requests wait for a failed store to come back
+	appendTimeout = 10 * time.Second
+)
+
+// errRefusing means that the store has been failing for longer than holdTime.
+var errRefusing = errors.New("store does not accept writes")
+
+// batch is a group of changes that become durable together, and what happens
+// when they have.
+type batch struct {
+	ops     []store.Op
+	entries []*entry // of ops, by index
+	bytes   int
+	effects []func(err error)
+}
+
+func (b *batch) full() bool {
+	return len(b.ops) >= batchNames || b.bytes >= batchBytes || len(b.effects) >= batchEffects
+}
+
+func (b *batch) empty() bool { return len(b.ops) == 0 }
+
+// owner serves the requests for one partition, on one goroutine: every method
+// but those that say otherwise belongs to run.
+type owner struct {
+	cfg     Config
+	maxSize int
+	store   store.Store
+	epoch   uint64
+	subs    *sub.Registry
+	listen  *listen.Registry
+	rules   checker
+	log     *slog.Logger
+	stats   *counters
+	observe func(time.Duration)
+
+	mail    *mailbox
+	backlog []*request // taken from mail; next is the first not served
+	next    int
+	cache   *cache
+	ready   []*entry // loaded entries whose queue waits to be served
+	toLoad  []*entry // entries whose load has to wait its turn
+	loads   int      // loads under way
+	loaded  chan loadResult
+
+	open     *batch
+	flying   *batch // being appended, or nil
+	appended chan error
+
+	fault    error               // why the store was given up; nil when all is well
+	refusing bool                // fault has lasted longer than holdTime
+	doubt    map[string]struct{} // names whose last append has an unknown outcome
+	stalled  []*entry            // entries in doubt with a queue
+	refenced chan struct{}
+	hold     *time.Timer
+
+	helpers sync.WaitGroup // loads, appends and fencing
+}
+
+type loadResult struct {
+	entry  *entry
+	record store.Record
+	err    error
+}
+
+// run serves until ctx ends and everything that was asked before has been
+// answered.
+func (o *owner) run(ctx context.Context) {
+	defer o.helpers.Wait()
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	done := ctx.Done()
+	for {
+		more := o.serve(work)
+		o.submit(work)
+		o.cache.trim()
+		o.stats.cacheBytes.Store(o.cache.bytes)
+		o.stats.cacheRecords.Store(int64(len(o.cache.entries)))
+		if done == nil && !more && o.idle() {
+			return
+		}
+		bell := o.mail.bell
+		if !o.accepting() {
+			bell = nil // what waits there is not lost: serve looks after every event
+		}
+		if more {
+			select {
+			case err := <-o.appended:
+				o.settle(work, err)
+			case l := <-o.loaded:
+				o.arrive(work, l)
+			default:
+			}
+			continue
+		}
+		select {
+		case <-bell:
+		case err := <-o.appended:
+			o.settle(work, err)
+		case l := <-o.loaded:
+			o.arrive(work, l)
+		case <-o.refenced:
+			o.resume(work)
+		case <-o.hold.C:
+			o.refuse()
+		case <-done:
+			done = nil
+			o.mail.stop()
+			if o.fault != nil {
+				o.refuse()
+			}
+		}
+	}
+}
+
+// accepting says whether requests may be served now.
+func (o *owner) accepting() bool {
+	return !o.open.full() && len(o.toLoad) < loadsWaiting && (o.fault == nil || o.refusing)
+}
+
+// idle says that nothing is under way and nothing waits.
+func (o *owner) idle() bool {
+	return o.flying == nil && o.open.empty() && o.loads == 0 && len(o.toLoad) == 0 &&
+		len(o.ready) == 0 && len(o.stalled) == 0 && o.next == len(o.backlog)
+}
+
+// serve handles what may be handled now, up to a turn, and says whether there
+// is more.
+func (o *owner) serve(ctx context.Context) bool {
+	for served := 0; o.accepting(); served++ {
+		if served == turn {
+			return true
+		}
+		if n := len(o.ready); n > 0 {
+			e := o.ready[n-1]
+			o.ready[n-1], o.ready = nil, o.ready[:n-1]
+			e.ready = false
+			o.drain(e)
+			continue
+		}
+		if o.next == len(o.backlog) {
+			clear(o.backlog)
+			o.backlog, o.next = o.mail.take(o.backlog), 0
+			if len(o.backlog) == 0 {
+				return false
+			}
+		}
+		r := o.backlog[o.next]
+		o.next++
+		o.dispatch(ctx, r)
+	}
+	return false
+}
+
+// drain serves the queue of a loaded entry as far as the batch has room.
+func (o *owner) drain(e *entry) {
+	for len(e.queue) > 0 && e.loaded && o.accepting() {
+		r := e.queue[0]
+		e.queue[0], e.queue = nil, e.queue[1:]
+		o.handle(e, r)
+	}
+	switch {
+	case len(e.queue) == 0:
+		e.queue = nil
+	case e.loaded:
+		o.makeReady(e)
+	}
+}
+
+func (o *owner) makeReady(e *entry) {
+	if !e.ready {
+		e.ready = true
+		o.ready = append(o.ready, e)
+	}
+}
+
+// dispatch takes a request to its record, loading that if need be.
+func (o *owner) dispatch(ctx context.Context, r *request) {
+	switch r.kind {
+	case kindSubscribeAndHead:
+		o.subscribeAndHead(ctx, r)
+		return
+	case kindClosed:
+		for _, name := range o.subs.RemoveClient(r.client) {
+			o.listen.Changed(name)
+		}
+		return
+	case kindFlush:
+		o.flush(r)
+		return
+	}
+	e := o.cache.get(r.name)
+	if e == nil {
+		if !r.kind.needsState() {
+			o.handle(nil, r)
+			return
+		}
+		e = &entry{name: strings.Clone(r.name), volatile: hasPrefix(r.name, o.cfg.StorageExclusionPrefixes)}
+		o.cache.add(e)
+		if e.volatile {
+			e.loaded = true
+		} else {
+			e.queue = append(e.queue, r)
+			o.load(ctx, e)
+			return
+		}
+	}
+	if !e.loaded || len(e.queue) > 0 {
+		e.queue = append(e.queue, r)
+		return
+	}
+	o.handle(e, r)
+}
+
+// handle serves a request whose record is at hand. e is nil when the request
+// needs no record and none is in memory.
+func (o *owner) handle(e *entry, r *request) {
+	switch r.kind {
+	case kindRead, kindHead, kindSubscribeAndRead, kindSubscribeCreateAndRead, kindSubscribeAndHeadOne:
+		o.read(e, r)
+	case kindWrite:
+		o.write(e, r)
+	case kindDelete:
+		o.delete(e, r)
+	case kindNotify:
+		o.notify(e, r)
+	case kindSubscribe, kindUnsubscribe:
+		o.subscription(e, r)
+	case kindMarker:
+		o.after(e, func(error) { r.group.finish() })
+	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:
+		o.operator(e, r)
+	}
+}
+
+// apply makes s the state of e. It becomes durable with the open batch.
+func (o *owner) apply(e *entry, s state) {
+	before := len(e.state.data)
+	o.cache.put(e, s)
+	if e.volatile {
+		return
+	}
+	op := store.Op{Record: store.Record{Name: e.name, Version: s.version, Data: s.data}, Delete: !s.exists}
+	if e.batch == o.open {
+		o.open.bytes += len(s.data) - before
+		o.open.ops[e.op] = op
+		return
+	}
+	e.batch, e.op = o.open, len(o.open.ops)
+	o.open.ops = append(o.open.ops, op)
+	o.open.entries = append(o.open.entries, e)
+	o.open.bytes += len(e.name) + len(s.data)
+}
+
+// after runs effect when the present state of e is durable, which may be now,
+// or with an error when it will not be. A nil e has no state.
+func (o *owner) after(e *entry, effect func(err error)) {
+	if e == nil || e.batch == nil {
+		effect(nil)
+		return
+	}
+	e.batch.effects = append(e.batch.effects, effect)
+}
+
+// afterAll runs effect when everything so far is durable.
+func (o *owner) afterAll(effect func(err error)) {
+	switch {
+	case !o.open.empty():
+		o.open.effects = append(o.open.effects, effect)
+	case o.flying != nil:
+		o.flying.effects = append(o.flying.effects, effect)
+	default:
+		effect(nil)
+	}
+}
+
+// flush replies when every request that came before has been answered: those in
+// batches, and those that wait for a load. It looks at every record in memory,
+// which is fine for the few flushes there are.
+func (o *owner) flush(r *request) {
+	g := &group{left: 1, done: func() { r.reply(result{}) }}
+	for _, e := range o.cache.entries {
+		if len(e.queue) > 0 {
+			g.left++
+			e.queue = append(e.queue, &request{kind: kindMarker, name: e.name, group: g})
+		}
+	}
+	o.afterAll(func(error) { g.finish() })
+}
+
+// submit starts the append of the open batch if none is under way.
+func (o *owner) submit(ctx context.Context) {
+	if o.flying != nil || o.open.empty() || o.fault != nil {
+		return
+	}
+	b := o.open
+	o.flying, o.open = b, &batch{}
+	o.helpers.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+		defer cancel()
+		o.appended <- o.store.Append(ctx, b.ops)
+	})
+}
+
+// settle ends the append under way.
+func (o *owner) settle(ctx context.Context, err error) {
+	b := o.flying
+	o.flying = nil
+	if err != nil {
+		o.fail(ctx, b, err)
+		return
+	}
+	o.stats.commits.Add(1)
+	o.stats.committed.Add(int64(len(b.ops)))
+	for _, e := range b.entries {
+		if e.batch == b {
+			e.batch = nil
+		}
+	}
+	for _, effect := range b.effects {
+		effect(nil)
+	}
+}
+
+// fail gives up what the failed batch and the open one, which builds on it,
+// changed, and starts fencing.
+func (o *owner) fail(ctx context.Context, failed *batch, err error) {
+	o.log.Error("record append failed; fencing the store again", "err", err, "records", len(failed.ops))
+	o.stats.appendErrors.Add(1)
+	o.setFault(err)
+	o.refusing = false
+	o.hold.Reset(holdTime)
+	open := o.open
+	o.open = &batch{}
+	for _, b := range []*batch{failed, open} {
+		for _, e := range b.entries {
+			if e.batch == b {
+				o.forget(e)
+			}
+		}
+	}
+	for _, b := range []*batch{failed, open} {
+		for _, effect := range b.effects {
+			effect(err)
+		}
+	}
+	o.helpers.Go(func() { o.fence(ctx) })
+}
+
+// forget drops the state of an entry in doubt.
+func (o *owner) forget(e *entry) {
+	e.batch, e.loaded = nil, false
+	o.doubt[e.name] = struct{}{}
+	if len(e.queue) == 0 {
+		o.cache.remove(e)
+		return
+	}
+	o.stalled = append(o.stalled, e)
+}
+
+// fence tries until the store has been taken over again or ctx ends. It runs
+// beside the owner.
+func (o *owner) fence(ctx context.Context) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
+		err := o.store.Fence(attempt, o.epoch)
+		cancel()
+		if err == nil {
+			o.refenced <- struct{}{}
+			return
+		}
+		o.log.Warn("store is not back yet", "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// resume goes on after the store was fenced.
+func (o *owner) resume(ctx context.Context) {
+	o.log.Info("store is back")
+	o.setFault(nil)
+	o.refusing = false
+	o.hold.Stop()
+	clear(o.doubt)
+	stalled := o.stalled
+	o.stalled = nil
+	for _, e := range stalled {
+		o.load(ctx, e)
+	}
+}
+
+// refuse ends the patience with a failing store: from now on requests are
+// answered, writes with an error.
+func (o *owner) refuse() {
+	if o.fault == nil || o.refusing {
+		return
+	}
+	o.refusing = true
+	stalled := o.stalled
+	o.stalled = nil
+	for _, e := range stalled {
+		o.abandon(e, errRefusing)
+	}
+}
+
+// abandon answers everything that waits for an entry that cannot be loaded.
+func (o *owner) abandon(e *entry, err error) {
+	queue := e.queue
+	e.queue = nil
+	o.cache.remove(e)
+	for _, r := range queue {
+		if r.kind.needsState() {
+			o.refuseLoad(r, err)
+		} else {
+			o.handle(nil, r)
+		}
+	}
+}
+
+// load fetches the state of e beside the owner.
+func (o *owner) load(ctx context.Context, e *entry) {
+	if _, doubtful := o.doubt[e.name]; doubtful {
+		if o.refusing {
+			o.abandon(e, errRefusing)
+		} else {
+			o.stalled = append(o.stalled, e)
+		}
+		return
+	}
+	if o.loads == loadsAtOnce {
+		o.toLoad = append(o.toLoad, e)
+		return
+	}
+	o.loads++
+	o.stats.loads.Add(1)
+	o.helpers.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, o.cfg.StorageRetrievalTimeout)
+		defer cancel()
+		rec, err := o.store.Load(ctx, e.name)
+		o.loaded <- loadResult{e, rec, err}
+	})
+}
+
+// arrive takes in the result of a load.
+func (o *owner) arrive(ctx context.Context, l loadResult) {
+	o.loads--
+	if len(o.toLoad) > 0 {
+		e := o.toLoad[0]
+		o.toLoad[0], o.toLoad = nil, o.toLoad[1:]
+		o.load(ctx, e)
+	}
+	switch e := l.entry; {
+	case l.err == nil:
+		o.cache.put(e, state{version: l.record.Version, data: l.record.Data, exists: true})
+		e.loaded = true
+		o.drain(e)
+	case errors.Is(l.err, store.ErrNotFound):
+		e.loaded = true
+		o.drain(e)
+	default:
+		o.log.Error("record not loaded", "name", e.name, "err", l.err)
+		o.stats.loadErrors.Add(1)
+		o.abandon(e, l.err)
+	}
+}
+
+func (o *owner) setFault(err error) {
+	o.fault = err
+	o.stats.setFault(err)
+}
+
+// judge asks the rules about an action on the record as it is. The operator is
+// above them.
+func (o *owner) judge(r *request, a protocol.Action, data string, s state) protocol.Action {
+	if r.client == nil {
+		return protocol.ActionUnknown
+	}
+	return o.rules.Judge(r.client.User(), a, r.name, data, s.data, s.exists)
+}
+
+func hasPrefix(name string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,94 @@
+package record
+
+import (
+	"time"
+
+	"hadal/node/sub"
+	"hadal/protocol"
+	"hadal/protocol/jsonpath"
+)
+
+// request is one thing asked of the owner about one record, or, for the last
+// three kinds, about none.
+type request struct {
+	kind   kind
+	client sub.Client // nil when the operator asks
+
+	name          string
+	action        protocol.Action // as the client sent it, for its answers
+	correlationID string
+	has           protocol.Fields
+	writeAck      bool
+
+	// Of a write.
+	version int32
+	data    string
+	path    string
+	changes []change // of PATCH, ERASE and PATCH_MULTI
+	came    time.Time
+
+	group *group
+	names []string     // of kindSubscribeAndHead as it arrives
+	reply func(result) // of the operator's requests and kindFlush; called on the owner
+}
+
+// change is one step of a patch: set path to value, or remove it.
+type change struct {
+	path   jsonpath.Path
+	value  string // JSON text
+	remove bool
+}
+
+// result is what the operator gets.
+type result struct {
+	state state
+	err   error
+}
+
+type kind uint8
+
+const (
+	kindRead kind = iota
+	kindHead
+	kindSubscribeAndRead
+	kindSubscribeCreateAndRead
+	kindSubscribeAndHeadOne
+	kindWrite
+	kindDelete
+	kindNotify
+	kindOperatorGet
+	kindOperatorSet
+	kindOperatorDelete
+	// The kinds from here on need no record.
+	kindSubscribe
+	kindUnsubscribe
+	kindMarker // of a flush, in the queue of a record
+	// The kinds from here on concern no single record.
+	kindSubscribeAndHead
+	kindClosed
+	kindFlush
+)
+
+// needsState says whether the record must be in memory for the request.
+func (k kind) needsState() bool { return k < kindSubscribe }
+
+func (r *request) size() int {
+	return len(r.name) + len(r.data) + len(r.path) + len(r.correlationID) + 256
+}
+
+// group counts the requests that one message was split into. Only the owner
+// touches it after the requests were put into the mailbox.
+type group struct {
+	left int
+	done func() // runs on the owner when nothing is left
+}
+
+// finish notes that one request of the group has been served.
+func (g *group) finish() {
+	if g == nil {
+		return
+	}
+	if g.left--; g.left == 0 {
+		g.done()
+	}
+}
