@@ -1,0 +1,188 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/tidwall/gjson"
+
+	"hadal/store"
+)
+
+// Headers of JetStream for which nats.go has no call.
+const (
+	headerBatchID     = "Nats-Batch-Id"
+	headerBatchSeq    = "Nats-Batch-Sequence"
+	headerBatchCommit = "Nats-Batch-Commit"
+	headerLastSeq     = "Nats-Expected-Last-Sequence"
+	headerLastSubject = "Nats-Expected-Last-Subject-Sequence"
+)
+
+// Append implements store.Store. An ended context leaves the outcome unknown
+// like any other error; without a deadline it waits ten seconds.
+func (s *Store) Append(ctx context.Context, ops []store.Op) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Lock()
+	err, base := s.usableLocked(), s.base
+	s.state.Unlock()
+	if err == nil {
+		ops, err = s.fold(ops)
+	}
+	if err != nil {
+		return fmt.Errorf("append: %w", err)
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if err = s.roomForTombstones(ctx, ops); err == nil {
+		err = s.send(ctx, base, ops)
+	}
+	if err != nil {
+		s.failures.Add(1)
+		s.state.Lock()
+		s.ready = false
+		s.state.Unlock()
+		if isWrongSequence(err) {
+			return fmt.Errorf("append after sequence %d: %w: %w", base, store.ErrFenced, err)
+		}
+		return fmt.Errorf("append of %d records, the first is %q: %w", len(ops), ops[0].Name, err)
+	}
+	s.appends.Add(1)
+	s.ops.Add(uint64(len(ops)))
+	s.state.Lock()
+	defer s.state.Unlock()
+	for i := range ops {
+		if seq := base + 1 + uint64(i); ops[i].Delete {
+			s.tombs.add(ops[i].Name, seq)
+		} else {
+			s.tombs.drop(ops[i].Name)
+		}
+	}
+	s.base = base + uint64(len(ops))
+	for sc := range s.scans {
+		sc.note(ops)
+	}
+	if s.tombs.len() > 0 {
+		s.wake()
+	}
+	return nil
+}
+
+// within bounds a context that has no deadline.
+func within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, appendPatience)
+}
+
+// fold keeps the last op of each name, in order, or says why the batch cannot
+// be stored. It does not change ops.
+func (s *Store) fold(ops []store.Op) ([]store.Op, error) {
+	if err := store.CheckOps(ops); err != nil {
+		return nil, err
+	}
+	for i := range ops {
+		size := len(ops[i].Data)
+		if size > s.maxRecord || size+len(ops[i].Name) > s.maxMessage {
+			return nil, fmt.Errorf("record %.100q has %d bytes, at most %d fit: %w", ops[i].Name, size, s.maxRecord, store.ErrRefused)
+		}
+	}
+	if len(ops) < 2 {
+		return ops, nil
+	}
+	last := make(map[string]int, len(ops))
+	for i := range ops {
+		last[ops[i].Name] = i
+	}
+	if len(last) == len(ops) {
+		return ops, nil
+	}
+	folded := make([]store.Op, 0, len(last))
+	for i := range ops {
+		if last[ops[i].Name] == i {
+			folded = append(folded, ops[i])
+		}
+	}
+	return folded, nil
+}
+
+// send publishes the ops after sequence base and returns when all are stored.
+// The caller holds mu.
+func (s *Store) send(ctx context.Context, base uint64, ops []store.Op) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.state.Lock()
+	low := s.tombs.low(base + 1)
+	s.state.Unlock()
+	// nats.go copies the message before it returns, so one does for all.
+	number := [1]string{}
+	msg := nats.Msg{Header: nats.Header{headerLastSeq: {strconv.FormatUint(base, 10)}}}
+	if len(ops) > 1 {
+		s.sent++
+		msg.Header[headerBatchID] = []string{s.batch + "-" + strconv.FormatUint(s.sent, 10)}
+		msg.Header[headerBatchSeq] = number[:]
+	}
+	for i := range ops {
+		e := entry{Op: ops[i]}
+		number[0] = strconv.Itoa(i + 1)
+		last := i == len(ops)-1
+		if last {
+			e.low = low
+		}
+		s.buf = appendEntry(s.buf[:0], &e)
+		msg.Subject, msg.Data = s.subject(e.Name), s.buf
+		if last {
+			break
+		}
+		if err := s.nc.PublishMsg(&msg); err != nil {
+			return err
+		}
+		delete(msg.Header, headerLastSeq) // only the first message may carry it
+	}
+	if len(ops) > 1 {
+		msg.Header[headerBatchCommit] = []string{"1"}
+	}
+	seq, err := s.publish(ctx, &msg)
+	if cap(s.buf) > 1<<20 {
+		s.buf = nil
+	}
+	if err == nil && seq != base+uint64(len(ops)) {
+		err = fmt.Errorf("the last sequence is %d, want %d", seq, base+uint64(len(ops)))
+	}
+	return err
+}
+
+// publish sends a message, waits for the stream to have stored it, and returns
+// its sequence.
+func (s *Store) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
+	reply, err := s.nc.RequestMsgWithContext(ctx, msg)
+	if err != nil {
+		return 0, err
+	}
+	ack := gjson.ParseBytes(reply.Data)
+	if err := errorIn(ack); err != nil {
+		return 0, err
+	}
+	seq := ack.Get("seq").Uint()
+	if seq == 0 || ack.Get("stream").Str != s.stream {
+		return 0, errors.New("the answer is no acknowledgement of stream " + s.stream)
+	}
+	return seq, nil
+}
+
+// errorIn is the error of an API answer, or nil.
+func errorIn(answer gjson.Result) error {
+	e := answer.Get("error")
+	if !e.Exists() {
+		return nil
+	}
+	return &apiError{Code: int(e.Get("code").Int()), ErrCode: int(e.Get("err_code").Int()), Description: e.Get("description").Str}
+}

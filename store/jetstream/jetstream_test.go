@@ -1,0 +1,111 @@
+package jetstream
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"hadal/store"
+	"hadal/store/storetest"
+)
+
+// rig is an embedded server in a directory, with a connection.
+type rig struct {
+	dir  string
+	sync bool
+	srv  *server.Server
+	nc   *nats.Conn
+	open []*Store
+}
+
+func newRig(t testing.TB, sync bool) *rig {
+	t.Helper()
+	r := &rig{dir: t.TempDir(), sync: sync}
+	r.start(t)
+	t.Cleanup(func() { r.stop(t) })
+	return r
+}
+
+func (r *rig) start(t testing.TB) {
+	t.Helper()
+	r.srv, r.nc = startServer(t, r.dir, r.sync)
+}
+
+func startServer(t testing.TB, dir string, sync bool) (*server.Server, *nats.Conn) {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "test", DontListen: true, JetStream: true, StoreDir: dir, SyncAlways: sync,
+		MaxPayload: 4 << 20, MaxPending: 512 << 20, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		t.Fatalf("NewServer: %v", err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server did not start")
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(srv))
+	if err != nil {
+		t.Fatalf("Connect: %v", err)
+	}
+	return srv, nc
+}
+
+func (r *rig) stop(t testing.TB) {
+	t.Helper()
+	for _, s := range r.open {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+	r.open = nil
+	r.nc.Close()
+	r.srv.Shutdown()
+	r.srv.WaitForShutdown()
+}
+
+func (r *rig) store(t testing.TB) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), r.nc, Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	r.open = append(r.open, s)
+	return s
+}
+
+func (r *rig) Open(t *testing.T) store.Store { return r.store(t) }
+
+func (r *rig) Restart(t *testing.T) {
+	r.stop(t)
+	r.start(t)
+}
+
+// fenced is an open store under epoch 1.
+func (r *rig) fenced(t testing.TB) *Store {
+	t.Helper()
+	s := r.store(t)
+	if err := s.Fence(t.Context(), 1); err != nil {
+		t.Fatalf("Fence: %v", err)
+	}
+	return s
+}
+
+func mustAppend(t testing.TB, s *Store, ops ...store.Op) {
+	t.Helper()
+	if err := s.Append(context.Background(), ops); err != nil {
+		t.Fatalf("Append of %d ops: %v", len(ops), err)
+	}
+}
+
+func TestJetStreamKeepsTheContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return newRig(t, false).store(t) })
+}
+
+func TestJetStreamIsHandedFromOwnerToOwner(t *testing.T) {
+	storetest.RunShared(t, func(t *testing.T) storetest.Shared { return newRig(t, true) })
+}

@@ -1,0 +1,166 @@
+package jetstream
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+
+	"hadal/store"
+)
+
+// A stored message, of a record or of a fence:
+//
+//	format   1 byte, 1
+//	checksum 4 bytes little endian, CRC-32C of all that follows
+//	flags    1 byte
+//	low      uvarint, if flagLow: see tombstones.go
+//	a fence: epoch uvarint
+//	else:    version varint, length of the name uvarint, the name, the JSON
+//
+// The checksum is ours because the stream's own tells of a bad message with the
+// words "no message found", and because payloads travel further than the disk.
+const (
+	formatByte = 1
+
+	flagTombstone = 1 << 0
+	flagLow       = 1 << 1
+	flagFence     = 1 << 2
+	flagsKnown    = flagTombstone | flagLow | flagFence
+
+	headerSize = 6
+	// overhead is the most that a payload holds beside name and JSON.
+	overhead = headerSize + 3*binary.MaxVarintLen64
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// entry is a decoded payload. Its strings are views of the payload.
+type entry struct {
+	store.Op        // of a record
+	fence    bool   // else
+	epoch    uint64 // of a fence
+	low      uint64 // 0 when absent
+}
+
+// appendEntry appends the payload of e.
+func appendEntry(dst []byte, e *entry) []byte {
+	start := len(dst)
+	var flags byte
+	if e.Delete {
+		flags |= flagTombstone
+	}
+	if e.low > 0 {
+		flags |= flagLow
+	}
+	if e.fence {
+		flags |= flagFence
+	}
+	dst = append(dst, formatByte, 0, 0, 0, 0, flags)
+	if e.low > 0 {
+		dst = binary.AppendUvarint(dst, e.low)
+	}
+	if e.fence {
+		dst = binary.AppendUvarint(dst, e.epoch)
+	} else {
+		dst = binary.AppendVarint(dst, int64(e.Version))
+		dst = binary.AppendUvarint(dst, uint64(len(e.Name)))
+		dst = append(dst, e.Name...)
+		if !e.Delete {
+			dst = append(dst, e.Data...)
+		}
+	}
+	binary.LittleEndian.PutUint32(dst[start+1:], crc32.Checksum(dst[start+5:], castagnoli))
+	return dst
+}
+
+var errShort = errors.New("it ends too early")
+
+// decodeEntry reads a payload. The result is a view of it.
+func decodeEntry(p string) (e entry, err error) {
+	if len(p) == 0 {
+		return e, errShort
+	}
+	if p[0] != formatByte {
+		return e, fmt.Errorf("its format is %d, this version reads %d", p[0], formatByte)
+	}
+	if len(p) < headerSize {
+		return e, errShort
+	}
+	sum := uint32(p[1]) | uint32(p[2])<<8 | uint32(p[3])<<16 | uint32(p[4])<<24
+	if got := checksum(p[5:]); got != sum {
+		return e, fmt.Errorf("its checksum is %08x, it says %08x", got, sum)
+	}
+	flags := p[5]
+	if flags&^flagsKnown != 0 {
+		return e, fmt.Errorf("its flags are %#x, this version knows %#x", flags, flagsKnown)
+	}
+	p = p[headerSize:]
+	if flags&flagLow != 0 {
+		if e.low, p, err = uvarint(p); err != nil {
+			return e, err
+		}
+		if e.low == 0 {
+			return e, errors.New("its low mark is 0")
+		}
+	}
+	if e.fence = flags&flagFence != 0; e.fence {
+		if e.epoch, p, err = uvarint(p); err != nil {
+			return e, err
+		}
+		if p != "" || flags&flagTombstone != 0 {
+			return e, errors.New("it is a fence and more")
+		}
+		return e, nil
+	}
+	zigzag, p, err := uvarint(p)
+	if err != nil {
+		return e, err
+	}
+	version := int64(zigzag>>1) ^ -int64(zigzag&1)
+	if version < math.MinInt32 || version > math.MaxInt32 {
+		return e, fmt.Errorf("its version is %d", version)
+	}
+	e.Version = int32(version)
+	size, p, err := uvarint(p)
+	if err != nil {
+		return e, err
+	}
+	if size == 0 || size > uint64(len(p)) {
+		return e, errShort
+	}
+	e.Name, e.Data = p[:size], p[size:]
+	if e.Delete = flags&flagTombstone != 0; e.Delete && e.Data != "" {
+		return e, errors.New("it is a removal with data")
+	}
+	return e, nil
+}
+
+// checksum is crc32.Checksum over a string, a piece at a time instead of a copy.
+func checksum(p string) (sum uint32) {
+	var buf [1024]byte
+	for p != "" {
+		n := copy(buf[:], p)
+		sum = crc32.Update(sum, castagnoli, buf[:n])
+		p = p[n:]
+	}
+	return sum
+}
+
+func uvarint(p string) (v uint64, rest string, err error) {
+	for i := 0; i < len(p) && i < binary.MaxVarintLen64; i++ {
+		c := p[i]
+		if i == binary.MaxVarintLen64-1 && c > 1 {
+			break
+		}
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			if c == 0 && i > 0 {
+				return 0, "", errors.New("a number in it is longer than needed")
+			}
+			return v, p[i+1:], nil
+		}
+	}
+	return 0, "", errShort
+}

@@ -1,0 +1,204 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/tidwall/gjson"
+
+	"hadal/store"
+)
+
+// message is one stored message, read back and checked.
+type message struct {
+	entry
+	seq uint64
+}
+
+// Load implements store.Store. While the stream has no leader it tries for two
+// seconds.
+func (s *Store) Load(ctx context.Context, name string) (store.Record, error) {
+	s.state.Lock()
+	err, base := s.usableLocked(), s.base
+	s.state.Unlock()
+	if err == nil && name == "" {
+		err = store.ErrNotFound
+	}
+	var m message
+	if err == nil {
+		err = s.retry(ctx, func(ctx context.Context) (err error) {
+			m, err = s.loadOnce(ctx, name)
+			return err
+		})
+	}
+	if err == nil && m.Delete {
+		s.adopt(m, base)
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return store.Record{}, fmt.Errorf("load %q: %w", name, err)
+	}
+	return m.Record, nil
+}
+
+func (s *Store) loadOnce(ctx context.Context, name string) (message, error) {
+	m, err := s.lastMessage(ctx, s.subject(name))
+	if err != nil {
+		return message{}, err
+	}
+	if m.fence || m.Name != name {
+		return message{}, s.corrupt(s.subject(name), m.seq, fmt.Sprintf("it holds %.100q", m.Name))
+	}
+	return m, nil
+}
+
+// adopt takes care of a tombstone that nobody knew of. A power cut without
+// fsync can bring one back after it was swept.
+func (s *Store) adopt(m message, base uint64) {
+	s.state.Lock()
+	defer s.state.Unlock()
+	// Any append since may have changed the record again.
+	if _, known := s.tombs.at[m.Name]; known || !s.ready || s.base != base || m.seq > base {
+		return
+	}
+	if head, ok := s.tombs.first(); ok && head.seq < m.seq {
+		return // out of order; the next read of the record finds it again
+	}
+	queue := s.tombs.queue
+	s.tombs.queue = nil
+	s.tombs.add(m.Name, m.seq)
+	s.tombs.queue = append(s.tombs.queue, queue...)
+	s.wake()
+}
+
+// lastMessage reads the message of a subject without wildcards. A miss is
+// checked against the stream's own list of subjects.
+func (s *Store) lastMessage(ctx context.Context, subject string) (message, error) {
+	m, err := s.message(ctx, getLast(subject))
+	if !errors.Is(err, store.ErrNotFound) {
+		return m, err
+	}
+	info, infoErr := s.requestInfo(ctx, subject, 0)
+	if infoErr != nil {
+		return message{}, infoErr
+	}
+	if len(info.Subjects) == 0 {
+		return message{}, err
+	}
+	// It came into being between the two requests, or it cannot be read.
+	m, err = s.message(ctx, getLast(subject))
+	if errors.Is(err, store.ErrNotFound) {
+		if info, infoErr = s.requestInfo(ctx, subject, 0); infoErr != nil {
+			return message{}, infoErr
+		}
+		if len(info.Subjects) > 0 {
+			return message{}, s.corrupt(subject, 0, "the server lists it and cannot read it")
+		}
+	}
+	return m, err
+}
+
+// The requests for one message.
+
+func getLast(subject string) []byte {
+	b := append(make([]byte, 0, len(subject)+40), `{"no_hdr":true,"last_by_subj":"`...)
+	return append(append(b, subject...), `"}`...)
+}
+
+func getBySequence(seq uint64) []byte {
+	return append(strconv.AppendUint([]byte(`{"no_hdr":true,"seq":`), seq, 10), '}')
+}
+
+// getNext asks for the first record at or after a sequence.
+func (s *Store) getNext(seq uint64) []byte {
+	b := strconv.AppendUint([]byte(`{"no_hdr":true,"seq":`), seq, 10)
+	return append(append(append(b, `,"next_by_subj":"`...), s.subjects...), `>"}`...)
+}
+
+// message sends one of these requests. It returns ErrNotFound when the server
+// finds none or cannot read it, which it does not tell apart.
+func (s *Store) message(ctx context.Context, request []byte) (message, error) {
+	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+s.stream, request)
+	if err != nil {
+		return message{}, err
+	}
+	answer := gjson.ParseBytes(reply.Data)
+	if err := errorIn(answer); err != nil {
+		if api, ok := errors.AsType[*apiError](err); ok && api.ErrCode == codeNoMessage {
+			return message{}, store.ErrNotFound
+		}
+		return message{}, err
+	}
+	got := answer.Get("message")
+	subject, seq := got.Get("subject").Str, got.Get("seq").Uint()
+	if subject == "" || seq == 0 {
+		return message{}, errors.New("the answer holds no message")
+	}
+	payload, err := base64.StdEncoding.DecodeString(got.Get("data").Str)
+	if err != nil {
+		return message{}, s.corrupt(subject, seq, err.Error())
+	}
+	return s.decode(subject, seq, payload)
+}
+
+// decode checks a payload. The result is a copy.
+func (s *Store) decode(subject string, seq uint64, payload []byte) (message, error) {
+	e, err := decodeEntry(string(payload))
+	if err != nil {
+		return message{}, s.corrupt(subject, seq, err.Error())
+	}
+	if !e.fence && subject != s.subject(e.Name) || e.fence && subject != s.fenceAt {
+		return message{}, s.corrupt(subject, seq, fmt.Sprintf("it holds %.100q", e.Name))
+	}
+	return message{entry: e, seq: seq}, nil
+}
+
+// streamState is the part of the stream's state that we read.
+type streamState struct {
+	Messages, Bytes   uint64
+	FirstSeq, LastSeq uint64
+	Lost              int      // messages that the server could not recover
+	Subjects          []string // those asked for, a page of them
+	Total             int      // how many were to be had
+}
+
+func (s *Store) streamInfo(ctx context.Context) (streamState, error) {
+	return s.requestInfo(ctx, "", 0)
+}
+
+// requestInfo asks for the state, with the subjects that match filter from the
+// offset on, when it is not empty.
+func (s *Store) requestInfo(ctx context.Context, filter string, offset int) (streamState, error) {
+	var request []byte
+	if filter != "" {
+		request = fmt.Appendf(nil, `{"subjects_filter":"%s","offset":%d}`, filter, offset)
+	}
+	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+s.stream, request)
+	if err != nil {
+		return streamState{}, err
+	}
+	answer := gjson.ParseBytes(reply.Data)
+	if err := errorIn(answer); err != nil {
+		return streamState{}, err
+	}
+	state := answer.Get("state")
+	if !state.Exists() {
+		return streamState{}, errors.New("the answer holds no state")
+	}
+	info := streamState{
+		Messages: state.Get("messages").Uint(), Bytes: state.Get("bytes").Uint(),
+		FirstSeq: state.Get("first_seq").Uint(), LastSeq: state.Get("last_seq").Uint(),
+		Lost:  int(state.Get("lost.msgs.#").Int()),
+		Total: int(answer.Get("total").Int()),
+	}
+	if subjects := state.Get("subjects"); subjects.Exists() {
+		subjects.ForEach(func(subject, _ gjson.Result) bool {
+			info.Subjects = append(info.Subjects, subject.String())
+			return true
+		})
+	}
+	return info, nil
+}
