@@ -1,6 +1,12 @@
 package endpoint
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
 
 // Config configures the public port: HTTP and, on the same port, WebSocket.
 type Config struct {
@@ -86,4 +92,83 @@ func DefaultConfig() Config {
 			QueueStall:                   5 * time.Second,
 		},
 	}
+}
+
+// Validate reports every mistake in the configuration, each opening with its key.
+// It reads no file: whether key and certificate fit is found out by New.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if c.HTTP.Port < 0 || c.HTTP.Port > 65535 {
+		bad("port: %d is not between 0 and 65535", c.HTTP.Port)
+	}
+	if p := c.HTTP.HealthCheckPath; p != "" && !strings.HasPrefix(p, "/") {
+		bad("healthCheckPath: %q does not begin with /", p)
+	}
+	switch ssl := c.HTTP.SSL; {
+	case ssl.Key != "" && ssl.Cert == "":
+		bad("ssl.cert: missing, but ssl.key is set")
+	case ssl.Key == "" && ssl.Cert != "":
+		bad("ssl.key: missing, but ssl.cert is set")
+	case ssl.CA != "" && ssl.Cert == "":
+		bad("ssl.ca: needs ssl.key and ssl.cert")
+	}
+	if _, err := parseProxies(c.TrustedProxies); err != nil {
+		errs = append(errs, err)
+	}
+
+	w := c.WebSocket
+	if !strings.HasPrefix(w.URLPath, "/") {
+		bad("urlPath: %q does not begin with /", w.URLPath)
+	} else if strings.ContainsAny(w.URLPath, "?#") {
+		bad("urlPath: %q contains a query or a fragment", w.URLPath)
+	}
+	if w.URLPath != "" && w.URLPath == c.HTTP.HealthCheckPath {
+		bad("urlPath: %q is the healthCheckPath too", w.URLPath)
+	}
+	if w.HeartbeatInterval <= 0 {
+		bad("heartbeatInterval: %v is not above zero", w.HeartbeatInterval)
+	}
+	if w.UnauthenticatedClientTimeout < 0 {
+		bad("unauthenticatedClientTimeout: %v is below zero", w.UnauthenticatedClientTimeout)
+	}
+	if w.MaxAuthAttempts < 1 {
+		bad("maxAuthAttempts: %d is below one", w.MaxAuthAttempts)
+	}
+	if w.MaxMessageSize < 1 {
+		bad("maxMessageSize: %d is below one", w.MaxMessageSize)
+	}
+	if w.QueueSoftLimit < 1 {
+		bad("queueSoftLimit: %d is below one", w.QueueSoftLimit)
+	}
+	if w.QueueHardLimit < w.QueueSoftLimit {
+		bad("queueHardLimit: %d is below queueSoftLimit", w.QueueHardLimit)
+	}
+	if w.QueueStall <= 0 {
+		bad("queueStall: %v is not above zero", w.QueueStall)
+	}
+	return errors.Join(errs...)
+}
+
+// parseProxies reads trustedProxies: addresses and CIDR ranges.
+func parseProxies(list []string) ([]netip.Prefix, error) {
+	var (
+		out  []netip.Prefix
+		errs []error
+	)
+	for _, s := range list {
+		if addr, err := netip.ParseAddr(s); err == nil {
+			addr = addr.Unmap()
+			out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("trustedProxies: %q is neither an address nor a CIDR range", s))
+			continue
+		}
+		out = append(out, p.Masked())
+	}
+	return out, errors.Join(errs...)
 }

@@ -1,0 +1,342 @@
+package endpoint
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hadal/auth"
+	"hadal/protocol"
+
+	"github.com/gorilla/websocket"
+	"github.com/olahol/melody"
+)
+
+// Receiver takes what logged-in clients send. node is it.
+//
+// For one connection the calls come one after another: Opened, any number of
+// Receive, Closed. A panic in any of them ends that client only, and is logged.
+type Receiver interface {
+	// Opened is called when a client has logged in; AUTH_SUCCESSFUL is queued.
+	// The client's reader waits until it returns.
+	Opened(c *Conn)
+	// Receive is called with each message of topic EVENT, RECORD, RPC or PRESENCE,
+	// in the order sent, on the client's reader: blocking here is back-pressure
+	// on this client alone. m and its Names are reused after the call; its strings
+	// may be kept.
+	Receive(c *Conn, m *protocol.Message)
+	// Closed is called exactly once for a connection that was Opened, after Gone
+	// has become true and the last Receive has returned.
+	Closed(c *Conn)
+}
+
+// state is how far a connection has come (spec 06 §1).
+type state uint32
+
+const (
+	stateNew state = iota
+	stateChallenged
+	stateOpen
+	stateExpired // the login timeout has struck
+)
+
+// Conn is one client's connection. Its methods may be called from anywhere
+// unless they say otherwise.
+type Conn struct {
+	id       uint64
+	srv      *Server
+	counters *counters
+	remote   string
+	since    time.Time
+	started  int64 // since, by Server.clock
+
+	session atomic.Pointer[melody.Session] // nil until the upgrade is answered
+	state   atomic.Uint32
+	user    atomic.Pointer[auth.User] // nil until login
+	heardAt atomic.Int64              // Server.clock at the last read
+	busy    atomic.Bool               // the reader handles a message: it cannot hear
+	sdk     atomic.Pointer[string]
+	form    protocol.Form // set before login, by the reader
+
+	// Of the reader alone:
+
+	login    chan struct{} // closed when the login under way has a verdict; nil without one
+	header   http.Header   // of the upgrade request, until login
+	attempts int           // of the login goroutine, one of which runs at a time
+
+	wire wire
+}
+
+// ID is unique among all connections this process has had.
+func (c *Conn) ID() uint64 { return c.id }
+
+// User is who logged in; nil before login. It never changes after.
+func (c *Conn) User() *auth.User { return c.user.Load() }
+
+// RemoteAddr is the client's IP address, as far as the operator's trustedProxies
+// let it be known.
+func (c *Conn) RemoteAddr() string { return c.remote }
+
+// Since is when the client connected.
+func (c *Conn) Since() time.Time { return c.since }
+
+// SDK is the client's own word on what it is, such as "javascript/7.0.5"; empty
+// before its challenge.
+func (c *Conn) SDK() string {
+	if s := c.sdk.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+// Gone says that the connection has ended: from the moment it is true nothing
+// new reaches the client.
+func (c *Conn) Gone() bool { return c.wire.gone.Load() }
+
+// Answer queues a reply to something this client asked for. It never blocks,
+// and does nothing after the client has gone. m is encoded before it returns.
+func (c *Conn) Answer(m *protocol.Message) {
+	if c.Gone() {
+		return
+	}
+	c.counters.sent(m)
+	c.wire.push(protocol.EncodeFrame(c.form, m, ""), true)
+}
+
+// Send queues a broadcast. It never blocks and may be called under a lock. A
+// client too slow for its broadcasts is cut off.
+func (c *Conn) Send(o *protocol.Outbound) {
+	if c.Gone() {
+		return
+	}
+	c.counters.sent(&o.Message)
+	c.wire.push(o.Frame(c.form), false)
+}
+
+// Pace blocks while more bytes of answers wait for the client than
+// queueSoftLimit, or until it has gone. Only from within Receive.
+func (c *Conn) Pace() { c.wire.pace(c.srv.cfg.WebSocket.QueueSoftLimit) }
+
+// Disconnect closes the connection on an operator's word, after what waits for
+// the client was written.
+func (c *Conn) Disconnect() { c.close(Disconnected) }
+
+// close says goodbye: what is queued is written, then a close frame.
+func (c *Conn) close(why Reason) {
+	if !c.wire.end(why) {
+		return
+	}
+	s := c.session.Load()
+	if s == nil {
+		c.wire.abort()
+		return
+	}
+	// Only melody.ErrSessionClosed: then the pumps are ending by themselves.
+	_ = s.CloseWithMsg(websocket.FormatCloseMessage(why.code(), why.String()))
+}
+
+// drop cuts the client off. It does not block.
+func (c *Conn) drop(why Reason) {
+	if c.wire.end(why) {
+		c.wire.abort()
+	}
+}
+
+// messages holds the structs that messages are decoded into.
+var messages = sync.Pool{New: func() any { return new(protocol.Message) }}
+
+// receive is called by melody's read pump for each binary message.
+func (c *Conn) receive(b []byte) {
+	defer c.recovered("message")
+	c.busy.Store(true)
+	defer c.busy.Store(false)
+	c.awaitVerdict()
+	if c.Gone() {
+		return
+	}
+	m := messages.Get().(*protocol.Message)
+	if err := protocol.Decode(b, m); err != nil {
+		c.counters.undecodable.Add(1)
+		c.undecodable(err)
+	} else {
+		c.counters.received(m)
+		c.handle(m)
+	}
+	// Empty, or the pool would keep the frame alive; but with room for names.
+	clear(m.Names)
+	*m = protocol.Message{Names: m.Names[:0]}
+	messages.Put(m)
+	c.Pace()
+}
+
+// handle is the table of spec 06 §1.
+func (c *Conn) handle(m *protocol.Message) {
+	switch state(c.state.Load()) {
+	case stateOpen:
+		switch {
+		case m.Topic >= protocol.TopicEvent && m.Topic <= protocol.TopicPresence:
+			c.srv.to.Receive(c, m)
+		case m.Topic == protocol.TopicConnection && m.Action == protocol.ConnectionPing:
+			c.Answer(&protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionPong})
+		default:
+			c.Answer(&protocol.Message{
+				Topic: protocol.TopicParser, Action: protocol.ParserUnknownTopic,
+				Has: protocol.HasOriginalAction, OriginalAction: m.Action,
+			})
+		}
+	case stateChallenged:
+		switch {
+		case m.Topic == protocol.TopicAuth:
+			c.handleAuth(m)
+		case m.Topic == protocol.TopicConnection && m.Action == protocol.ConnectionPing:
+			// No answer before login (spec 15, trap 23).
+		default:
+			c.say(protocol.TopicAuth, protocol.AuthInvalidMessage)
+		}
+	case stateNew:
+		switch {
+		case m.Topic != protocol.TopicConnection:
+			c.say(protocol.TopicConnection, protocol.ConnectionInvalidMessage)
+		case m.Action == protocol.ConnectionChallenge:
+			c.challenged(m)
+		case m.Action == protocol.ConnectionPing:
+		default:
+			c.srv.log.Debug("connection message before the challenge", "conn", c.id,
+				"action", m.Action.Name(m.Topic))
+		}
+	}
+}
+
+// undecodable answers a frame that is no message: as a message of a topic that
+// nobody expects (spec 01 §2).
+func (c *Conn) undecodable(err error) {
+	c.srv.log.Debug("undecodable frame", "conn", c.id, "err", err)
+	switch state(c.state.Load()) {
+	case stateOpen:
+		c.say(protocol.TopicParser, protocol.ParserUnknownTopic)
+	case stateChallenged:
+		c.say(protocol.TopicAuth, protocol.AuthInvalidMessage)
+	case stateNew:
+		c.say(protocol.TopicConnection, protocol.ConnectionInvalidMessage)
+	}
+}
+
+// say answers with a message that has nothing but its name.
+func (c *Conn) say(t protocol.Topic, a protocol.Action) {
+	c.Answer(&protocol.Message{Topic: t, Action: a})
+}
+
+// challenged takes the client's challenge, which says what it is.
+func (c *Conn) challenged(m *protocol.Message) {
+	sdk := clip(m.SDKType, 32) + "/" + clip(m.SDKVersion, 32)
+	c.sdk.Store(&sdk)
+	c.form = formFor(m.SDKType, m.SDKVersion)
+	if !c.state.CompareAndSwap(uint32(stateNew), uint32(stateChallenged)) {
+		return // the login timeout was faster
+	}
+	c.say(protocol.TopicConnection, protocol.ConnectionAccept)
+}
+
+// clip bounds a text that anybody can choose, for the log.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// formFor chooses what a client is spoken to in. Only a JavaScript client of
+// 7.1 or later is known to understand PATCH_MULTI; everybody else, and who does
+// not say, gets the older form, which all understand.
+func formFor(sdkType, version string) protocol.Form {
+	if sdkType != "javascript" {
+		return protocol.FormBinary70
+	}
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, ok := number(major)
+	if !ok {
+		return protocol.FormBinary70
+	}
+	b, ok := number(minor)
+	if !ok {
+		return protocol.FormBinary70
+	}
+	if a > 7 || a == 7 && b >= 1 {
+		return protocol.FormBinary
+	}
+	return protocol.FormBinary70
+}
+
+// number reads a short decimal number; what follows its digits ("1-beta") is
+// not looked at.
+func number(s string) (int, bool) {
+	n, digits := 0, 0
+	for ; digits < len(s) && digits < 6 && s[digits] >= '0' && s[digits] <= '9'; digits++ {
+		n = n*10 + int(s[digits]-'0')
+	}
+	return n, digits > 0
+}
+
+// recovered, deferred, keeps a panic of a room from ending the process: the
+// client is closed, the operator told, and the others go on.
+func (c *Conn) recovered(during string) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	c.srv.panics.Add(1)
+	c.srv.log.Error("panic while serving a client", "conn", c.id, "during", during,
+		"err", p, "stack", string(debug.Stack()))
+	c.close(Panicked)
+}
+
+// run lets melody serve the connection until it ends, and leaves nothing
+// running but, for a moment, melody's write pump, whose socket is closed.
+func (c *Conn) run(w http.ResponseWriter, r *http.Request) {
+	log := c.srv.log
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("client connected", "event", "INCOMING_CONNECTION", "conn", c.id, "remote", c.remote)
+	}
+	if err := c.srv.melody.HandleRequest(w, r); err != nil {
+		c.wire.end(ConnectionLost)
+		log.Debug("upgrade failed", "conn", c.id, "err", err)
+	}
+	c.awaitVerdict()
+	c.wire.in.release()
+	if user := c.user.Load(); user != nil {
+		c.closed()
+	}
+	c.logEnd()
+	c.wire.finish()
+}
+
+// closed tells the receiver.
+func (c *Conn) closed() {
+	defer c.recovered("close")
+	c.srv.to.Closed(c)
+}
+
+// logEnd says who went and why.
+func (c *Conn) logEnd() {
+	c.wire.mu.Lock()
+	why := c.wire.why
+	c.wire.mu.Unlock()
+	level := why.level()
+	user := ""
+	if u := c.user.Load(); u != nil {
+		user = u.ID
+	} else if level == slog.LevelInfo {
+		level = slog.LevelDebug
+	}
+	log := c.srv.log
+	if log.Enabled(context.Background(), level) {
+		log.Log(context.Background(), level, "client disconnected", "event", "CLIENT_DISCONNECTED",
+			"conn", c.id, "user", user, "remote", c.remote, "reason", why.String())
+	}
+}

@@ -1,0 +1,55 @@
+// Package endpoint is the public port: it serves HTTP and, on one path, the
+// WebSocket connections of clients, from the first byte to login, messages and
+// goodbye. It knows who a client is and what it may send next, and nothing of
+// what messages mean: those of logged-in clients go to a Receiver.
+//
+// # A connection
+//
+// The HTTP handler checks the upgrade request, takes the socket away from the
+// HTTP server and returns, so that the server's buffers and stack are freed; a
+// goroutine of ours then lets melody (over gorilla/websocket) do the rest. What
+// melody believes to be the socket is our wire.
+//
+//	socket ─► wire.Read ─► gorilla ─► melody's read pump ─► Conn.receive ─► Receiver
+//	socket ◄─ wire.Write ◄─ gorilla ◄─ melody's write pump ◄─ doorbell
+//	             └────────────────── wire.queue ◄─ Conn.Answer, Conn.Send
+//
+// Frames are encoded once, shared by all who get them, and wait in the wire's
+// queue. The first one rings the doorbell: an empty binary message through
+// melody, which wakes its write pump. When gorilla writes the resulting frame,
+// 82 00, which no client ever sees, the wire swallows it and writes everything
+// that waits, small frames copied together. One deepstream message stays one
+// WebSocket frame; but many frames leave in one system call. Pongs and close
+// frames, which gorilla makes, go behind what was queued before them.
+//
+// # Too much for a client
+//
+// Answers to a client's own requests are never dropped. While more of them wait
+// than queueSoftLimit, the reader does not take the client's next message, so
+// its TCP window closes. Broadcasts cannot be held back: a client over the soft
+// limit that takes nothing for queueStall, or over queueHardLimit, is cut off
+// as a slow consumer, which is counted. Nothing is ever skipped in silence.
+//
+// # Login
+//
+// A connection is new, challenged, then open (spec 06 §1). A login runs on a
+// goroutine of its own, so that the reader notices when the client goes: then
+// the login's context ends and its result is dropped. A message that arrives
+// meanwhile waits, on the reader, for the verdict, and is judged by the state it
+// leads to. So there is one login at a time, in the order sent (spec 15, trap 26).
+//
+// # The end
+//
+// Whatever ends a connection first gives the reason (Reason), which is counted
+// and logged. From then on Gone is true, nothing is queued or received, and what
+// was queued before is still written, followed by a close frame, unless the
+// client is cut off. After a close frame the socket is half closed and read
+// for up to two seconds, or the last frames could be lost to a reset.
+//
+// One sweep over all connections, not a timer for each, finds those that are
+// silent, not logged in in time, or stuck. Deadlines of gorilla and melody are
+// not used.
+//
+// Locks: Server.mu and a wire's two; see wire. Server.mu is never held over a
+// call of a Conn that writes.
+package endpoint

@@ -1,0 +1,182 @@
+package endpoint
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"hadal/auth"
+	"hadal/protocol"
+)
+
+const (
+	// loginLimit is how long one login may take; the login timeout may be shorter.
+	loginLimit = time.Minute
+	// lastWords is how long a client that failed too often has, after the message
+	// that says so, before the close: it must see both (spec 15, trap 25).
+	lastWords = 10 * time.Millisecond
+)
+
+// openAlias is the peer's other name for a client without one (spec 06 §4).
+const openAlias = "OPEN"
+
+var errNoUser = errors.New("accepted without a user")
+
+// handleAuth starts a login. Runs on the reader.
+func (c *Conn) handleAuth(m *protocol.Message) {
+	if m.Action != protocol.AuthRequest || !isJSONContainer(m.Data) {
+		c.say(protocol.TopicAuth, protocol.AuthInvalidMessageData)
+		c.close(InvalidAuthData)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), loginLimit)
+	if !c.wire.onEnd(cancel) {
+		cancel()
+		return
+	}
+	done := make(chan struct{})
+	c.login = done
+	attempt := &auth.Attempt{Params: m.Data, RemoteAddr: c.remote, Header: c.header}
+	go func() { // awaitVerdict waits for it
+		defer close(done)
+		defer cancel()
+		defer c.recovered("login")
+		verdict, err := c.srv.authn.Authenticate(ctx, attempt)
+		c.judge(attempt, verdict, err)
+	}()
+}
+
+// awaitVerdict waits for the login under way, if there is one. Runs on the reader.
+func (c *Conn) awaitVerdict() {
+	if c.login == nil {
+		return
+	}
+	<-c.login
+	c.login = nil
+	if c.state.Load() == uint32(stateOpen) {
+		c.header = nil // nobody asks for it again
+	}
+}
+
+// onEnd has the login's cancel called when the connection ends, and says
+// whether it has not ended yet.
+func (w *wire) onEnd(cancel func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.gone.Load() {
+		return false
+	}
+	w.cancel = cancel
+	return true
+}
+
+// judge acts on the verdict. A client that has gone is not logged in any more.
+func (c *Conn) judge(a *auth.Attempt, v auth.Verdict, err error) {
+	s := c.srv
+	if c.Gone() {
+		s.logins[loginAbandoned].Add(1)
+		return
+	}
+	if err == nil && v.Opinion == auth.Accepted && v.User == nil {
+		err = errNoUser
+	}
+	switch {
+	case err != nil:
+		s.logins[loginFailed].Add(1)
+		s.log.Error("login could not be judged", "conn", c.id, "remote", c.remote, "err", err)
+		c.refuse("")
+	case v.Opinion == auth.Accepted:
+		c.open(v.User)
+	default:
+		s.logins[loginRefused].Add(1)
+		attrs := []any{"event", "AUTH_UNSUCCESSFUL", "conn", c.id, "remote", c.remote}
+		if s.cfg.WebSocket.LogInvalidAuthData {
+			attrs = append(attrs, "user", clip(username(a.Params), 128))
+		}
+		s.log.Info("login refused", attrs...)
+		reason := v.Reason
+		if v.Opinion != auth.Refused {
+			reason = ""
+		}
+		c.refuse(reason)
+	}
+}
+
+// username is the name in the parameters of a login, for the log; empty if
+// there is none.
+func username(params string) string {
+	var p struct {
+		Username string `json:"username"`
+	}
+	if err := json.Unmarshal([]byte(params), &p); err != nil {
+		return "" // an array, or a name that is no text
+	}
+	return p.Username
+}
+
+// open logs the client in.
+func (c *Conn) open(u *auth.User) {
+	if u.ID == "" || u.ID == openAlias {
+		named := *u
+		named.ID = auth.Anonymous
+		u = &named
+	}
+	if !c.state.CompareAndSwap(uint32(stateChallenged), uint32(stateOpen)) {
+		c.srv.logins[loginAbandoned].Add(1) // the login timeout was faster
+		return
+	}
+	c.srv.logins[loginAccepted].Add(1)
+	c.user.Store(u)
+	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthSuccessful}
+	if u.ClientData != "" {
+		m.Has, m.Data = protocol.HasData, u.ClientData
+	}
+	c.Answer(m)
+	c.srv.log.Info("client logged in", "event", "AUTH_SUCCESSFUL", "conn", c.id, "user", u.ID, "remote", c.remote)
+	c.srv.to.Opened(c)
+}
+
+// refuse answers a failed login and counts it.
+func (c *Conn) refuse(reason string) {
+	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthUnsuccessful}
+	if reason != "" {
+		m.Has, m.Data = protocol.HasData, reason
+	}
+	c.Answer(m)
+	if c.attempts++; c.attempts < c.srv.cfg.WebSocket.MaxAuthAttempts {
+		return
+	}
+	c.say(protocol.TopicAuth, protocol.AuthTooManyAuthAttempts)
+	c.srv.log.Info("too many failed logins", "event", "TOO_MANY_AUTH_ATTEMPTS", "conn", c.id, "remote", c.remote)
+	timer := time.NewTimer(lastWords)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.srv.stopping:
+	}
+	c.close(TooManyAuthAttempts)
+}
+
+// timeOut ends a connection that did not log in in time. The login under way,
+// if there is one, is dropped. It does nothing to a client that has logged in.
+func (c *Conn) timeOut() {
+	if !c.state.CompareAndSwap(uint32(stateNew), uint32(stateExpired)) &&
+		!c.state.CompareAndSwap(uint32(stateChallenged), uint32(stateExpired)) {
+		return
+	}
+	c.say(protocol.TopicConnection, protocol.ConnectionAuthenticationTimeout)
+	c.srv.log.Info("client did not log in in time", "event", "AUTHENTICATION_TIMEOUT", "conn", c.id, "remote", c.remote)
+	c.close(AuthenticationTimeout)
+}
+
+// isJSONContainer says whether s is a JSON object or, as in the peer, an array.
+// json.Valid bounds the depth; a login may come from anybody.
+func isJSONContainer(s string) bool {
+	trimmed := strings.TrimLeft(s, " \t\r\n")
+	if trimmed == "" || trimmed[0] != '{' && trimmed[0] != '[' {
+		return false
+	}
+	return json.Valid([]byte(trimmed))
+}

@@ -1,0 +1,504 @@
+package endpoint
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/olahol/melody"
+)
+
+const (
+	// writeChunk is the most that small frames are copied together for one write.
+	// More does not pay, and it bounds the pooled buffers.
+	writeChunk = 32 << 10
+	// largeFrame is the size from which a frame is written as it stands: copying
+	// it would cost more than the write it saves.
+	largeFrame = 16 << 10
+	// largePiece is how much of a large frame goes into one write, so that a slow
+	// reader of a very large frame is seen to make progress.
+	largePiece = 256 << 10
+	// lingerTime is how long a connection is kept half closed after a close
+	// frame, for what was written to arrive.
+	lingerTime = 2 * time.Second
+)
+
+// frame is one complete WebSocket frame that waits in a wire. The bytes are
+// shared with other connections and never changed.
+type frame struct {
+	b []byte
+	// answer tells what the client asked for from what was broadcast.
+	answer bool
+}
+
+var (
+	// chunks holds buffers of writeChunk bytes.
+	chunks = sync.Pool{New: func() any { b := make([]byte, 0, writeChunk); return &b }}
+	// queues holds emptied queues, so that an idle connection owns none.
+	queues = sync.Pool{New: func() any { q := make([]frame, 0, 16); return &q }}
+)
+
+// keptQueue is the longest queue that goes back to the pool.
+const keptQueue = 4096
+
+// wire is the net.Conn that gorilla and melody believe to be the socket. It
+// holds what waits for the client and writes it when melody's write pump hands
+// over an empty binary frame, the doorbell: see the package comment.
+//
+// Locks: writing is held over socket writes, mu never; writing before mu.
+type wire struct {
+	conn *Conn    // whom it belongs to
+	nc   net.Conn // TCP, TLS above TCP, or a test's own
+
+	// upgraded is false while gorilla writes the HTTP answer through Write.
+	upgraded bool
+	// lent is what gorilla was given for the upgrade; nil after it.
+	lent *bufio.ReadWriter
+
+	writing  sync.Mutex
+	deadline time.Duration // guarded by writing: the socket's, on the server's clock
+
+	mu sync.Mutex
+	// queue is what waits, nil while nothing does. Guarded by mu, like all below.
+	queue *[]frame
+	// answers and broadcasts are the bytes that wait, those included that the
+	// pump has taken from the queue and not yet written.
+	answers, broadcasts int
+	// rung says that a doorbell is under way.
+	rung bool
+	// watched is the server's clock when the queue of broadcasts was last seen to
+	// move while it was over the soft limit, or while goodbye is being said; 0
+	// while there is nothing to watch.
+	watched time.Duration
+	// space is closed when the answers that wait are few again, or on gone.
+	space chan struct{}
+	// why is the reason the connection ended for; set together with gone.
+	why Reason
+	// saidGoodbye says that a close frame was written.
+	saidGoodbye bool
+	closed      bool
+	cancel      func() // ends the login under way
+
+	// gone is set under mu, so that nothing is queued after it, and read anywhere.
+	gone atomic.Bool
+
+	// The rest belongs to the reader.
+	in reader
+}
+
+// push queues a frame and rings the doorbell if nobody has. It never blocks.
+func (w *wire) push(b []byte, answer bool) {
+	limits := &w.conn.srv.cfg.WebSocket
+	w.mu.Lock()
+	if w.gone.Load() {
+		w.mu.Unlock()
+		return
+	}
+	if answer {
+		w.answers += len(b)
+	} else if w.broadcasts += len(b); w.broadcasts > limits.QueueSoftLimit {
+		now := w.conn.srv.now()
+		if w.watched == 0 {
+			w.watched = now
+		}
+		if w.broadcasts > limits.QueueHardLimit || now-w.watched > limits.QueueStall {
+			w.mu.Unlock()
+			w.conn.drop(SlowConsumer)
+			return
+		}
+	}
+	if w.queue == nil {
+		w.queue = queues.Get().(*[]frame)
+	}
+	*w.queue = append(*w.queue, frame{b, answer})
+	ring := !w.rung
+	w.rung = true
+	w.mu.Unlock()
+	if ring {
+		w.ring()
+	}
+}
+
+// ring wakes melody's write pump. It cannot block, and cannot fail but for a
+// session that has ended: there is one doorbell at a time, and the channel
+// holds four envelopes.
+func (w *wire) ring() {
+	if s := w.conn.session.Load(); s != nil {
+		_ = s.WriteBinary(nil) // only melody.ErrSessionClosed: nobody is left to wake
+	}
+}
+
+// pace blocks while more bytes of answers wait than limit, or until gone. Only
+// one goroutine may call it.
+func (w *wire) pace(limit int) {
+	w.mu.Lock()
+	for w.answers > limit && !w.gone.Load() {
+		if w.space == nil {
+			w.space = make(chan struct{})
+		}
+		space := w.space
+		w.mu.Unlock()
+		<-space
+		w.mu.Lock()
+	}
+	w.mu.Unlock()
+}
+
+// end marks the connection as gone, for reason why; the first reason stands.
+// It says whether it was the first. What waits is still written.
+func (w *wire) end(why Reason) bool {
+	w.mu.Lock()
+	if w.gone.Load() {
+		w.mu.Unlock()
+		return false
+	}
+	w.gone.Store(true)
+	w.why = why
+	w.watched = w.conn.srv.now()
+	w.wakeReader()
+	cancel := w.cancel
+	w.cancel = nil
+	w.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	w.conn.srv.closes[why].Add(1)
+	return true
+}
+
+// wakeReader ends a wait in pace. The caller holds mu.
+func (w *wire) wakeReader() {
+	if w.space != nil {
+		close(w.space)
+		w.space = nil
+	}
+}
+
+// stalled says whether nothing has moved for longer than limit although it
+// should: a full queue, or a goodbye.
+func (w *wire) stalled(now, limit time.Duration) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.watched != 0 && now-w.watched > limit
+}
+
+// abort closes the socket at once; what the kernel holds for the client is
+// thrown away with it.
+func (w *wire) abort() {
+	raw := w.raw()
+	if t, ok := raw.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // fails only on a socket that is closed already
+	}
+	_ = raw.Close() // the reader learns of it and reports why the client went
+}
+
+// raw is the connection below TLS.
+func (w *wire) raw() net.Conn {
+	if t, ok := w.nc.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return w.nc
+}
+
+// Write takes what gorilla believes to write to the socket: the HTTP answer,
+// then doorbells and control frames. gorilla does not call it twice at once.
+func (w *wire) Write(p []byte) (int, error) {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	if !w.upgraded {
+		return len(p), w.write(p)
+	}
+	if len(p) == 2 && p[0] == 0x82 && p[1] == 0 {
+		if err := w.flush(); err != nil {
+			return 0, err
+		}
+		// What came meanwhile waits for another doorbell, so that a pong gets its
+		// turn between two batches.
+		w.mu.Lock()
+		w.rung = w.queue != nil
+		again := w.rung
+		w.mu.Unlock()
+		if again {
+			w.ring()
+		}
+		return len(p), nil
+	}
+	// A pong or a close frame goes behind what was queued before it.
+	if err := w.flush(); err != nil {
+		return 0, err
+	}
+	if err := w.write(p); err != nil {
+		return 0, err
+	}
+	if p[0]&0x0f == opClose {
+		w.mu.Lock()
+		w.saidGoodbye = true
+		w.mu.Unlock()
+	}
+	return len(p), nil
+}
+
+// opClose is the opcode of a close frame.
+const opClose = 8
+
+// flush writes everything that waits. The caller holds writing.
+func (w *wire) flush() error {
+	w.mu.Lock()
+	batch := w.queue
+	w.queue = nil
+	w.mu.Unlock()
+	if batch == nil {
+		return nil
+	}
+	err := w.writeAll(*batch)
+	clear(*batch) // the frames must not live as long as the pool
+	if cap(*batch) <= keptQueue {
+		*batch = (*batch)[:0]
+		queues.Put(batch)
+	}
+	return err
+}
+
+// writeAll writes the frames in as few writes as possible.
+func (w *wire) writeAll(frames []frame) error {
+	if len(frames) == 1 {
+		return w.writeFrame(frames[0])
+	}
+	buf := chunks.Get().(*[]byte)
+	defer chunks.Put(buf)
+	chunk := (*buf)[:0]
+	answers, broadcasts := 0, 0
+	send := func() error {
+		if len(chunk) == 0 {
+			return nil
+		}
+		if err := w.write(chunk); err != nil {
+			return err
+		}
+		w.wrote(answers, broadcasts)
+		chunk, answers, broadcasts = chunk[:0], 0, 0
+		return nil
+	}
+	for _, f := range frames {
+		if len(chunk)+len(f.b) > writeChunk || len(f.b) >= largeFrame {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+		if len(f.b) >= largeFrame {
+			if err := w.writeFrame(f); err != nil {
+				return err
+			}
+			continue
+		}
+		chunk = append(chunk, f.b...)
+		if f.answer {
+			answers += len(f.b)
+		} else {
+			broadcasts += len(f.b)
+		}
+	}
+	return send()
+}
+
+// writeFrame writes one frame without copying it.
+func (w *wire) writeFrame(f frame) error {
+	for b := f.b; len(b) > 0; {
+		n := min(len(b), largePiece)
+		if err := w.write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+		if f.answer {
+			w.wrote(n, 0)
+		} else {
+			w.wrote(0, n)
+		}
+	}
+	return nil
+}
+
+// wrote takes written bytes off the books.
+func (w *wire) wrote(answers, broadcasts int) {
+	limits := &w.conn.srv.cfg.WebSocket
+	w.mu.Lock()
+	w.answers -= answers
+	w.broadcasts -= broadcasts
+	if w.answers <= limits.QueueSoftLimit {
+		w.wakeReader()
+	}
+	if w.watched != 0 {
+		if w.broadcasts > limits.QueueSoftLimit || w.gone.Load() {
+			w.watched = w.conn.srv.now()
+		} else {
+			w.watched = 0
+		}
+	}
+	w.mu.Unlock()
+}
+
+// write is every write to the socket. It ends when the client has taken nothing
+// for two heartbeats: then it is as dead as a silent one. gorilla's own deadline,
+// set anew for each frame, is not passed on (see SetWriteDeadline).
+func (w *wire) write(p []byte) error {
+	srv := w.conn.srv
+	limit := 2 * srv.cfg.WebSocket.HeartbeatInterval
+	// Moving a deadline costs a timer; so it moves in steps of a quarter.
+	if until := srv.now() + limit; until-w.deadline > limit/4 {
+		w.deadline = until
+		if err := w.nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
+			return err
+		}
+	}
+	n, err := w.nc.Write(p)
+	w.conn.counters.bytesOut.Add(uint64(n))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		w.end(SlowConsumer)
+	}
+	return err
+}
+
+// Close is called by melody when one of its pumps has ended. After a close
+// frame only the sending side is closed here, and the reader woken: the kernel
+// answers data that arrives at a closed socket with a reset, which would throw
+// away what is still on its way to the client. finish closes the rest.
+func (w *wire) Close() error {
+	w.end(ConnectionLost) // unless there is a reason already
+	w.mu.Lock()
+	first, linger := !w.closed, w.saidGoodbye
+	w.closed = true
+	w.watched = 0
+	w.mu.Unlock()
+	if !first {
+		return nil
+	}
+	if !linger {
+		return w.nc.Close()
+	}
+	if t, ok := w.nc.(interface{ CloseWrite() error }); ok && w.nc != w.raw() {
+		_ = t.CloseWrite() // TLS's goodbye; a client that is gone does not need it
+	}
+	if t, ok := w.raw().(interface{ CloseWrite() error }); ok {
+		_ = t.CloseWrite() // fails if the client was faster
+	}
+	return w.nc.SetReadDeadline(time.Now())
+}
+
+// finish closes the socket for good, after giving the client time to receive
+// what was written. The reader calls it last.
+func (w *wire) finish() {
+	w.mu.Lock()
+	linger := w.saidGoodbye
+	w.mu.Unlock()
+	raw := w.raw()
+	if linger {
+		if err := raw.SetReadDeadline(time.Now().Add(lingerTime)); err == nil {
+			_, _ = io.Copy(io.Discard, raw) // ends with the client's own close, or the time
+		}
+	}
+	_ = raw.Close() // mostly closed already
+}
+
+// LocalAddr is the socket's.
+func (w *wire) LocalAddr() net.Addr { return w.nc.LocalAddr() }
+
+// RemoteAddr is the socket's.
+func (w *wire) RemoteAddr() net.Addr { return w.nc.RemoteAddr() }
+
+// SetDeadline clears the deadlines that the HTTP server left; gorilla calls it
+// for nothing else.
+func (w *wire) SetDeadline(t time.Time) error { return w.nc.SetDeadline(t) }
+
+// SetReadDeadline does nothing: melody sets one for its own pings, while here
+// the server's heartbeat sweep decides who is too silent.
+func (w *wire) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline does nothing: gorilla means it for one frame, while one
+// write here may be a whole queue. See write.
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+var _ net.Conn = (*wire)(nil)
+
+// readChunk is the size of the pooled buffers that sockets are read into.
+const readChunk = 8 << 10
+
+var readChunks = sync.Pool{New: func() any { return new([readChunk]byte) }}
+
+// reader is the reading half of a wire. It reads the socket in large pieces
+// although an idle connection owns no buffer: it takes one from the pool only
+// when the socket has something to read (on systems where that can be told).
+type reader struct {
+	// buf[from:to] was read and not yet handed on; nil when there is nothing.
+	buf      *[readChunk]byte
+	from, to int
+	// early is what arrived behind the upgrade request, in the same segment.
+	early []byte
+
+	sock   syscall.RawConn // nil where only a plain Read will do
+	readFn func(fd uintptr) bool
+	err    error // readFn's
+}
+
+// Read hands gorilla what the client sent.
+func (w *wire) Read(p []byte) (int, error) {
+	r := &w.in
+	if len(r.early) > 0 {
+		n := copy(p, r.early)
+		if r.early = r.early[n:]; len(r.early) == 0 {
+			r.early = nil
+		}
+		return n, nil
+	}
+	if r.buf == nil {
+		if r.sock == nil || len(p) >= readChunk {
+			n, err := w.nc.Read(p)
+			w.heard(n)
+			return n, err
+		}
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
+		w.heard(r.to)
+	}
+	n := copy(p, r.buf[r.from:r.to])
+	if r.from += n; r.from == r.to {
+		readChunks.Put(r.buf)
+		r.buf = nil
+	}
+	return n, nil
+}
+
+// heard notes that the client is alive.
+func (w *wire) heard(n int) {
+	if n > 0 {
+		w.conn.counters.bytesIn.Add(uint64(n))
+		w.conn.heardAt.Store(w.conn.srv.clock.Load())
+	}
+}
+
+// release gives the buffer back when the reader has ended.
+func (r *reader) release() {
+	if r.buf != nil {
+		readChunks.Put(r.buf)
+		r.buf = nil
+	}
+}
+
+// newWire makes the wire of a connection that was taken from the HTTP server,
+// with what the server had read too much.
+func newWire(c *Conn, nc net.Conn, early []byte) {
+	w := &c.wire
+	w.conn, w.nc, w.in.early = c, nc, early
+	if t, ok := nc.(*net.TCPConn); ok {
+		w.in.prepare(t)
+	}
+}
+
+// wireOf is the wire below a session.
+func wireOf(s *melody.Session) *wire { return s.WebsocketConnection().NetConn().(*wire) }

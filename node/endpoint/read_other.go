@@ -1,0 +1,12 @@
+//go:build !unix
+
+package endpoint
+
+import "net"
+
+// prepare does nothing: here a socket cannot be read without a buffer at hand,
+// so Read passes gorilla's own.
+func (r *reader) prepare(*net.TCPConn) {}
+
+// fill is never called, because prepare leaves sock empty.
+func (r *reader) fill() error { return net.ErrClosed }

@@ -1,0 +1,393 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hadal/auth"
+
+	"github.com/olahol/melody"
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = time.Minute
+	maxHeaderBytes    = 64 << 10
+	// drainTime is how long Serve, whose context has ended, lets clients take
+	// what waits for them. A caller of Shutdown chooses for itself.
+	drainTime = 5 * time.Second
+	// minSweep bounds how often all connections are looked at, whatever short
+	// times a test configures.
+	minSweep = 5 * time.Millisecond
+)
+
+// Server is the public port.
+type Server struct {
+	cfg     Config
+	authn   auth.Authenticator
+	to      Receiver
+	log     *slog.Logger
+	routes  map[string]http.Handler
+	proxies []netip.Prefix
+	cert    *certificate // nil without TLS
+	http    *http.Server
+	melody  *melody.Melody
+
+	began  time.Time
+	lastID atomic.Uint64
+	// clock is nanoseconds since the start, as the sweep sees them: in steps, and
+	// without the time the process itself was stopped, which is no client's fault.
+	clock atomic.Int64
+
+	counters [counterShards]counters
+	closes   [reasons]atomic.Uint64
+	logins   [loginResults]atomic.Uint64
+	panics   atomic.Uint64
+
+	stopping chan struct{} // closed when Shutdown begins
+	stopped  chan struct{} // closed when it has ended
+
+	mu       sync.Mutex
+	listener net.Listener       // guarded by mu
+	serving  bool               // guarded by mu
+	stop     bool               // stopping is closed; guarded by mu
+	conns    map[*Conn]struct{} // guarded by mu
+	running  sync.WaitGroup     // one for each of conns; grows under mu while not stop
+	waiting  map[net.Conn]bool  // HTTP connections without a request yet; guarded by mu
+}
+
+// New prepares the port and reads the certificate, nothing else. routes are
+// further HTTP paths, matched exactly; every other path is answered 404. A key
+// and certificate that cannot be used are an error naming them.
+func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]http.Handler, log *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	proxies, err := parseProxies(cfg.TrustedProxies)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, authn: authn, to: to, log: log, routes: routes, proxies: proxies,
+		began:    time.Now(),
+		stopping: make(chan struct{}),
+		stopped:  make(chan struct{}),
+		conns:    make(map[*Conn]struct{}),
+		waiting:  make(map[net.Conn]bool),
+	}
+	if cfg.HTTP.SSL.Cert != "" {
+		if s.cert, err = loadCertificate(cfg.HTTP.SSL, log); err != nil {
+			return nil, err
+		}
+	}
+	s.melody = newMelody(&s.cfg, log)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true) // a connection of HTTP/2 cannot be taken over
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(s.serveHTTP),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		Protocols:         protocols,
+		ConnState:         s.connState,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers do
+	}
+	return s, nil
+}
+
+// Listen binds the port, so that Addr is known; clients wait until Serve.
+func (s *Server) Listen(ctx context.Context) error {
+	addr := net.JoinHostPort(s.cfg.HTTP.Host, strconv.Itoa(s.cfg.HTTP.Port))
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil || s.stop {
+		return errors.Join(errors.New("listen: called twice, or after Shutdown"), l.Close())
+	}
+	s.listener = l
+	return nil
+}
+
+// Addr is the address listened on; nil before Listen.
+func (s *Server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Secure says whether the port speaks TLS.
+func (s *Server) Secure() bool { return s.cert != nil }
+
+// Serve serves clients until ctx ends, or Shutdown is called, or the listener
+// fails, which is its only error. When it returns, no goroutine of the port is
+// left. Listen comes first.
+func (s *Server) Serve(ctx context.Context) error {
+	s.mu.Lock()
+	l := s.listener
+	if l == nil || s.serving {
+		s.mu.Unlock()
+		return errors.New("serve: called before Listen, or twice")
+	}
+	s.serving = true
+	s.mu.Unlock()
+	if s.cert != nil {
+		l = tls.NewListener(l, s.cert.config())
+	}
+
+	var wg sync.WaitGroup
+	wg.Go(s.sweepLoop)
+	if s.cert != nil {
+		wg.Go(func() { s.cert.watch(s.stopped) })
+	}
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+			defer cancel()
+			if err := s.Shutdown(grace); err != nil {
+				s.log.Warn("clients were cut off at the end", "err", err)
+			}
+		case <-s.stopped:
+		}
+	})
+	err := s.http.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	} else if s.closing() && errors.Is(err, net.ErrClosed) {
+		err = nil
+	} else {
+		err = fmt.Errorf("serve %s: %w", l.Addr(), err)
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = s.Shutdown(now) // err is what went wrong
+	}
+	<-s.stopped
+	wg.Wait()
+	return err
+}
+
+// Shutdown ends the port: it accepts nobody any more, writes what waits for
+// clients, says goodbye to them (close code 1001) and waits until all have gone
+// and Closed was called for each. When ctx ends first, the rest are cut off and
+// ctx's error is returned. It may be called more than once.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	first := !s.stop
+	s.stop = true
+	if first {
+		close(s.stopping)
+	}
+	l := s.listener
+	s.mu.Unlock()
+
+	if !first {
+		select {
+		case <-s.stopped:
+			return nil
+		case <-ctx.Done():
+			s.cutOff()
+			<-s.stopped
+			return ctx.Err()
+		}
+	}
+	defer close(s.stopped)
+	if l != nil {
+		_ = l.Close() // closed for good either way
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		s.closeWaiting()
+		if err := s.http.Shutdown(ctx); err != nil {
+			_ = s.http.Close() // the requests had their time
+		}
+	})
+	for _, c := range s.list() {
+		c.close(GoingAway)
+	}
+	gone := make(chan struct{})
+	wg.Go(func() {
+		s.running.Wait()
+		close(gone)
+	})
+	var err error
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.cutOff()
+	}
+	wg.Wait()
+	return err
+}
+
+// cutOff closes the sockets of all that are left.
+func (s *Server) cutOff() {
+	for _, c := range s.list() {
+		c.wire.end(GoingAway)
+		c.wire.abort()
+	}
+}
+
+// Reload reads the certificate files again, as SIGHUP asks for. Clients stay; on
+// an error the old certificate does.
+func (s *Server) Reload() error {
+	if s.cert == nil {
+		return nil
+	}
+	return s.cert.reload()
+}
+
+// Conns lists the connections of the moment, in no order.
+func (s *Server) Conns() []*Conn { return s.list() }
+
+func (s *Server) list() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*Conn, 0, len(s.conns))
+	for c := range s.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// closing says whether Shutdown was called.
+func (s *Server) closing() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// newConn registers a connection; nil when the server is ending.
+func (s *Server) newConn(nc net.Conn, early []byte, remote string, header http.Header) *Conn {
+	c := &Conn{srv: s, remote: remote, since: time.Now(), header: header}
+	c.started = s.clock.Load()
+	c.heardAt.Store(c.started)
+	newWire(c, nc, early)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stop {
+		return nil
+	}
+	c.id = s.lastID.Add(1)
+	c.counters = &s.counters[c.id%counterShards]
+	s.conns[c] = struct{}{}
+	s.running.Add(1)
+	return c
+}
+
+// removed forgets a connection whose goroutine ends.
+func (s *Server) removed(c *Conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.running.Done()
+}
+
+// serveHTTP finds who answers a path.
+func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == s.cfg.WebSocket.URLPath {
+		s.serveWebSocket(w, r)
+		return
+	}
+	if h, ok := s.routes[r.URL.Path]; ok {
+		h.ServeHTTP(w, r)
+		return
+	}
+	http.NotFound(w, r)
+}
+
+// connState knows the connections that have not sent a request yet:
+// http.Server.Shutdown would wait five seconds for each of them.
+func (s *Server) connState(nc net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == http.StateNew {
+		s.waiting[nc] = true
+	} else {
+		delete(s.waiting, nc)
+	}
+}
+
+func (s *Server) closeWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for nc := range s.waiting {
+		_ = nc.Close() // nothing was said yet
+	}
+}
+
+// now is the time since the start.
+func (s *Server) now() time.Duration { return time.Since(s.began) }
+
+// sweepLoop looks at all connections now and then, until Shutdown has ended:
+// goodbyes can get stuck too.
+func (s *Server) sweepLoop() {
+	w := &s.cfg.WebSocket
+	period := min(w.HeartbeatInterval/4, w.QueueStall/2)
+	if w.UnauthenticatedClientTimeout > 0 {
+		period = min(period, w.UnauthenticatedClientTimeout/4)
+	}
+	period = max(period, minSweep)
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	last := s.now()
+	for {
+		select {
+		case <-ticker.C:
+			now := s.now()
+			s.clock.Add(int64(min(now-last, 2*period)))
+			last = now
+			s.sweep(now, period)
+		case <-s.stopped:
+			return
+		}
+	}
+}
+
+// sweep ends the connections that are silent, not logged in, or stuck. What it
+// reads of a connection may be one period old, so it waits that much longer.
+func (s *Server) sweep(now, period time.Duration) {
+	var (
+		w      = &s.cfg.WebSocket
+		clock  = s.clock.Load()
+		silent = int64(2*w.HeartbeatInterval + period)
+		login  = int64(w.UnauthenticatedClientTimeout + period)
+	)
+	if w.UnauthenticatedClientTimeout == 0 {
+		login = clock + 1
+	}
+	for _, c := range s.list() {
+		switch {
+		case c.wire.stalled(now, w.QueueStall):
+			c.wire.end(SlowConsumer) // or a reason that stands already
+			c.wire.abort()
+		case c.Gone():
+		case clock-c.started > login && state(c.state.Load()) != stateOpen:
+			c.timeOut()
+		case c.busy.Load():
+			c.heardAt.Store(clock) // it is us who do not listen
+		case clock-c.heardAt.Load() > silent:
+			c.close(Silent)
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package endpoint
+
+import (
+	"log/slog"
+	"sync/atomic"
+
+	"hadal/protocol"
+
+	"github.com/olahol/melody"
+)
+
+// Reason is why a connection ended.
+type Reason uint8
+
+// The reasons.
+const (
+	// ConnectionLost is a socket that ended without a goodbye.
+	ConnectionLost Reason = iota
+	// ClientClosed is the client's own goodbye.
+	ClientClosed
+	// Silent is a client that sent nothing for two heartbeats.
+	Silent
+	// SlowConsumer is a client that did not take its broadcasts.
+	SlowConsumer
+	// AuthenticationTimeout is a client that did not log in in time.
+	AuthenticationTimeout
+	// TooManyAuthAttempts is a client that failed to log in too often.
+	TooManyAuthAttempts
+	// InvalidAuthData is a login without parameters that are a JSON object.
+	InvalidAuthData
+	// TextFrame is a client that sent text; every message is binary.
+	TextFrame
+	// MessageTooBig is a client that sent more than maxMessageSize in a message.
+	MessageTooBig
+	// ProtocolError is a client that does not speak WebSocket.
+	ProtocolError
+	// Disconnected is an operator's word.
+	Disconnected
+	// GoingAway is the server's own end.
+	GoingAway
+	// Panicked is a mistake of ours.
+	Panicked
+	reasons
+)
+
+// reasonTable says for each reason its name, in logs, metrics and close frames,
+// the close code and the level it is logged at.
+var reasonTable = [reasons]struct {
+	name  string
+	code  int
+	level slog.Level
+}{
+	ConnectionLost:        {"connection lost", melody.CloseAbnormalClosure, slog.LevelInfo},
+	ClientClosed:          {"client closed", melody.CloseNormalClosure, slog.LevelInfo},
+	Silent:                {"silent", melody.ClosePolicyViolation, slog.LevelWarn},
+	SlowConsumer:          {"slow consumer", melody.ClosePolicyViolation, slog.LevelWarn},
+	AuthenticationTimeout: {"authentication timeout", melody.ClosePolicyViolation, slog.LevelInfo},
+	TooManyAuthAttempts:   {"too many authentication attempts", melody.ClosePolicyViolation, slog.LevelWarn},
+	InvalidAuthData:       {"invalid authentication data", melody.ClosePolicyViolation, slog.LevelWarn},
+	TextFrame:             {"text frame", melody.CloseUnsupportedData, slog.LevelWarn},
+	MessageTooBig:         {"message too big", melody.CloseMessageTooBig, slog.LevelWarn},
+	ProtocolError:         {"protocol error", melody.CloseProtocolError, slog.LevelWarn},
+	Disconnected:          {"disconnected by the operator", melody.ClosePolicyViolation, slog.LevelInfo},
+	GoingAway:             {"server is going away", melody.CloseGoingAway, slog.LevelInfo},
+	Panicked:              {"internal error", melody.CloseInternalServerErr, slog.LevelWarn},
+}
+
+// String is the reason in words.
+func (r Reason) String() string { return reasonTable[r].name }
+
+func (r Reason) code() int         { return reasonTable[r].code }
+func (r Reason) level() slog.Level { return reasonTable[r].level }
+
+// The results of a login.
+const (
+	loginAccepted = iota
+	loginRefused
+	loginFailed    // could not be judged
+	loginAbandoned // the client had gone
+	loginResults
+)
+
+var loginNames = [loginResults]string{"accepted", "refused", "failed", "abandoned"}
+
+const (
+	countedTopics = int(protocol.TopicPresence) + 1
+	// countedActions is above every action of the protocol; others, which any
+	// client can make up, count as action 0.
+	countedActions = 128
+	// counterShards spreads the hot counters, so that cores do not fight for them.
+	counterShards = 8
+)
+
+// counters are those that every message moves. A connection uses one shard.
+type counters struct {
+	bytesIn, bytesOut atomic.Uint64
+	undecodable       atomic.Uint64
+	in, out           [countedTopics][countedActions]atomic.Uint64
+	_                 [64]byte // keeps the next shard off this one's last cache line
+}
+
+func (c *counters) received(m *protocol.Message) { cell(&c.in, m).Add(1) }
+func (c *counters) sent(m *protocol.Message)     { cell(&c.out, m).Add(1) }
+
+func cell(t *[countedTopics][countedActions]atomic.Uint64, m *protocol.Message) *atomic.Uint64 {
+	topic, action := int(m.Topic), int(m.Action)
+	if topic >= countedTopics {
+		topic = 0
+	}
+	if action < 0 || action >= countedActions {
+		action = 0
+	}
+	return &t[topic][action]
+}
+
+// Stats are the port's numbers since the start. Nothing in them grows with what
+// clients send.
+type Stats struct {
+	// Open is the number of connections at the moment, logged in or not.
+	Open uint64
+	// Connections is how many there have been.
+	Connections uint64
+	// Logins counts by result: accepted, refused, failed (could not be judged),
+	// abandoned (the client left first).
+	Logins map[string]uint64
+	// Closed counts ended connections by Reason.
+	Closed map[string]uint64
+	// In and Out count messages, only those that occurred. Out counts a message
+	// when it is queued for a client.
+	In, Out []MessageCount
+	// Undecodable counts frames that were no message.
+	Undecodable uint64
+	// BytesIn and BytesOut count bytes on WebSocket connections, above TLS.
+	BytesIn, BytesOut uint64
+	// Panics counts mistakes of ours that ended a connection.
+	Panics uint64
+}
+
+// MessageCount is how often a message occurred. Action 0 stands for all numbers
+// that the protocol does not know.
+type MessageCount struct {
+	Topic  protocol.Topic
+	Action protocol.Action
+	N      uint64
+}
+
+// Stats reads the counters. They are not read at one instant.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		Connections: s.lastID.Load(),
+		Logins:      make(map[string]uint64, loginResults),
+		Closed:      make(map[string]uint64, reasons),
+		Panics:      s.panics.Load(),
+	}
+	s.mu.Lock()
+	st.Open = uint64(len(s.conns))
+	s.mu.Unlock()
+	for i, name := range loginNames {
+		st.Logins[name] = s.logins[i].Load()
+	}
+	for r := range reasons {
+		st.Closed[r.String()] = s.closes[r].Load()
+	}
+	for i := range s.counters {
+		c := &s.counters[i]
+		st.BytesIn += c.bytesIn.Load()
+		st.BytesOut += c.bytesOut.Load()
+		st.Undecodable += c.undecodable.Load()
+	}
+	st.In = s.sum(func(c *counters) *[countedTopics][countedActions]atomic.Uint64 { return &c.in })
+	st.Out = s.sum(func(c *counters) *[countedTopics][countedActions]atomic.Uint64 { return &c.out })
+	return st
+}
+
+func (s *Server) sum(of func(*counters) *[countedTopics][countedActions]atomic.Uint64) []MessageCount {
+	var out []MessageCount
+	for t := range countedTopics {
+		for a := range countedActions {
+			var n uint64
+			for i := range s.counters {
+				n += of(&s.counters[i])[t][a].Load()
+			}
+			if n > 0 {
+				out = append(out, MessageCount{protocol.Topic(t), protocol.Action(a), n})
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,286 @@
+package endpoint
+
+import (
+	"bufio"
+	"encoding/base64"
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/olahol/melody"
+)
+
+// forever is what melody's own timers are set to: liveness is the sweep's.
+const forever = time.Duration(math.MaxInt64)
+
+// controlFrame is room for any control frame in one piece, so that gorilla
+// never hands the wire half of one.
+const controlFrame = 128
+
+// newMelody makes the WebSocket engine, whose events go to the Conn below each
+// session.
+func newMelody(cfg *Config, log *slog.Logger) *melody.Melody {
+	m := melody.New()
+	m.Config.MaxMessageSize = cfg.WebSocket.MaxMessageSize
+	m.Config.PingPeriod = forever
+	m.Config.PongWait = forever
+	m.Config.WriteWait = forever
+	// One doorbell and up to two close frames wait at once.
+	m.Config.MessageBufferSize = 4
+	m.Upgrader = &websocket.Upgrader{
+		// The wire buffers reads, and writes little through gorilla.
+		ReadBufferSize:  controlFrame,
+		WriteBufferSize: controlFrame,
+		CheckOrigin:     func(*http.Request) bool { return true }, // checked before
+		// No compression: frames are shared between clients, so they are not
+		// made by gorilla.
+	}
+	m.HandleConnect(func(s *melody.Session) {
+		// The request, with its headers, would live as long as the session.
+		s.Request = sessionRequest
+		w := wireOf(s)
+		w.upgraded = true
+		w.lent.Reader.Reset(nil)
+		w.lent.Writer.Reset(nil)
+		buffers.Put(w.lent)
+		w.lent = nil
+		w.conn.session.Store(s)
+	})
+	m.HandleMessageBinary(func(s *melody.Session, b []byte) { wireOf(s).conn.receive(b) })
+	m.HandleMessage(func(s *melody.Session, _ []byte) { wireOf(s).conn.close(TextFrame) })
+	m.HandleError(func(s *melody.Session, err error) {
+		if errors.Is(err, melody.ErrMessageBufferFull) {
+			log.Error("melody's buffer is full although one doorbell rings at a time", "conn", wireOf(s).conn.id)
+		}
+		if errors.Is(err, melody.ErrWriteClosed) || errors.Is(err, melody.ErrMessageBufferFull) {
+			return
+		}
+		wireOf(s).end(reasonOf(err))
+	})
+	return m
+}
+
+// sessionRequest stands for every session's request.
+var sessionRequest = &http.Request{}
+
+// reasonOf says why a pump ended.
+func reasonOf(err error) Reason {
+	var (
+		closed *websocket.CloseError
+		netErr net.Error
+	)
+	switch {
+	case errors.Is(err, websocket.ErrReadLimit):
+		return MessageTooBig
+	case errors.As(err, &closed):
+		if closed.Code == websocket.CloseAbnormalClosure {
+			return ConnectionLost // gorilla's word for EOF
+		}
+		return ClientClosed
+	case errors.As(err, &netErr), errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return ConnectionLost
+	case strings.HasPrefix(err.Error(), "websocket: "):
+		return ProtocolError
+	}
+	return ConnectionLost
+}
+
+// serveWebSocket answers a request for the WebSocket path: it takes the socket
+// over and returns, so that everything the HTTP server holds for it is freed.
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	if status, text := s.checkUpgrade(w, r); status != 0 {
+		http.Error(w, text, status)
+		return
+	}
+	remote := s.clientAddr(r)
+	nc, brw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.log.Error("cannot take over a connection", "remote", remote, "err", err)
+		http.Error(w, "cannot upgrade this connection", http.StatusInternalServerError)
+		return
+	}
+	var early []byte
+	if n := brw.Reader.Buffered(); n > 0 {
+		early = make([]byte, n)
+		if _, err := io.ReadFull(brw.Reader, early); err != nil {
+			s.log.Error("cannot read what is buffered", "remote", remote, "err", err)
+			_ = nc.Close() // nothing was promised yet
+			return
+		}
+	}
+	s.start(nc, early, remote, r.Header)
+}
+
+// start serves an upgrade that was checked and whose socket is ours, on a new
+// goroutine.
+func (s *Server) start(nc net.Conn, early []byte, remote string, header http.Header) {
+	c := s.newConn(nc, early, remote, header)
+	if c == nil {
+		_ = nc.Close() // shutting down
+		return
+	}
+	key := header["Sec-Websocket-Key"]
+	go func() { // Shutdown waits for it, through removed
+		defer s.removed(c)
+		c.run(&handover{wire: &c.wire}, &http.Request{
+			Method: http.MethodGet,
+			Header: http.Header{
+				"Connection":            {"Upgrade"},
+				"Upgrade":               {"websocket"},
+				"Sec-Websocket-Version": {"13"},
+				"Sec-Websocket-Key":     key,
+			},
+		})
+	}()
+}
+
+// checkUpgrade says with which status, if any, to refuse an upgrade. All that
+// gorilla would refuse is refused here, while HTTP can still say so.
+func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status int, text string) {
+	switch {
+	case r.Method != http.MethodGet:
+		w.Header().Set("Allow", http.MethodGet)
+		return http.StatusMethodNotAllowed, "this path is for WebSocket connections"
+	case !hasToken(r.Header["Connection"], "upgrade") || !hasToken(r.Header["Upgrade"], "websocket") || !r.ProtoAtLeast(1, 1):
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+		return http.StatusUpgradeRequired, "this path is for WebSocket connections"
+	case !hasToken(r.Header["Sec-Websocket-Version"], "13"):
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		return http.StatusUpgradeRequired, "only WebSocket version 13 is spoken here"
+	case !validKey(r.Header["Sec-Websocket-Key"]):
+		return http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64"
+	case r.ContentLength != 0:
+		return http.StatusBadRequest, "an upgrade has no body"
+	case !s.originAllowed(r.Header["Origin"]):
+		return http.StatusForbidden, "origin not allowed"
+	case s.closing():
+		return http.StatusServiceUnavailable, "the server is going away"
+	}
+	return 0, ""
+}
+
+// originAllowed judges the Origin header. Browsers send it always; a client that
+// sends none is no page that somebody was lured to.
+func (s *Server) originAllowed(origin []string) bool {
+	allowed := s.cfg.HTTP.Origins
+	if len(origin) == 0 || len(allowed) == 0 && s.cfg.HTTP.AllowAllOrigins {
+		return true
+	}
+	for _, a := range allowed {
+		if len(origin) == 1 && strings.EqualFold(strings.TrimSuffix(a, "/"), origin[0]) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasToken says whether a comma-separated header holds a token.
+func hasToken(values []string, token string) bool {
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func validKey(values []string) bool {
+	if len(values) != 1 {
+		return false
+	}
+	key, err := base64.StdEncoding.DecodeString(values[0])
+	return err == nil && len(key) == 16
+}
+
+// clientAddr is the IP address of the client: the socket's peer, or, as long as
+// that is a proxy the operator trusts, who it says it speaks for.
+func (s *Server) clientAddr(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil || !s.trusted(addr) {
+		return host
+	}
+	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		next, ok := parseHop(strings.TrimSpace(hops[i]))
+		if !ok {
+			break // what stands left of rubbish is rubbish
+		}
+		addr = next
+		if !s.trusted(addr) {
+			break
+		}
+	}
+	return addr.WithZone("").Unmap().String()
+}
+
+// parseHop reads one entry of X-Forwarded-For, which may carry a port.
+func parseHop(s string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return a, true
+	}
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr(), true
+	}
+	return netip.Addr{}, false
+}
+
+func (s *Server) trusted(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	for _, p := range s.proxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// buffers holds the bufio pairs that gorilla wants to see while it upgrades,
+// and does not use after.
+var buffers = sync.Pool{New: func() any {
+	return bufio.NewReadWriter(bufio.NewReaderSize(nil, 16), bufio.NewWriterSize(nil, 512))
+}}
+
+// handover is the ResponseWriter that gives gorilla our wire for a socket.
+type handover struct {
+	wire   *wire
+	header http.Header
+}
+
+// Hijack implements http.Hijacker.
+func (h *handover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	brw := buffers.Get().(*bufio.ReadWriter)
+	brw.Reader.Reset(h.wire)
+	brw.Writer.Reset(h.wire)
+	h.wire.lent = brw
+	return h.wire, brw, nil
+}
+
+// Header implements http.ResponseWriter.
+func (h *handover) Header() http.Header {
+	if h.header == nil {
+		h.header = make(http.Header)
+	}
+	return h.header
+}
+
+// Write implements http.ResponseWriter. gorilla would report a request that it
+// refuses; checkUpgrade has seen to it that there is none.
+func (h *handover) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteHeader implements http.ResponseWriter; see Write.
+func (h *handover) WriteHeader(int) {}
