@@ -96,6 +96,8 @@ func TestBrokenFramesAreRefused(t *testing.T) {
 		{"data that is not UTF-8", "0f 10 05 1a 0b 12 09 6162636465666768 ff", ErrUTF8},
 		{"name in versions that is not UTF-8", "09 10 05 1a 05 72 03 0a 01 ff", ErrUTF8},
 		{"version in versions cut short", "07 10 05 1a 03 72 01 10", ErrTruncated},
+		{"name in versions cut short", "08 10 05 1a 04 72 02 0a 01", ErrTruncated},
+		{"unknown field in versions cut short", "08 10 05 1a 04 72 02 1a 01", ErrTruncated},
 		{"entry of versions cut short", "06 10 05 1a 02 72 05", ErrTruncated},
 	}
 	for _, tt := range tests {
@@ -148,6 +150,8 @@ func TestOddFramesAreRead(t *testing.T) {
 			Message{Topic: TopicRecord, Has: HasVersion, Version: -1}},
 		{"half entries of versions", "0f 10 05 1a 0b 72 03 0a 01 61 72 02 10 07 72 00",
 			Message{Topic: TopicRecord, Has: HasVersions, Versions: []NameVersion{{"a", 0}, {"", 7}, {}}}},
+		{"an unknown field in versions is skipped", "0d 10 05 1a 09 72 07 0a 01 61 18 05 10 07",
+			Message{Topic: TopicRecord, Has: HasVersions, Versions: []NameVersion{{"a", 7}}}},
 		{"MONITORING is topic and action", "09 10 08 1a 05 08 02 12 01 61", Message{Topic: TopicMonitoring, Action: 2}},
 		{"CLUSTER is topic and action", "06 10 09 1a 02 08 02", Message{Topic: TopicCluster, Action: 2}},
 		{"LOCK is topic and action", "08 10 0a 1a 04 08 02 18 01", Message{Topic: TopicLock, Action: 2}},

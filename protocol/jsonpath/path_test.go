@@ -207,6 +207,13 @@ func TestGetCorners(t *testing.T) {
 		{`{"\ud83e\udd8a\/\\":1}`, `🦊/\`, "1", true},
 		{`{"\ud83e":1,"\ufffd":2}`, "\ufffd", "2", true},
 		{`{"\ud83e":1}`, "\ufffd", "", false},
+		{`{"\ud83e\ud83e":1}`, "\ufffd\ufffd", "", false},
+		{`{"\uD83E\uDD8A":1}`, "🦊", "1", true},
+		{`{"x\ty\bz\f\r\"":1}`, "x\ty\bz\f\r\"", "1", true},
+		{`{"\u0061b":1}`, "ab", "1", true},
+		{`{"\u0061c":1}`, "ab", "", false},
+		{`{"\u0061b":1}`, "abc", "", false},
+		{`{"a\u0062c":1}`, "ab", "", false},
 	}
 	for _, tt := range tests {
 		got, found := Get(tt.doc, parse(t, tt.path))
