@@ -1,0 +1,224 @@
+package cluster
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Files of a data directory.
+const (
+	lockFile = "lock" // the process that uses it
+	metaFile = "meta" // what it is
+	natsDir  = "nats" // the embedded server's
+)
+
+// dirFormat is the format of data directories that this version writes. An
+// older one is read; a newer one is refused.
+const dirFormat = 1
+
+// ErrInUse means that another process uses the data directory.
+var ErrInUse = errors.New("data directory is in use")
+
+// meta is the file of that name, as JSON. A field that a later version adds
+// raises the format if this version must not ignore it.
+type meta struct {
+	Format     int    `json:"format"`
+	ClusterID  string `json:"clusterId"`
+	NodeID     string `json:"nodeId"`
+	Partitions int    `json:"partitions"`
+	Epoch      uint64 `json:"epoch"`
+}
+
+// Dir is the data directory of this process.
+type Dir struct {
+	path string
+	meta meta
+	lock *os.File
+}
+
+// OpenDir takes the data directory for this process alone, making it when there
+// is none, and raises its epoch by one: it is opened once a start. The error
+// names the directory and what to do.
+func OpenDir(path string) (*Dir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory %s cannot be made: %w", path, err)
+	}
+	lock, err := takeLock(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{path: path, lock: lock}
+	if err := d.load(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// takeLock locks the lock file and writes the process id into it. The lock goes
+// with the process, however it ends; the file stays.
+func takeLock(dir string) (*os.File, error) {
+	name := filepath.Join(dir, lockFile)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s cannot be locked: %w", dir, err)
+	}
+	err = lock(f)
+	if err == nil {
+		if err = f.Truncate(0); err == nil {
+			_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		}
+		if err == nil {
+			return f, nil
+		}
+		return nil, errors.Join(fmt.Errorf("data directory %s cannot be locked: %w", dir, err), f.Close())
+	}
+	defer f.Close()
+	if !errors.Is(err, errLocked) {
+		return nil, fmt.Errorf("data directory %s cannot be locked: %w", dir, err)
+	}
+	who := "another process"
+	if b, err := io.ReadAll(io.LimitReader(f, 32)); err == nil {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			who = "process " + strconv.Itoa(pid)
+		}
+	}
+	return nil, &inUseError{dir: dir, who: who}
+}
+
+// inUseError is ErrInUse for the operator.
+type inUseError struct{ dir, who string }
+
+func (e *inUseError) Error() string {
+	return fmt.Sprintf("data directory %s is in use by %s; stop it or choose another with --data-dir", e.dir, e.who)
+}
+
+func (e *inUseError) Unwrap() error { return ErrInUse }
+
+// load reads the meta file, or begins a new one, and writes it with the next
+// epoch.
+func (d *Dir) load() error {
+	name := filepath.Join(d.path, metaFile)
+	b, err := os.ReadFile(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// The store's data without the file that says what it is: a half copy of a
+		// directory. A new epoch would begin below the old one.
+		if _, err := os.Stat(filepath.Join(d.path, natsDir)); err == nil {
+			return fmt.Errorf("data directory %s holds data but no file %q; restore the whole directory", d.path, metaFile)
+		}
+		d.meta = meta{Format: dirFormat, ClusterID: newID(), NodeID: newID(), Partitions: 1}
+	case err != nil:
+		return fmt.Errorf("data directory %s cannot be read: %w", d.path, err)
+	default:
+		if d.meta, err = parseMeta(b); err != nil {
+			return fmt.Errorf("data directory %s: file %q: %w", d.path, metaFile, err)
+		}
+	}
+	d.meta.Epoch++
+	if b, err = json.MarshalIndent(d.meta, "", "  "); err != nil {
+		return fmt.Errorf("data directory %s: %w", d.path, err)
+	}
+	if err := writeFile(name, append(b, '\n')); err != nil {
+		return fmt.Errorf("data directory %s cannot be written: %w", d.path, err)
+	}
+	return nil
+}
+
+// parseMeta reads a meta file. Every error says what is wrong with it.
+func parseMeta(b []byte) (meta, error) {
+	var m meta
+	// The format first: a newer one may have anything else in it.
+	var head struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return m, fmt.Errorf("it is damaged: %w", err)
+	}
+	switch {
+	case head.Format > dirFormat:
+		return m, fmt.Errorf("it was written by a newer version of hadal (format %d, this version knows %d); run that version", head.Format, dirFormat)
+	case head.Format < 1:
+		return m, fmt.Errorf("it is damaged: format %d", head.Format)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if err := dec.Decode(&m); err != nil {
+		return m, fmt.Errorf("it is damaged: %w", err)
+	}
+	switch {
+	case m.ClusterID == "" || m.NodeID == "":
+		return m, errors.New("it is damaged: an id is missing")
+	case m.Partitions < 1 || m.Partitions > maxPartitions:
+		return m, fmt.Errorf("it is damaged: %d partitions", m.Partitions)
+	case m.Epoch == 0 || m.Epoch == 1<<64-1:
+		return m, fmt.Errorf("it is damaged: epoch %d", m.Epoch)
+	}
+	return m, nil
+}
+
+// Path is the directory, absolute.
+func (d *Dir) Path() string { return d.path }
+
+// Epoch is the number of this start: one more than at the last.
+func (d *Dir) Epoch() uint64 { return d.meta.Epoch }
+
+// NodeID is random, made with the directory.
+func (d *Dir) NodeID() string { return d.meta.NodeID }
+
+// ClusterID is random, made with the cluster.
+func (d *Dir) ClusterID() string { return d.meta.ClusterID }
+
+// Partitions is the number of partitions that the data is kept in.
+func (d *Dir) Partitions() int { return d.meta.Partitions }
+
+// Close gives the directory up. Whatever works in it must have ended.
+func (d *Dir) Close() error {
+	if err := d.lock.Close(); err != nil {
+		return fmt.Errorf("data directory %s: %w", d.path, err)
+	}
+	return nil
+}
+
+// newID returns 130 random bits as text.
+func newID() string { return strings.ToLower(rand.Text()) }
+
+// writeFile replaces a file so that after a crash, or a power cut, either the old
+// or the new content is there.
+func writeFile(name string, data []byte) error {
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+// syncDir makes what happened to the names in a directory durable.
+func syncDir(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
