@@ -1,0 +1,158 @@
+// Package event is the room for events: a message published under a name, now,
+// to whoever subscribed to it (spec 09). Nothing is kept and nothing is
+// acknowledged but the subscriptions; delivery is at most once, in the order of
+// each publisher.
+//
+// An EMIT is encoded once for all its subscribers and handed to each of their
+// queues on the publisher's reader. What they receive is a message of our own
+// with topic, action, name and data: no other field of the publisher's passes
+// (spec 15, trap 50). Unlike the peer's, our events carry valid JSON only,
+// because the receiving client fails on anything else: an EMIT whose data is not
+// JSON is answered with INVALID_MESSAGE_DATA and not relayed.
+//
+// The room has no lock of its own; subscriptions stand in a sub.Registry, the
+// choice of providers in a listen.Registry. Both belong to this room alone.
+package event
+
+import (
+	"log/slog"
+	"sync/atomic"
+
+	"hadal/node/listen"
+	"hadal/node/sub"
+	"hadal/protocol"
+	"hadal/protocol/jsonpath"
+)
+
+// pace is how many names of one request are treated before the client's queue
+// of answers is looked at.
+const pace = 256
+
+// Room relays events. Its methods may be called from anywhere, Handle on the
+// reader of the client it is called for.
+type Room struct {
+	subs   *sub.Registry
+	listen *listen.Registry
+	log    *slog.Logger
+
+	emitted, delivered, refused atomic.Uint64
+}
+
+// Stats are gauges and counters of the room.
+type Stats struct {
+	// Names and Subscriptions are what is subscribed to now.
+	Names, Subscriptions int
+	// Emitted counts events taken from clients, Delivered how many times one was
+	// handed to a subscriber, Refused those whose data was not JSON.
+	Emitted, Delivered, Refused uint64
+	// Listen is about the room's providers.
+	Listen listen.Stats
+}
+
+// New returns a room over its subscriptions and listeners, which are those of
+// topic EVENT. Whoever runs the room runs the listeners too.
+func New(subs *sub.Registry, listen *listen.Registry, log *slog.Logger) *Room {
+	return &Room{subs: subs, listen: listen, log: log.With("topic", protocol.TopicEvent.String())}
+}
+
+// Handle takes a message of topic EVENT whose names have been found permitted.
+// Actions that no client may send are logged and dropped.
+func (r *Room) Handle(c sub.Client, m *protocol.Message) {
+	switch m.Action {
+	case protocol.EventEmit:
+		r.emit(c, m)
+	case protocol.EventSubscribe:
+		r.subscribe(c, m)
+	case protocol.EventUnsubscribe:
+		r.unsubscribe(c, m)
+	case protocol.EventListen, protocol.EventUnlisten, protocol.EventListenAccept, protocol.EventListenReject:
+		r.listen.Handle(c, m)
+	default:
+		r.log.Debug("action ignored", "conn", c.ID(), "action", m.Action.Name(protocol.TopicEvent))
+	}
+}
+
+// Closed forgets a client that has disconnected; Gone is true by then.
+func (r *Room) Closed(c sub.Client) {
+	for _, name := range r.subs.RemoveClient(c) {
+		r.listen.Changed(name)
+	}
+	r.listen.Closed(c)
+}
+
+// Stats returns the numbers of this moment.
+func (r *Room) Stats() Stats {
+	s := r.subs.Stats()
+	return Stats{
+		Names: s.Names, Subscriptions: s.Subscriptions,
+		Emitted: r.emitted.Load(), Delivered: r.delivered.Load(), Refused: r.refused.Load(),
+		Listen: r.listen.Stats(),
+	}
+}
+
+// emit relays an event to everybody but the socket it came from. One without a
+// name goes nowhere (spec 09 §1).
+func (r *Room) emit(c sub.Client, m *protocol.Message) {
+	if !m.Carries(protocol.HasName) {
+		r.log.Debug("event without a name", "conn", c.ID())
+		return
+	}
+	has := protocol.HasName
+	if m.Data != "" { // a payload that is present but empty is none (trap 2)
+		if !jsonpath.ValidJSON(m.Data) {
+			r.refuse(c, m)
+			return
+		}
+		has |= protocol.HasData
+	}
+	o := &protocol.Outbound{Message: protocol.Message{
+		Topic: protocol.TopicEvent, Action: protocol.EventEmit, Has: has, Name: m.Name, Data: m.Data,
+	}}
+	n := r.subs.Deliver(m.Name, c, o)
+	r.emitted.Add(1)
+	r.delivered.Add(uint64(n))
+}
+
+func (r *Room) refuse(c sub.Client, m *protocol.Message) {
+	r.refused.Add(1)
+	r.log.Warn("event refused: its data is not JSON", "conn", c.ID(), "user", c.User().ID, "name", m.Name)
+	c.Answer(&protocol.Message{
+		Topic: protocol.TopicEvent, Action: protocol.EventInvalidMessageData, IsError: true,
+		Has: protocol.HasName | protocol.HasOriginalAction, Name: m.Name, OriginalAction: m.Action,
+	})
+}
+
+func (r *Room) subscribe(c sub.Client, m *protocol.Message) {
+	for i, name := range m.Names {
+		switch added, first := r.subs.Add(name, c); {
+		case first:
+			r.listen.Changed(name)
+		case !added:
+			c.Answer(&protocol.Message{
+				Topic: protocol.TopicEvent, Action: protocol.EventMultipleSubscriptions,
+				Has: protocol.HasName | protocol.HasOriginalAction, Name: name, OriginalAction: m.Action,
+			})
+		}
+		if i%pace == pace-1 {
+			c.Pace()
+		}
+	}
+	ack(c, m)
+}
+
+func (r *Room) unsubscribe(c sub.Client, m *protocol.Message) {
+	for _, name := range m.Names {
+		if _, last := r.subs.Remove(name, c); last {
+			r.listen.Changed(name)
+		}
+	}
+	ack(c, m)
+}
+
+// ack acknowledges a bulk request, with nothing but its correlation id (trap 7).
+func ack(c sub.Client, m *protocol.Message) {
+	c.Answer(&protocol.Message{
+		Topic: protocol.TopicEvent, Action: m.Action, IsAck: true,
+		Has: m.Has & protocol.HasCorrelationID, CorrelationID: m.CorrelationID,
+	})
+}
