@@ -44,14 +44,17 @@ func (r *Room) Restore(ctx context.Context, rec store.Record) error {
 func (r *Room) set(ctx context.Context, req *request) (int32, error) {
 	switch {
 	case req.name == "":
-		return 0, errors.New("write record: a record needs a name")
+		return 0, fmt.Errorf("%w: a record needs a name", ErrInvalid)
 	case !jsonpath.ValidJSON(req.data):
-		return 0, fmt.Errorf("write record %q: %w", req.name, errNotJSON)
+		return 0, fmt.Errorf("%w: record %q: %w", ErrInvalid, req.name, errNotJSON)
 	case req.version < 0:
-		return 0, fmt.Errorf("write record %q: version %d is negative", req.name, req.version)
+		return 0, fmt.Errorf("%w: record %q: version %d is negative", ErrInvalid, req.name, req.version)
 	}
 	s, err := r.ask(ctx, req)
-	if err != nil {
+	switch {
+	case errors.Is(err, errTooLarge):
+		return 0, fmt.Errorf("%w: record %q: %w", ErrInvalid, req.name, err)
+	case err != nil:
 		return 0, fmt.Errorf("write record %q: %w", req.name, err)
 	}
 	return s.version, nil

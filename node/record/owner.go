@@ -16,12 +16,12 @@ import (
 
 // Bounds of the owner's work.
 const (
-	batchNames   = 1000      // names in one append: what an atomic batch can hold
-	batchBytes   = 256 << 10 // of data, one larger record excepted
-	batchEffects = 8192      // requests answered by one append
-	loadsAtOnce  = 64        // loads under way
-	loadsWaiting = 4096      // loads queued behind them before requests are held back
-	turn         = 512       // requests served before the channels are looked at again
+	batchNames   = store.MaxOps // names in one append
+	batchBytes   = 256 << 10    // of data, one larger record excepted
+	batchEffects = 8192         // requests answered by one append
+	loadsAtOnce  = 64           // loads under way
+	loadsWaiting = 4096         // loads queued behind them before requests are held back
+	turn         = 512          // requests served before the channels are looked at again
 
 	holdTime      = 2 * time.Second // how long requests wait for a failed store to come back
 	appendTimeout = 10 * time.Second

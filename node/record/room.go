@@ -20,6 +20,9 @@ import (
 // ErrNotFound is what the operator gets for a record that does not exist.
 var ErrNotFound = errors.New("record not found")
 
+// ErrInvalid is what the operator gets for a record that cannot be.
+var ErrInvalid = errors.New("record is not valid")
+
 // checker judges a rule on the very state that an action lands on; perms.Live
 // is one. It returns 0 when the user may, and the refusing action otherwise.
 // Called on the owner, it must not block.
