@@ -1,13 +1,13 @@
 package node
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -226,20 +226,15 @@ func (m *mistakes) oneOf(key, got string, allowed ...string) {
 }
 
 // Validate joins every mistake in c, each opening with its key as it stands in
-// a file. It does not look at the file system or the network.
+// a file, the users and the rules included. It opens no port, and reads no file
+// but those that auth's or permission's Path names (LoadConfig leaves none).
 func (c Config) Validate() error {
 	var m mistakes
 	if c.ServerName == "" {
 		m.add("serverName", "must not be empty: give a name, or UUID to have one made up")
 	}
-	if !slices.ContainsFunc(levelNames, func(n struct {
-		level LogLevel
-		name  string
-		slog  slog.Level
-	}) bool {
-		return n.level == c.LogLevel
-	}) {
-		m.add("logLevel", "%d is not a log level: use debug (0), info (1), warn (2), error (3) or off (100)", int(c.LogLevel))
+	if _, err := ParseLogLevel(c.LogLevel.String()); err != nil {
+		m.add("logLevel", "%v", err)
 	}
 	m.oneOf("logger.type", c.Logger.Type, "text", "json")
 	m.atLeast("dependencyInitializationTimeout", c.DependencyInitializationTimeout, time.Second)
@@ -248,14 +243,6 @@ func (c Config) Validate() error {
 	}
 	c.validateEndpoints(&m)
 	c.validateHTTP(&m)
-	for i, p := range c.TrustedProxies {
-		if _, err := netip.ParsePrefix(p); err == nil {
-			continue
-		}
-		if _, err := netip.ParseAddr(p); err != nil {
-			m.add(fmt.Sprintf("trustedProxies[%d]", i), "%q is neither an address nor a CIDR range", p)
-		}
-	}
 	m.atLeast("rpc.ackTimeout", c.RPC.AckTimeout, time.Millisecond)
 	m.atLeast("rpc.responseTimeout", c.RPC.ResponseTimeout, time.Millisecond)
 	m.atLeast("listen.responseTimeout", c.Listen.ResponseTimeout, time.Millisecond)
@@ -271,6 +258,7 @@ func (c Config) Validate() error {
 func (c Config) validateEndpoints(m *mistakes) {
 	if len(c.ConnectionEndpoints) == 0 {
 		m.add("connectionEndpoints", "no endpoint is left that this version serves: add one of type ws-binary")
+		return
 	}
 	for i, e := range c.ConnectionEndpoints {
 		at := fmt.Sprintf("connectionEndpoints[%d].", i)
@@ -278,27 +266,26 @@ func (c Config) validateEndpoints(m *mistakes) {
 		if i > 0 {
 			m.add(at+"type", "a second ws-binary endpoint: a node has one")
 		}
-		o, at := e.Options, at+"options."
-		m.path(at+"urlPath", o.URLPath)
-		m.atLeast(at+"heartbeatInterval", o.HeartbeatInterval, time.Millisecond)
-		m.atLeast(at+"unauthenticatedClientTimeout", o.UnauthenticatedClientTimeout, 0)
-		m.min(at+"maxAuthAttempts", int64(o.MaxAuthAttempts), 1)
-		m.min(at+"maxMessageSize", o.MaxMessageSize, 1)
-		m.min(at+"queueSoftLimit", int64(o.QueueSoftLimit), 1)
-		m.min(at+"queueHardLimit", int64(o.QueueHardLimit), int64(o.QueueSoftLimit))
-		m.atLeast(at+"queueStall", o.QueueStall, time.Millisecond)
-		if o.URLPath == c.HTTPServer.Options.HealthCheckPath {
-			m.add(at+"urlPath", "%q is also httpServer.options.healthCheckPath", o.URLPath)
+		m.path(at+"options.urlPath", e.Options.URLPath)
+	}
+	// The room knows its limits; its keys stand in two places of the file.
+	for _, err := range flatten(c.Endpoint().Validate()) {
+		key, text, _ := strings.Cut(err.Error(), ": ")
+		first, _, _ := strings.Cut(key, ".")
+		switch {
+		case fieldOf(reflect.TypeFor[endpoint.HTTPConfig](), first).Index != nil:
+			key = "httpServer.options." + key
+		case fieldOf(reflect.TypeFor[endpoint.WebSocketConfig](), first).Index != nil:
+			key = "connectionEndpoints[0].options." + key
 		}
+		m.add(key, "%s", text)
 	}
 }
 
 // path complains about what cannot be the path of a URL on the public port.
 func (m *mistakes) path(key, got string) {
 	switch {
-	case !strings.HasPrefix(got, "/"):
-		m.add(key, "%q does not begin with /", got)
-	case strings.ContainsAny(got, "?# \t\r\n"):
+	case strings.ContainsAny(got, " \t\r\n"):
 		m.add(key, "%q holds a character that no path has", got)
 	case got == "/healthz" || got == "/readyz":
 		m.add(key, "%q is taken: the node answers it itself", got)
@@ -311,9 +298,6 @@ func (c Config) validateHTTP(m *mistakes) {
 	if o.Host == "" {
 		m.add("httpServer.options.host", "must not be empty: 0.0.0.0 is every address")
 	}
-	if o.Port < 0 || o.Port > 65535 {
-		m.add("httpServer.options.port", "%d is not a port: use 1 to 65535, or 0 for a free one", o.Port)
-	}
 	m.path("httpServer.options.healthCheckPath", o.HealthCheckPath)
 	if !o.AllowAllOrigins && len(o.Origins) == 0 {
 		m.add("httpServer.options.origins", "is empty while allowAllOrigins is false, so that no page could connect: list origins or allow all")
@@ -323,15 +307,6 @@ func (c Config) validateHTTP(m *mistakes) {
 		if err != nil || u.Scheme == "" || u.Host == "" {
 			m.add(fmt.Sprintf("httpServer.options.origins[%d]", i), "%q is not an origin: write it as https://example.com", s)
 		}
-	}
-	if (o.SSL.Key == "") != (o.SSL.Cert == "") {
-		missing, given := "key", "cert"
-		if o.SSL.Cert == "" {
-			missing, given = given, missing
-		}
-		m.add("httpServer.options.ssl."+missing, "is missing while ssl.%s is set: TLS needs both", given)
-	} else if o.SSL.CA != "" && o.SSL.Key == "" {
-		m.add("httpServer.options.ssl.ca", "is set without ssl.key and ssl.cert")
 	}
 }
 
@@ -356,64 +331,31 @@ func (c Config) validateRecords(m *mistakes) {
 }
 
 func (c Config) validateAuth(m *mistakes) {
-	if len(c.Auth) == 0 {
-		m.add("auth", "no strategy: nobody could log in")
-	}
-	open := -1
-	for i, a := range c.Auth {
-		at := fmt.Sprintf("auth[%d].", i)
-		switch a.Type {
-		case "none":
-			open = i
-		case "file":
-			validateUsers(m, at+"options.", a.Options)
-		default:
-			m.add(at+"type", "%q is not one of none, file", a.Type)
-		}
-	}
-	if open > 0 && !c.AllowOpenFallback {
-		m.add(fmt.Sprintf("auth[%d].type", open), `"none" behind another strategy lets in everybody whom that one refused: `+
-			"remove it, or set allowOpenFallback: true if that is meant")
-	}
-	if open >= 0 && !c.AllowOpenAuth && !isLoopback(c.HTTPServer.Options.Host) {
+	_, err := auth.New(c.Auth, c.AllowOpenFallback)
+	*m = append(*m, flatten(err)...)
+	open := slices.ContainsFunc(c.Auth, func(a auth.Config) bool { return a.Type == "none" })
+	if open && !c.AllowOpenAuth && !isLoopback(c.HTTPServer.Options.Host) {
 		m.add("httpServer.options.host", `%q is not loopback, and auth type "none" lets anybody in: `+
 			"use another auth type (file), or set allowOpenAuth: true if an open node is meant", c.HTTPServer.Options.Host)
 	}
 }
 
-func validateUsers(m *mistakes, at string, o auth.Options) {
-	if len(o.Users) == 0 && o.Path == "" {
-		m.add(at+"users", "no users: write users: fileLoad(users.yml)")
-	}
-	for name, u := range o.Users {
-		if u.Password == "" {
-			m.add(at+"users."+name+".password", "must not be empty")
-		}
-	}
-	if o.Hash == "" {
-		return
-	}
-	m.oneOf(at+"hash", strings.ToLower(o.Hash), "md5", "sha1", "sha256", "sha512")
-	m.min(at+"iterations", int64(o.Iterations), 1)
-	m.min(at+"keyLength", int64(o.KeyLength), 1)
-}
-
 func (c Config) validatePermission(m *mistakes) {
-	p := c.Permission
-	m.oneOf("permission.type", p.Type, "none", "config")
-	m.min("permission.options.maxRuleIterations", int64(p.Options.MaxRuleIterations), 1)
-	m.atLeast("permission.options.cacheEvacuationInterval", p.Options.CacheEvacuationInterval, time.Millisecond)
-	if p.Type == "config" && p.Options.Permissions == nil && p.Options.Path == "" {
-		m.add("permission.options.permissions", "no rules: write permissions: fileLoad(permissions.yml)")
-	}
+	_, err := perms.New(c.Permission)
+	*m = append(*m, flatten(err)...)
+	m.min("permission.options.maxRuleIterations", int64(c.Permission.Options.MaxRuleIterations), 1)
+	m.atLeast("permission.options.cacheEvacuationInterval", c.Permission.Options.CacheEvacuationInterval, time.Millisecond)
 }
 
 func (c Config) validateAdmin(m *mistakes) {
+	if strings.ContainsFunc(c.Admin.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		m.add("admin.token", "holds a character that no bearer token has, such as a line's end")
+	}
 	if c.Admin.Listen == "" {
 		return
 	}
 	host, port, err := net.SplitHostPort(c.Admin.Listen)
-	if n, perr := strconv.ParseUint(port, 10, 16); cmp.Or(err, perr) != nil || n > 65535 {
+	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
 		m.add("admin.listen", "%q is not an address with a port: write it as 127.0.0.1:6021", c.Admin.Listen)
 		return
 	}

@@ -1,0 +1,201 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"hadal/auth"
+)
+
+func TestDefaultIsValid(t *testing.T) {
+	if err := Default().Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
+	for want, change := range map[string]func(*Config){
+		"serverName: must not be empty":                               func(c *Config) { c.ServerName = "" },
+		`logLevel: "4" is not a log level`:                            func(c *Config) { c.LogLevel = 4 },
+		"logger.type: ":                                               func(c *Config) { c.Logger.Type = "default" },
+		"dependencyInitializationTimeout: 999 ms is too short":        func(c *Config) { c.DependencyInitializationTimeout = 999 * time.Millisecond },
+		"dataDir: must not be empty":                                  func(c *Config) { c.DataDir = "" },
+		"connectionEndpoints: no endpoint is left":                    func(c *Config) { c.ConnectionEndpoints = nil },
+		"connectionEndpoints[0].type: ":                               func(c *Config) { c.ConnectionEndpoints[0].Type = "http" },
+		"connectionEndpoints[1].type: a second":                       func(c *Config) { c.ConnectionEndpoints = append(c.ConnectionEndpoints, c.ConnectionEndpoints[0]) },
+		"connectionEndpoints[0].options.urlPath: ":                    func(c *Config) { c.ConnectionEndpoints[0].Options.URLPath = "x" },
+		`connectionEndpoints[0].options.urlPath: "/healthz" is taken`: func(c *Config) { c.ConnectionEndpoints[0].Options.URLPath = "/healthz" },
+		"connectionEndpoints[0].options.heartbeatInterval: ":          func(c *Config) { c.ConnectionEndpoints[0].Options.HeartbeatInterval = 0 },
+		"connectionEndpoints[0].options.unauthenticatedClientTimeout": func(c *Config) { c.ConnectionEndpoints[0].Options.UnauthenticatedClientTimeout = -1 },
+		"connectionEndpoints[0].options.maxAuthAttempts: ":            func(c *Config) { c.ConnectionEndpoints[0].Options.MaxAuthAttempts = 0 },
+		"connectionEndpoints[0].options.maxMessageSize: ":             func(c *Config) { c.ConnectionEndpoints[0].Options.MaxMessageSize = 0 },
+		"connectionEndpoints[0].options.queueHardLimit: ":             func(c *Config) { c.ConnectionEndpoints[0].Options.QueueHardLimit = 5 },
+		"httpServer.type: ":                                           func(c *Config) { c.HTTPServer.Type = "uws" },
+		"httpServer.options.host: must not be empty":                  func(c *Config) { c.HTTPServer.Options.Host = "" },
+		"httpServer.options.host: \"192.0.2.1\" is not loopback":      func(c *Config) { c.HTTPServer.Options.Host = "192.0.2.1" },
+		"httpServer.options.host: \"example.com\" is not loopback":    func(c *Config) { c.HTTPServer.Options.Host = "example.com" },
+		"httpServer.options.host: \"::\" is not loopback":             func(c *Config) { c.HTTPServer.Options.Host = "::" },
+		"httpServer.options.port: -1":                                 func(c *Config) { c.HTTPServer.Options.Port = -1 },
+		"httpServer.options.port: 65536":                              func(c *Config) { c.HTTPServer.Options.Port = 65536 },
+		"httpServer.options.healthCheckPath: ":                        func(c *Config) { c.HTTPServer.Options.HealthCheckPath = "x" },
+		"httpServer.options.origins: is empty":                        func(c *Config) { c.HTTPServer.Options.AllowAllOrigins = false },
+		"httpServer.options.origins[0]: ":                             func(c *Config) { c.HTTPServer.Options.Origins = []string{"example.com"} },
+		"httpServer.options.ssl.cert: ":                               func(c *Config) { c.HTTPServer.Options.SSL.Key = "x" },
+		"httpServer.options.ssl.key: ":                                func(c *Config) { c.HTTPServer.Options.SSL.Cert = "x" },
+		"httpServer.options.ssl.ca: ":                                 func(c *Config) { c.HTTPServer.Options.SSL.CA = "x" },
+		"trustedProxies: ":                                            func(c *Config) { c.TrustedProxies = []string{"10.0.0.0/99"} },
+		"rpc.ackTimeout: ":                                            func(c *Config) { c.RPC.AckTimeout = 0 },
+		"rpc.responseTimeout: ":                                       func(c *Config) { c.RPC.ResponseTimeout = 0 },
+		"record.cacheRetrievalTimeout: ":                              func(c *Config) { c.Record.CacheRetrievalTimeout = 0 },
+		"record.storageRetrievalTimeout: ":                            func(c *Config) { c.Record.StorageRetrievalTimeout = 0 },
+		"record.storageExclusionPrefixes[1]: is empty":                func(c *Config) { c.Record.StorageExclusionPrefixes = []string{"a", ""} },
+		"record.storageHotPathPrefixes[0]: is empty":                  func(c *Config) { c.Record.StorageHotPathPrefixes = []string{""} },
+		"records.store: ":                                             func(c *Config) { c.Records.Store = "redis" },
+		"records.sync: ":                                              func(c *Config) { c.Records.Sync = "never" },
+		"records.syncInterval: ":                                      func(c *Config) { c.Records.SyncInterval = 0 },
+		"records.durability: ":                                        func(c *Config) { c.Records.Durability = "none" },
+		"records.cacheBytes: ":                                        func(c *Config) { c.Records.CacheBytes = -1 },
+		"records.maxSize: ":                                           func(c *Config) { c.Records.MaxSize = 0 },
+		"listen.responseTimeout: ":                                    func(c *Config) { c.Listen.ResponseTimeout = 0 },
+		"listen.rematchInterval: ":                                    func(c *Config) { c.Listen.RematchInterval = -1 },
+		"listen.matchCooldown: ":                                      func(c *Config) { c.Listen.MatchCooldown = -1 },
+		"auth: ":                                                      func(c *Config) { c.Auth = nil },
+		"auth[0].type: ":                                              func(c *Config) { c.Auth[0].Type = "http" },
+		"auth[0].options.users: ":                                     func(c *Config) { c.Auth[0].Type = "file" },
+		"permission.type: ":                                           func(c *Config) { c.Permission.Type = "x" },
+		"permission.options.permissions: ":                            func(c *Config) { c.Permission.Type = "config" },
+		"permission.options.maxRuleIterations: ":                      func(c *Config) { c.Permission.Options.MaxRuleIterations = 0 },
+		"permission.options.cacheEvacuationInterval: ":                func(c *Config) { c.Permission.Options.CacheEvacuationInterval = 0 },
+		"admin.listen: \"localhost\" is not":                          func(c *Config) { c.Admin.Listen = "localhost" },
+		"admin.listen: \"localhost:99999\" is not":                    func(c *Config) { c.Admin.Listen = "localhost:99999" },
+		"admin.token: must be set, because admin.listen":              func(c *Config) { c.Admin.Listen = ":6021" },
+		"admin.token: holds a character":                              func(c *Config) { c.Admin.Token = "x\n" },
+	} {
+		t.Run(want, func(t *testing.T) {
+			c := Default()
+			change(&c)
+			err := c.Validate()
+			if err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("Validate = %v, want %s", err, want)
+			}
+		})
+	}
+}
+
+func TestValidateJoinsAllMistakes(t *testing.T) {
+	c := Default()
+	c.ServerName, c.RPC.AckTimeout, c.Admin.Listen = "", 0, "x"
+	var joined interface{ Unwrap() []error }
+	if err := c.Validate(); !errors.As(err, &joined) || len(joined.Unwrap()) != 3 {
+		t.Errorf("Validate = %v, want three mistakes", err)
+	}
+}
+
+func TestLoopbackNeedsNoCredentials(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1", "::ffff:127.0.0.1"} {
+		c := Default()
+		c.HTTPServer.Options.Host, c.Admin.Listen = host, "localhost:1"
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
+func TestShownIsReadAgain(t *testing.T) {
+	for name, environ := range map[string][]string{
+		"default":    nil,
+		"deepstream": {"HADAL_CONFIG=testdata/config/deepstream/config.yml", "DS_PORT=1"},
+		"odd": {
+			"HADAL_SERVERNAME=$${a} # b: ${c}", "HADAL_RPC_ACKTIMEOUT=90s", "HADAL_RECORD_STORAGEHOTPATHPREFIXES=['true', '1', '${x}']",
+			"HADAL_CONNECTIONENDPOINTS=[{type: ws-binary, options: {unauthenticatedClientTimeout: false}}]", "HADAL_LOGLEVEL=off",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want, _, err := load("", environ, Overrides{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Paths in the second file stand for themselves.
+			want.DataDir = "/data"
+			if ssl := &want.HTTPServer.Options.SSL; ssl.Key != "" {
+				ssl.Key, _ = filepath.Abs(ssl.Key)
+				ssl.Cert, _ = filepath.Abs(ssl.Cert)
+			}
+			text, err := want.Show()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range want.Auth {
+				for name, e := range want.Auth[i].Options.Users {
+					if strings.Contains(string(text), e.Password) {
+						t.Errorf("the password of %s is shown", name)
+					}
+				}
+			}
+			if strings.Contains(string(text), hidden) {
+				return // cannot be read again as it was
+			}
+			got, _, err := loadText(t, string(text), nil)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("(-want +got):\n%s\n%s", diff, text)
+			}
+		})
+	}
+}
+
+func TestShowHidesSecrets(t *testing.T) {
+	c := Default()
+	c.Admin.Token = "hunter2"
+	c.Auth = []auth.Config{{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{"ann": {
+		Password: "hunter2", ClientData: yaml.MapSlice{{Key: "colour", Value: "${blue}"}},
+	}}}}}
+	c.HTTPServer.Options.SSL.Key = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
+	c.HTTPServer.Options.SSL.Cert = "cert.pem"
+	got, err := c.Show()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(got), "hunter2") {
+		t.Errorf("a secret is shown:\n%s", got)
+	}
+	for _, want := range []string{"ann:\n", "password: '" + hidden, "token: '" + hidden, "key: '" + hidden, "cert: cert.pem", "colour: $${blue}"} {
+		if !strings.Contains(strings.ReplaceAll(string(got), `"`, "'"), want) {
+			t.Errorf("%q is not shown in\n%s", want, got)
+		}
+	}
+	c.HTTPServer.Options.SSL.Key = "key.pem"
+	if got, err = c.Show(); err != nil || !strings.Contains(string(got), "key: key.pem") {
+		t.Errorf("the path of the key is not shown (%v):\n%s", err, got)
+	}
+}
+
+func TestEndpointTakesItsParts(t *testing.T) {
+	c := Default()
+	c.TrustedProxies = []string{"::1"}
+	e := c.Endpoint()
+	if e.HTTP.Port != 6020 || e.WebSocket.URLPath != "/deepstream" || len(e.TrustedProxies) != 1 {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func ExampleParseLogLevel() {
+	for _, s := range []string{"warn", "OFF", "0", "4"} {
+		fmt.Println(ParseLogLevel(s))
+	}
+	// Output:
+	// warn <nil>
+	// off <nil>
+	// debug <nil>
+	// debug "4" is not a log level: use debug (0), info (1), warn (2), error (3) or off (100)
+}
