@@ -13,8 +13,10 @@
 //     everything until Fence has found it out.
 //   - A batch cannot delete, so a removal is a tombstone in the record's place,
 //     taken away later: tombstones.go.
-//   - Reads ask the stream's leader (STREAM.MSG.GET), never a replica, and each
-//     payload is checked: format, checksum, name. The server answers "no message
+//   - Reads ask the stream's leader (STREAM.MSG.GET), never a replica. A stream
+//     without replicas has a cheaper way to do that, the direct get, which is
+//     switched off when it gets some. Each payload is checked: format, checksum,
+//     name. The server answers "no message
 //     found" also for a message that it cannot read, so a miss is believed only
 //     when the stream does not list the subject either.
 //
@@ -66,6 +68,8 @@ type Options struct {
 	// MaxRecord is the largest record in bytes of JSON; a larger one is
 	// store.ErrRefused. The server's MaxPayload must be 8 KiB above it. 0 means as large as the server's MaxPayload allows.
 	MaxRecord int
+	// leaderReads has tests of one server read as with replicas.
+	leaderReads bool
 	// Log hears of what goes wrong in the background. nil discards it.
 	Log *slog.Logger
 }
@@ -96,6 +100,7 @@ type Store struct {
 	stream     string // name of the stream
 	subjects   string // beginning of the subjects of records, with its dot
 	fenceAt    string // subject of the fence
+	direct     bool   // the stream has no replicas
 	maxRecord  int    // bytes of JSON
 	maxMessage int    // bytes of JSON and name
 	log        *slog.Logger
@@ -152,7 +157,8 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 		AllowAtomicPublish: true,
 		// The dedupe window would remember message ids, which we do not send.
 		Duplicates: 100 * time.Millisecond,
-		// Not AllowDirect: a direct get is answered by any replica.
+		// A direct get is answered by any replica, the leader or one that lags.
+		AllowDirect: opts.Replicas <= 1 && !opts.leaderReads,
 	}
 	if _, err := js.CreateOrUpdateStream(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", name, err)
@@ -171,7 +177,7 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 	}
 	background, stop := context.WithCancel(context.Background())
 	s := &Store{
-		nc: nc, js: js, stream: name, subjects: root + "r.", fenceAt: root + "fence", maxRecord: maxRecord, maxMessage: maxMessage, log: log,
+		nc: nc, js: js, stream: name, subjects: root + "r.", fenceAt: root + "fence", direct: cfg.AllowDirect, maxRecord: maxRecord, maxMessage: maxMessage, log: log,
 		batch: rand.Text(), scans: make(map[*scan]struct{}), changed: make(chan struct{}),
 		sweep: make(chan struct{}, 1), stop: stop, stopCh: background.Done(),
 	}
@@ -309,7 +315,7 @@ func (e *apiError) Error() string { return fmt.Sprintf("%s (%d)", e.Description,
 
 // The codes this driver decides on.
 const (
-	codeNoMessage    = 10037
+	codeNoMessage    = 10037 // or an unreadable one
 	codeSeqNotFound  = 10043
 	codeWrongLast    = 10071 // expected sequence is not the last, with the last one named
 	codeWrongLastAny = 10164 // the same, when the server cannot tell which

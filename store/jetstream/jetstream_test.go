@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ type rig struct {
 	srv  *server.Server
 	nc   *nats.Conn
 	open []*Store
+	opts Options
 }
 
 func newRig(t testing.TB, sync bool) *rig {
@@ -70,7 +72,9 @@ func (r *rig) stop(t testing.TB) {
 
 func (r *rig) store(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), r.nc, Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	opts := r.opts
+	opts.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	s, err := Open(context.Background(), r.nc, opts)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -103,9 +107,19 @@ func mustAppend(t testing.TB, s *Store, ops ...store.Op) {
 }
 
 func TestJetStreamKeepsTheContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return newRig(t, false).store(t) })
+	for _, leader := range []bool{false, true} {
+		t.Run(fmt.Sprintf("leader reads %v", leader), func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, func(t *testing.T) store.Store {
+				r := newRig(t, false)
+				r.opts.leaderReads = leader
+				return r.store(t)
+			})
+		})
+	}
 }
 
 func TestJetStreamIsHandedFromOwnerToOwner(t *testing.T) {
+	t.Parallel()
 	storetest.RunShared(t, func(t *testing.T) storetest.Shared { return newRig(t, true) })
 }

@@ -36,7 +36,7 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// entry is a decoded payload. Its strings are views of the payload.
+// entry is what a payload says. The strings of a decoded one share memory.
 type entry struct {
 	store.Op        // of a record
 	fence    bool   // else
@@ -77,21 +77,22 @@ func appendEntry(dst []byte, e *entry) []byte {
 
 var errShort = errors.New("it ends too early")
 
-// decodeEntry reads a payload. The result is a view of it.
-func decodeEntry(p string) (e entry, err error) {
-	if len(p) == 0 {
+// decodeEntry reads a payload. The result is a copy.
+func decodeEntry(payload []byte) (e entry, err error) {
+	if len(payload) == 0 {
 		return e, errShort
 	}
-	if p[0] != formatByte {
-		return e, fmt.Errorf("its format is %d, this version reads %d", p[0], formatByte)
+	if payload[0] != formatByte {
+		return e, fmt.Errorf("its format is %d, this version reads %d", payload[0], formatByte)
 	}
-	if len(p) < headerSize {
+	if len(payload) < headerSize {
 		return e, errShort
 	}
-	sum := uint32(p[1]) | uint32(p[2])<<8 | uint32(p[3])<<16 | uint32(p[4])<<24
-	if got := checksum(p[5:]); got != sum {
+	sum := binary.LittleEndian.Uint32(payload[1:])
+	if got := crc32.Checksum(payload[5:], castagnoli); got != sum {
 		return e, fmt.Errorf("its checksum is %08x, it says %08x", got, sum)
 	}
+	p := string(payload)
 	flags := p[5]
 	if flags&^flagsKnown != 0 {
 		return e, fmt.Errorf("its flags are %#x, this version knows %#x", flags, flagsKnown)
@@ -135,17 +136,6 @@ func decodeEntry(p string) (e entry, err error) {
 		return e, errors.New("it is a removal with data")
 	}
 	return e, nil
-}
-
-// checksum is crc32.Checksum over a string, a piece at a time instead of a copy.
-func checksum(p string) (sum uint32) {
-	var buf [1024]byte
-	for p != "" {
-		n := copy(buf[:], p)
-		sum = crc32.Update(sum, castagnoli, buf[:n])
-		p = p[n:]
-	}
-	return sum
 }
 
 func uvarint(p string) (v uint64, rest string, err error) {

@@ -20,7 +20,7 @@ func TestPayloadsComeBack(t *testing.T) {
 		{fence: true},
 	}
 	for _, want := range tests {
-		got, err := decodeEntry(string(appendEntry(nil, &want)))
+		got, err := decodeEntry(appendEntry(nil, &want))
 		if err != nil || got != want {
 			t.Errorf("decoded %v, %v, want %v", got, err, want)
 		}
@@ -30,13 +30,13 @@ func TestPayloadsComeBack(t *testing.T) {
 func TestDamagedPayloadsAreRefused(t *testing.T) {
 	good := appendEntry(nil, &entry{Op: store.Op{Record: store.Record{Name: "name", Version: 3, Data: `{"a":1}`}}, low: 9})
 	for i := range good {
-		if _, err := decodeEntry(string(good[:i])); err == nil {
+		if _, err := decodeEntry(good[:i]); err == nil {
 			t.Errorf("payload cut at %d was decoded", i)
 		}
 		for bit := range 8 {
 			bad := []byte(string(good))
 			bad[i] ^= 1 << bit
-			if _, err := decodeEntry(string(bad)); err == nil {
+			if _, err := decodeEntry(bad); err == nil {
 				t.Errorf("payload with bit %d of byte %d flipped was decoded", bit, i)
 			}
 		}
@@ -55,7 +55,7 @@ func FuzzPayload(f *testing.F) {
 			p[0] = formatByte
 			binary.LittleEndian.PutUint32(p[1:], crc32.Checksum(p[5:], castagnoli))
 		}
-		e, err := decodeEntry(string(p))
+		e, err := decodeEntry(p)
 		if err != nil {
 			return
 		}

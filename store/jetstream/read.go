@@ -77,7 +77,7 @@ func (s *Store) adopt(m message, base uint64) {
 // lastMessage reads the message of a subject without wildcards. A miss is
 // checked against the stream's own list of subjects.
 func (s *Store) lastMessage(ctx context.Context, subject string) (message, error) {
-	m, err := s.message(ctx, getLast(subject))
+	m, err := s.last(ctx, subject)
 	if !errors.Is(err, store.ErrNotFound) {
 		return m, err
 	}
@@ -89,7 +89,7 @@ func (s *Store) lastMessage(ctx context.Context, subject string) (message, error
 		return message{}, err
 	}
 	// It came into being between the two requests, or it cannot be read.
-	m, err = s.message(ctx, getLast(subject))
+	m, err = s.last(ctx, subject)
 	if errors.Is(err, store.ErrNotFound) {
 		if info, infoErr = s.requestInfo(ctx, subject, 0); infoErr != nil {
 			return message{}, infoErr
@@ -99,6 +99,29 @@ func (s *Store) lastMessage(ctx context.Context, subject string) (message, error
 		}
 	}
 	return m, err
+}
+
+// last reads the message of a subject in the way that the stream allows.
+func (s *Store) last(ctx context.Context, subject string) (message, error) {
+	if !s.direct {
+		return s.message(ctx, getLast(subject))
+	}
+	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+s.stream+"."+subject, nil)
+	if err != nil {
+		return message{}, err
+	}
+	switch status := reply.Header.Get("Status"); status {
+	case "":
+	case "404":
+		return message{}, store.ErrNotFound
+	default:
+		return message{}, fmt.Errorf("the answer is %s %s", status, reply.Header.Get("Description"))
+	}
+	seq, err := strconv.ParseUint(reply.Header.Get("Nats-Sequence"), 10, 64)
+	if err != nil || reply.Header.Get("Nats-Subject") != subject {
+		return message{}, errors.New("the answer holds no message")
+	}
+	return s.decode(subject, seq, reply.Data)
 }
 
 // The requests for one message.
@@ -146,7 +169,7 @@ func (s *Store) message(ctx context.Context, request []byte) (message, error) {
 
 // decode checks a payload. The result is a copy.
 func (s *Store) decode(subject string, seq uint64, payload []byte) (message, error) {
-	e, err := decodeEntry(string(payload))
+	e, err := decodeEntry(payload)
 	if err != nil {
 		return message{}, s.corrupt(subject, seq, err.Error())
 	}

@@ -17,9 +17,6 @@ import (
 // scanBytes is how much of the stream a scan has under way.
 const scanBytes = 4 << 20
 
-// namesPage is how many subjects the server names in one answer.
-const namesPage = 100_000
-
 // scan reads the stream up to the sequence at which it began; what changed since
 // then it loads at the end. A record is told apart from one it has seen by a
 // 64-bit hash of its name: a listing of a million names remembers some 30 MB,
@@ -81,13 +78,7 @@ func (s *Store) Scan(ctx context.Context, prefix string, fn func(store.Record) e
 		}
 		return fmt.Errorf("scan %q: %w", prefix, err)
 	}
-	s.mu.Lock()
-	s.state.Lock()
-	delete(s.scans, sc)
-	err = s.usableLocked()
-	s.state.Unlock()
-	s.mu.Unlock()
-	if err != nil {
+	if err := s.endScan(ctx, sc); err != nil {
 		return fmt.Errorf("scan %q: %w", prefix, err)
 	}
 	for name := range sc.changed {
@@ -106,6 +97,27 @@ func (s *Store) Scan(ctx context.Context, prefix string, fn func(store.Record) e
 		}
 	}
 	return nil
+}
+
+// endScan lets no more changes be noted, and checks that all were: what another
+// owner wrote is in no note, and what it replaced was not read.
+func (s *Store) endScan(ctx context.Context, sc *scan) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Lock()
+	delete(s.scans, sc)
+	err, base := s.usableLocked(), s.base
+	s.state.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.retry(ctx, func(ctx context.Context) error {
+		info, err := s.streamInfo(ctx)
+		if err == nil && info.LastSeq != base {
+			err = fmt.Errorf("the stream is at sequence %d, this owner at %d: %w", info.LastSeq, base, store.ErrFenced)
+		}
+		return err
+	})
 }
 
 // read visits the records under prefix whose message is at or before end. When
@@ -228,59 +240,75 @@ func (s *Store) Names(ctx context.Context, prefix string, fn func(name string) e
 		return fmt.Errorf("names %q: %w", prefix, err)
 	}
 	filter := string(appendFilter([]byte(s.subjects), prefix))
-	last, offset := "", 0
-	for {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("names %q: %w", prefix, err)
-		}
+	var stopped error               // what fn said
+	var removed map[string]struct{} // names that are tombstones on the page
+	fetch := func(offset int) (subjects []string, total int, err error) {
 		// First, so that a tombstone which the page shows is known.
-		removed := s.removed()
-		var page streamState
-		err := s.retry(ctx, func(ctx context.Context) (err error) {
-			page, err = s.requestInfo(ctx, filter, offset)
+		removed = s.removed()
+		err = s.retry(ctx, func(ctx context.Context) error {
+			info, err := s.requestInfo(ctx, filter, offset)
+			subjects, total = info.Subjects, info.Total
 			return err
 		})
 		if err == nil {
 			err = s.usable()
 		}
-		if err != nil {
-			return fmt.Errorf("names %q: %w", prefix, err)
+		return subjects, total, err
+	}
+	err := pages(fetch, func(subject string) error {
+		name, ok := nameOf(s.tokensOf(subject))
+		if !ok {
+			var err error
+			if name, err = s.nameAt(ctx, subject); errors.Is(err, store.ErrNotFound) {
+				return nil
+			} else if err != nil {
+				return err
+			}
 		}
-		slices.Sort(page.Subjects)
-		if offset > 0 && (len(page.Subjects) == 0 || page.Subjects[0] > last) {
-			// Subjects before this page went away and others moved up, out of our
-			// sight. Go back until the page begins with something seen.
-			offset = max(0, offset-namesPage/2)
+		if _, gone := removed[name]; gone || !strings.HasPrefix(name, prefix) {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		stopped = fn(name)
+		return stopped
+	})
+	if err != nil && stopped == nil {
+		return fmt.Errorf("names %q: %w", prefix, err)
+	}
+	return err
+}
+
+// pages visits each subject of a sorted list once that is fetched in pages and
+// changes meanwhile. When subjects before a page go away, others move up from
+// that page onto the one before, out of sight; so each page begins with the last
+// subject of the page before, or lies too far.
+func pages(fetch func(offset int) (subjects []string, total int, err error), visit func(subject string) error) error {
+	last, offset := "", 0
+	for {
+		page, total, err := fetch(offset)
+		if err != nil {
+			return err
+		}
+		slices.Sort(page)
+		if offset > 0 && (len(page) == 0 || page[0] > last) {
+			offset /= 2
 			continue
 		}
-		for _, subject := range page.Subjects {
+		for _, subject := range page {
 			if subject <= last {
 				continue
 			}
 			last = subject
-			name, ok := nameOf(s.tokensOf(subject))
-			if !ok {
-				m, err := s.nameAt(ctx, subject)
-				if errors.Is(err, store.ErrNotFound) {
-					continue
-				}
-				if err != nil {
-					return fmt.Errorf("names %q: %w", prefix, err)
-				}
-				name = m
-			}
-			if _, gone := removed[name]; gone || !strings.HasPrefix(name, prefix) {
-				continue
-			}
-			if err := fn(name); err != nil {
+			if err := visit(subject); err != nil {
 				return err
 			}
 		}
-		if offset+len(page.Subjects) >= page.Total {
+		if offset+len(page) >= total {
 			return nil
 		}
-		// One of the old page again, to see that nothing moved.
-		offset += len(page.Subjects) - 1
+		offset += max(1, len(page)-1)
 	}
 }
 
