@@ -131,13 +131,33 @@ func (c *Conn) close(why Reason) {
 	if !c.wire.end(why) {
 		return
 	}
-	s := c.session.Load()
-	if s == nil {
-		c.wire.abort()
-		return
-	}
+	if s := c.session.Load(); s != nil {
+		sayGoodbye(s, why)
+	} // else connected does, as soon as there is a session
+}
+
+// sayGoodbye sends a close frame behind all that waits.
+func sayGoodbye(s *melody.Session, why Reason) {
 	// Only melody.ErrSessionClosed: then the pumps are ending by themselves.
 	_ = s.CloseWithMsg(websocket.FormatCloseMessage(why.code(), why.String()))
+}
+
+// connected is called by melody when the upgrade was answered, before its pumps
+// start.
+func (c *Conn) connected(s *melody.Session) {
+	// The request, with its headers, would live as long as the session.
+	s.Request = sessionRequest
+	c.wire.upgraded = true
+	if brw := c.wire.lent; brw != nil {
+		brw.Reader.Reset(nil)
+		brw.Writer.Reset(nil)
+		buffers.Put(brw)
+		c.wire.lent = nil
+	}
+	c.session.Store(s)
+	if c.Gone() { // already: the server is going away
+		sayGoodbye(s, c.wire.reason())
+	}
 }
 
 // drop cuts the client off. It does not block.
@@ -324,9 +344,7 @@ func (c *Conn) closed() {
 
 // logEnd says who went and why.
 func (c *Conn) logEnd() {
-	c.wire.mu.Lock()
-	why := c.wire.why
-	c.wire.mu.Unlock()
+	why := c.wire.reason()
 	level := why.level()
 	user := ""
 	if u := c.user.Load(); u != nil {

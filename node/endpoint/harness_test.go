@@ -80,6 +80,15 @@ var anybody = funcAuth(func(context.Context, *auth.Attempt) (auth.Verdict, error
 	return auth.Verdict{Opinion: auth.Accepted, User: &auth.User{ID: "u"}}, nil
 })
 
+// waitingAuth closes started and lets nobody in until the login is given up.
+func waitingAuth(started chan struct{}) funcAuth {
+	return func(ctx context.Context, _ *auth.Attempt) (auth.Verdict, error) {
+		close(started)
+		<-ctx.Done()
+		return auth.Verdict{Opinion: auth.Accepted, User: &auth.User{ID: "u"}}, nil
+	}
+}
+
 // logBuffer is a log to read in a test.
 type logBuffer struct {
 	mu sync.Mutex
@@ -117,6 +126,17 @@ func testConfig() Config {
 // serve runs a Server until the test ends, and then checks that it ends.
 func serve(t testing.TB, cfg Config, a auth.Authenticator, to Receiver) *testServer {
 	t.Helper()
+	return serveChanged(t, cfg, a, to, func(*Server) {})
+}
+
+// serveWith is serve for a Server that is changed before it starts.
+func serveWith(t testing.TB, cfg Config, change func(*Server)) *testServer {
+	t.Helper()
+	return serveChanged(t, cfg, anybody, &funcReceiver{}, change)
+}
+
+func serveChanged(t testing.TB, cfg Config, a auth.Authenticator, to Receiver, change func(*Server)) *testServer {
+	t.Helper()
 	logs := new(logBuffer)
 	s, err := New(cfg, a, to, map[string]http.Handler{
 		"/hello": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hi")) }),
@@ -124,6 +144,7 @@ func serve(t testing.TB, cfg Config, a auth.Authenticator, to Receiver) *testSer
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
+	change(s)
 	if err := s.Listen(t.Context()); err != nil {
 		t.Fatalf("Listen: %v", err)
 	}

@@ -202,11 +202,7 @@ func TestLoginsRunOneAtATimeAndOnlyOneSucceeds(t *testing.T) {
 
 func TestAClientThatLeavesDuringItsLoginIsNotLoggedIn(t *testing.T) {
 	started := make(chan struct{})
-	slow := funcAuth(func(ctx context.Context, _ *auth.Attempt) (auth.Verdict, error) {
-		close(started)
-		<-ctx.Done() // the close ends it
-		return auth.Verdict{Opinion: auth.Accepted, User: &auth.User{ID: "u"}}, nil
-	})
+	slow := waitingAuth(started) // the close ends it
 	var opened, closed atomic.Int32
 	ts := serve(t, testConfig(), slow, &funcReceiver{
 		opened: func(*Conn) { opened.Add(1) }, closed: func(*Conn) { closed.Add(1) },

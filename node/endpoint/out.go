@@ -172,6 +172,13 @@ func (w *wire) end(why Reason) bool {
 	return true
 }
 
+// reason is why the connection ended, once it has.
+func (w *wire) reason() Reason {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.why
+}
+
 // wakeReader ends a wait in pace. The caller holds mu.
 func (w *wire) wakeReader() {
 	if w.space != nil {

@@ -43,17 +43,7 @@ func newMelody(cfg *Config, log *slog.Logger) *melody.Melody {
 		// No compression: frames are shared between clients, so they are not
 		// made by gorilla.
 	}
-	m.HandleConnect(func(s *melody.Session) {
-		// The request, with its headers, would live as long as the session.
-		s.Request = sessionRequest
-		w := wireOf(s)
-		w.upgraded = true
-		w.lent.Reader.Reset(nil)
-		w.lent.Writer.Reset(nil)
-		buffers.Put(w.lent)
-		w.lent = nil
-		w.conn.session.Store(s)
-	})
+	m.HandleConnect(func(s *melody.Session) { wireOf(s).conn.connected(s) })
 	m.HandleMessageBinary(func(s *melody.Session, b []byte) { wireOf(s).conn.receive(b) })
 	m.HandleMessage(func(s *melody.Session, _ []byte) { wireOf(s).conn.close(TextFrame) })
 	m.HandleError(func(s *melody.Session, err error) {
