@@ -1,0 +1,385 @@
+// Package rpc is the room for remote procedure calls: it brings a caller's REQUEST
+// to one provider of the name and the provider's answers back, and sees to it that
+// each call ends exactly once, also when providers reject, leave or are silent
+// (spec 10).
+//
+// # A call
+//
+// A call is known by its caller's socket and correlation id; the provider it is
+// put to knows it by name and correlation id, which is all that its answers carry.
+// So an answer counts only if it comes from the socket that is being asked. Both
+// timers start when a provider is asked: AckTimeout until it accepts,
+// ResponseTimeout until it answers. A REJECT, or the provider's leaving, puts the
+// call to a provider that has not had it yet, with both timers anew; when there is
+// none, the caller gets NO_RPC_PROVIDER.
+//
+// # Decisions where the spec leaves room
+//
+//   - A REQUEST whose correlation id is that of a running call of the same socket is
+//     refused with INVALID_RPC_CORRELATION_ID; the running call goes on. So is a
+//     REQUEST without a correlation id, which nobody could answer.
+//   - Two callers may choose the same id. While a provider is asked by one of them,
+//     the other's call of that name goes to another provider; if all are taken so,
+//     it ends with NO_RPC_PROVIDER.
+//   - Data that is not JSON never passes, because the receiving client fails on it.
+//     The caller's promise is settled by a REQUEST_ERROR with the data
+//     "INVALID_MESSAGE_DATA", whoever sent it; a provider gets INVALID_MESSAGE_DATA
+//     besides, and its call is over.
+//   - A caller that leaves: the call is not put to anybody else, and what its
+//     provider still says is dropped without an error, until it ends or times out.
+//   - UNPROVIDE does not end the calls that are being answered.
+//   - Nothing is reordered: a client that calls before it provides gets
+//     NO_RPC_PROVIDER (trap 48).
+//
+// # Time
+//
+// All calls have the same two timeouts, so the order in which timers start is the
+// order in which they end: two linked lists, whose heads one goroutine (Run) waits
+// for. A timer that is stopped is taken out at once; a busy room keeps nothing of
+// the calls that are over, which timers of their own would.
+//
+// # Lock
+//
+// One mutex guards everything. What is done under it is a few map accesses, and
+// messages without payload are handed to Client.Answer; payloads are encoded after
+// it is given back. It is not sharded, because a call touches two clients and a
+// name, and the section is short against what the sockets cost.
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"hadal/node/sub"
+	"hadal/protocol"
+	"hadal/protocol/jsonpath"
+)
+
+const (
+	// pace is how many names of one request are treated before the client's queue
+	// of answers is looked at.
+	pace = 256
+	// chunk is how many timers expire before the mutex is given to others.
+	chunk = 256
+	// invalidData is the error value of a call whose data was not JSON.
+	invalidData = `"INVALID_MESSAGE_DATA"`
+)
+
+// Room knows the providers and the running calls. Its methods may be called from
+// anywhere, Handle on the reader of the client it is called for. Nothing times out
+// before Run.
+type Room struct {
+	cfg Config
+	log *slog.Logger
+
+	mu        sync.Mutex
+	providers map[string][]provider // by rpc name, never empty; guarded by mu
+	clients   map[uint64]*client    // those that provide, call or are asked; guarded by mu
+	acks      timers                // calls whose provider has not accepted; guarded by mu
+	answers   timers                // all running calls; guarded by mu
+	count     Stats                 // guarded by mu
+
+	wake chan struct{} // says to Run that a list of timers is not empty any more
+}
+
+// provider carries the id so that the client need not be asked for it.
+type provider struct {
+	id uint64
+	c  sub.Client
+}
+
+// client is what the room knows about one socket. Guarded by Room.mu.
+type client struct {
+	provides map[string]int      // rpc name → index in providers
+	made     map[string]*running // by correlation id
+	asked    map[question]*running
+}
+
+// question is how a provider names a call.
+type question struct{ name, id string }
+
+// running is one call under way. Guarded by Room.mu but for the question and from.
+type running struct {
+	question
+	data string
+	from sub.Client
+
+	orphan   bool                // the caller has left
+	provider provider            // who is asked
+	accepted bool                // by that provider
+	tried    map[uint64]struct{} // those asked before; nil until one has rejected
+	ack      timer
+	answer   timer
+}
+
+// Stats are gauges and counters of the room.
+type Stats struct {
+	// Names is how many names have a provider, Providers how many pairs of name and
+	// provider there are, Running how many calls are under way.
+	Names, Providers, Running int
+	// Requests counts calls taken, and the others how calls went since the start: a
+	// call ends in exactly one of Responses, Errors, NoProvider, AcceptTimeouts,
+	// ResponseTimeouts or Abandoned (its caller left).
+	Requests, Responses, Errors, NoProvider, AcceptTimeouts, ResponseTimeouts, Abandoned uint64
+	// Rejects counts rejections, leaving providers included. Invalid counts provider
+	// messages and requests refused for their correlation id or data.
+	Rejects, Invalid uint64
+}
+
+// New returns an empty room. A timeout of zero or less means the default.
+func New(cfg Config, log *slog.Logger) *Room {
+	def := DefaultConfig()
+	if cfg.AckTimeout <= 0 {
+		cfg.AckTimeout = def.AckTimeout
+	}
+	if cfg.ResponseTimeout <= 0 {
+		cfg.ResponseTimeout = def.ResponseTimeout
+	}
+	r := &Room{
+		cfg: cfg, log: log.With("topic", protocol.TopicRPC.String()),
+		providers: make(map[string][]provider),
+		clients:   make(map[uint64]*client),
+		wake:      make(chan struct{}, 1),
+	}
+	r.acks.init()
+	r.answers.init()
+	return r
+}
+
+// Handle takes a message of topic RPC that has been found permitted. Actions that
+// no client may send are logged and dropped.
+func (r *Room) Handle(c sub.Client, m *protocol.Message) {
+	switch m.Action {
+	case protocol.RPCRequest:
+		r.request(c, m)
+	case protocol.RPCAccept:
+		r.accept(c, m)
+	case protocol.RPCResponse, protocol.RPCRequestError:
+		r.respond(c, m)
+	case protocol.RPCReject:
+		r.reject(c, m)
+	case protocol.RPCProvide:
+		r.provide(c, m)
+	case protocol.RPCUnprovide:
+		r.unprovide(c, m)
+	default:
+		r.log.Debug("action ignored", "conn", c.ID(), "action", m.Action.Name(protocol.TopicRPC))
+	}
+}
+
+// Closed forgets a client that has disconnected; Gone is true by then. What it was
+// asked goes to others, what it asked goes nowhere.
+func (r *Room) Closed(c sub.Client) {
+	id := c.ID()
+	r.mu.Lock()
+	k := r.clients[id]
+	if k == nil {
+		r.mu.Unlock()
+		return
+	}
+	for name := range k.provides {
+		r.withdraw(k, name)
+	}
+	for _, call := range k.made {
+		call.orphan, call.data = true, ""
+	}
+	k.made = nil
+	var todo []delivery
+	for _, call := range k.asked {
+		r.count.Rejects++
+		todo = append(todo, r.reroute(call))
+	}
+	delete(r.clients, id)
+	r.mu.Unlock()
+	for _, d := range todo {
+		d.send()
+	}
+}
+
+// Stats returns the numbers of this moment.
+func (r *Room) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st := r.count
+	st.Names = len(r.providers)
+	st.Running = r.answers.n
+	return st
+}
+
+// Run ends calls whose time has passed, until ctx ends. It is called once.
+func (r *Room) Run(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(r.expire())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-r.wake:
+		}
+	}
+}
+
+// expire ends what is due and returns how long to wait for the next.
+func (r *Room) expire() time.Duration {
+	for {
+		r.mu.Lock()
+		now := time.Now()
+		for range chunk {
+			call, wait := r.acks.due(now)
+			if call != nil {
+				r.count.AcceptTimeouts++
+				r.timedOut(call, protocol.RPCAcceptTimeout)
+				continue
+			}
+			call, wait2 := r.answers.due(now)
+			if call != nil {
+				r.count.ResponseTimeouts++
+				r.timedOut(call, protocol.RPCResponseTimeout)
+				continue
+			}
+			r.mu.Unlock()
+			return min(wait, wait2)
+		}
+		r.mu.Unlock()
+	}
+}
+
+func (r *Room) timedOut(call *running, a protocol.Action) {
+	r.end(call)
+	r.tellCaller(call, a)
+}
+
+// known returns what the room knows about c, which it now does. The caller holds mu.
+func (r *Room) known(c sub.Client) *client {
+	k := r.clients[c.ID()]
+	if k == nil {
+		k = &client{}
+		r.clients[c.ID()] = k
+	}
+	return k
+}
+
+// forget drops a client about which nothing is known any more. The caller holds mu.
+func (r *Room) forget(id uint64, k *client) {
+	if len(k.provides) == 0 && len(k.made) == 0 && len(k.asked) == 0 {
+		delete(r.clients, id)
+	}
+}
+
+func (r *Room) provide(c sub.Client, m *protocol.Message) {
+	for i, name := range m.Names {
+		if !r.enlist(c, name) {
+			c.Answer(&protocol.Message{
+				Topic: protocol.TopicRPC, Action: protocol.RPCMultipleProviders,
+				Has: protocol.HasName | protocol.HasOriginalAction, Name: name, OriginalAction: m.Action,
+			})
+		}
+		if i%pace == pace-1 {
+			c.Pace()
+		}
+	}
+	ack(c, m)
+}
+
+// enlist makes c a provider of name, and says whether it was not one before.
+func (r *Room) enlist(c sub.Client, name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.Gone() { // Closed was called, or will be: then it must find nothing new
+		return true
+	}
+	k := r.known(c)
+	if _, ok := k.provides[name]; ok {
+		return false
+	}
+	if k.provides == nil {
+		k.provides = make(map[string]int, 1)
+	}
+	name = strings.Clone(name)
+	list := r.providers[name]
+	k.provides[name] = len(list)
+	r.providers[name] = append(list, provider{c.ID(), c})
+	r.count.Providers++
+	return true
+}
+
+func (r *Room) unprovide(c sub.Client, m *protocol.Message) {
+	r.mu.Lock()
+	if k := r.clients[c.ID()]; k != nil {
+		for _, name := range m.Names {
+			if _, ok := k.provides[name]; ok {
+				r.withdraw(k, name)
+			}
+		}
+		r.forget(c.ID(), k)
+	}
+	r.mu.Unlock()
+	ack(c, m)
+}
+
+// withdraw takes a client out of the providers of a name that it provides. The
+// caller holds mu.
+func (r *Room) withdraw(k *client, name string) {
+	i := k.provides[name]
+	delete(k.provides, name)
+	r.count.Providers--
+	list := r.providers[name]
+	end := len(list) - 1
+	if end == 0 {
+		delete(r.providers, name)
+		return
+	}
+	if i != end {
+		list[i] = list[end]
+		r.clients[list[i].id].provides[name] = i
+	}
+	list[end] = provider{}
+	r.providers[name] = list[:end]
+}
+
+// ack acknowledges a bulk request, with nothing but its correlation id (trap 7).
+func ack(c sub.Client, m *protocol.Message) {
+	c.Answer(&protocol.Message{
+		Topic: protocol.TopicRPC, Action: m.Action, IsAck: true,
+		Has: m.Has & protocol.HasCorrelationID, CorrelationID: m.CorrelationID,
+	})
+}
+
+// validData says whether the payload of m may pass; none at all may.
+func validData(m *protocol.Message) bool { return m.Data == "" || jsonpath.ValidJSON(m.Data) }
+
+// withData is has, and HasData if there is a payload: an empty one is none (trap 2).
+func withData(has protocol.Fields, data string) protocol.Fields {
+	if data != "" {
+		has |= protocol.HasData
+	}
+	return has
+}
+
+// pick returns a provider of the call's name that has not had it, uniformly at
+// random for the first one and else round the list from a random start, and skips
+// those that are asked something by the same question. The caller holds mu.
+func (r *Room) pick(call *running) (provider, bool) {
+	list := r.providers[call.name]
+	if len(list) == 0 {
+		return provider{}, false
+	}
+	start := rand.IntN(len(list))
+	for i := range list {
+		p := list[(start+i)%len(list)]
+		if _, tried := call.tried[p.id]; tried || p.c.Gone() {
+			continue
+		}
+		if _, taken := r.clients[p.id].asked[call.question]; taken {
+			continue
+		}
+		return p, true
+	}
+	return provider{}, false
+}
