@@ -1,0 +1,287 @@
+// Package presence is the room that knows which users are online, and tells those
+// who want to hear it (spec 11).
+//
+// A user is online while at least one of its sockets is logged in. Only the first
+// login and the last end are announced: PRESENCE_JOIN and PRESENCE_LEAVE to those
+// who subscribed to the user, PRESENCE_JOIN_ALL and PRESENCE_LEAVE_ALL to those who
+// subscribed to everybody; the latter first. Anonymous users never appear (trap
+// 22), and there is no user of a reserved name: the subscribers to everybody stand
+// in a table of their own, and `%_EVERYONE_%` is a name like others.
+//
+// # Order
+//
+// A user's sockets are counted, and its coming and going is announced, under the
+// lock of the shard its id falls into: nobody sees a LEAVE before the JOIN it
+// belongs to, or two JOINs in a row. What is true of two users has no order.
+//
+// # Locks
+//
+// A shard's lock, then those inside sub.Registry; never two shards. Under it only
+// Client.Gone and, through the registry, Client.Send are called.
+package presence
+
+import (
+	"encoding/json"
+	"hash/maphash"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"hadal/node/sub"
+	"hadal/protocol"
+)
+
+const (
+	// shards is the number of parts of the table of users; a power of two.
+	shards = 64
+	// pace is how many names of one request are treated before the client's queue
+	// of answers is looked at.
+	pace = 256
+	// everyone is the name by which the wire calls a subscription to everybody.
+	everyone = "%_EVERYONE_%"
+)
+
+// Room knows who is online. Its methods may be called from anywhere, Handle on the
+// reader of the client it is called for.
+type Room struct {
+	log   *slog.Logger
+	seed  maphash.Seed
+	users [shards]shard
+	names *sub.Registry // subscriptions to single users
+	all   *sub.Registry // subscriptions to everybody, under the name everyone
+
+	joins, leaves atomic.Uint64
+}
+
+type shard struct {
+	mu     sync.RWMutex
+	online map[string]map[uint64]struct{} // user id → its sockets, never empty; guarded by mu
+	_      [96]byte                       // keeps neighbours out of one cache line pair
+}
+
+// Stats are gauges and counters of the room.
+type Stats struct {
+	// Users is how many users are online, Sockets with how many connections.
+	Users, Sockets int
+	// Subscriptions counts those to single users, Global those to everybody.
+	Subscriptions, Global int
+	// Joins and Leaves count announcements since the start.
+	Joins, Leaves uint64
+}
+
+// New returns a room in which nobody is online.
+func New(log *slog.Logger) *Room {
+	r := &Room{
+		log: log.With("topic", protocol.TopicPresence.String()), seed: maphash.MakeSeed(),
+		names: sub.NewRegistry(), all: sub.NewRegistry(),
+	}
+	for i := range r.users {
+		r.users[i].online = make(map[string]map[uint64]struct{})
+	}
+	return r
+}
+
+func (r *Room) shard(user string) *shard {
+	return &r.users[maphash.String(r.seed, user)%shards]
+}
+
+// Login counts a client whose AUTH_SUCCESSFUL has been sent (so that it does not
+// see itself join). A client that has gone is not counted, so it does not matter
+// whether Closed comes before or after; nor does a second call.
+func (r *Room) Login(c sub.Client) {
+	u := c.User()
+	if u == nil || u.IsAnonymous() {
+		return
+	}
+	s := r.shard(u.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.Gone() {
+		return
+	}
+	sockets := s.online[u.ID]
+	if sockets == nil {
+		user := strings.Clone(u.ID)
+		s.online[user] = map[uint64]struct{}{c.ID(): {}}
+		r.joins.Add(1)
+		r.announce(user, protocol.PresencePresenceJoinAll, protocol.PresencePresenceJoin)
+		return
+	}
+	sockets[c.ID()] = struct{}{}
+}
+
+// Closed forgets a client that has disconnected, whether it had logged in or not;
+// Gone is true by then.
+func (r *Room) Closed(c sub.Client) {
+	r.names.RemoveClient(c)
+	r.all.RemoveClient(c)
+	u := c.User()
+	if u == nil {
+		return
+	}
+	s := r.shard(u.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sockets := s.online[u.ID]
+	if _, ok := sockets[c.ID()]; !ok {
+		return
+	}
+	delete(sockets, c.ID())
+	if len(sockets) == 0 {
+		delete(s.online, u.ID)
+		r.leaves.Add(1)
+		r.announce(u.ID, protocol.PresencePresenceLeaveAll, protocol.PresencePresenceLeave)
+	}
+}
+
+// announce tells both kinds of subscribers. The caller holds the user's shard.
+func (r *Room) announce(user string, all, one protocol.Action) {
+	r.all.Deliver(everyone, nil, event(all, user))
+	r.names.Deliver(user, nil, event(one, user))
+}
+
+func event(a protocol.Action, user string) *protocol.Outbound {
+	return &protocol.Outbound{Message: protocol.Message{
+		Topic: protocol.TopicPresence, Action: a, Has: protocol.HasName, Name: user,
+	}}
+}
+
+// Handle takes a message of topic PRESENCE whose names have been found permitted.
+// Actions that no client may send are logged and dropped.
+func (r *Room) Handle(c sub.Client, m *protocol.Message) {
+	switch m.Action {
+	case protocol.PresenceSubscribe:
+		r.subscribe(c, m)
+	case protocol.PresenceUnsubscribe:
+		for _, name := range m.Names {
+			r.names.Remove(name, c)
+		}
+		ack(c, m, protocol.HasCorrelationID)
+	case protocol.PresenceSubscribeAll:
+		if added, _ := r.all.Add(everyone, c); !added {
+			multiple(c, m, everyone)
+		}
+		ack(c, m, 0)
+	case protocol.PresenceUnsubscribeAll:
+		r.all.Remove(everyone, c)
+		ack(c, m, 0)
+	case protocol.PresenceQuery:
+		r.query(c, m)
+	case protocol.PresenceQueryAll:
+		r.queryAll(c)
+	default:
+		r.log.Debug("action ignored", "conn", c.ID(), "action", m.Action.Name(protocol.TopicPresence))
+	}
+}
+
+// Stats returns the numbers of this moment.
+func (r *Room) Stats() Stats {
+	st := Stats{
+		Subscriptions: r.names.Stats().Subscriptions, Global: r.all.Stats().Subscriptions,
+		Joins: r.joins.Load(), Leaves: r.leaves.Load(),
+	}
+	for i := range r.users {
+		s := &r.users[i]
+		s.mu.RLock()
+		st.Users += len(s.online)
+		for _, sockets := range s.online {
+			st.Sockets += len(sockets)
+		}
+		s.mu.RUnlock()
+	}
+	return st
+}
+
+// online says whether a user has a socket that is logged in.
+func (r *Room) online(user string) bool {
+	s := r.shard(user)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.online[user] != nil
+}
+
+func (r *Room) subscribe(c sub.Client, m *protocol.Message) {
+	for i, name := range m.Names {
+		if added, _ := r.names.Add(name, c); !added {
+			multiple(c, m, name)
+		}
+		if i%pace == pace-1 {
+			c.Pace()
+		}
+	}
+	ack(c, m, protocol.HasCorrelationID)
+}
+
+// query answers with an object that says of each name whether it is online, the
+// asker's own included.
+func (r *Room) query(c sub.Client, m *protocol.Message) {
+	data := make([]byte, 0, 2+16*len(m.Names))
+	data = append(data, '{')
+	seen := make(map[string]struct{}, len(m.Names))
+	for _, name := range m.Names {
+		if _, twice := seen[name]; twice {
+			continue
+		}
+		key, err := json.Marshal(name)
+		if err != nil { // a string always can be
+			r.log.Error("user name cannot be written as JSON", "conn", c.ID(), "err", err)
+			continue
+		}
+		if len(seen) > 0 {
+			data = append(data, ',')
+		}
+		seen[name] = struct{}{}
+		data = append(data, key...)
+		if r.online(name) {
+			data = append(data, ":true"...)
+		} else {
+			data = append(data, ":false"...)
+		}
+	}
+	data = append(data, '}')
+	c.Answer(&protocol.Message{
+		Topic: protocol.TopicPresence, Action: protocol.PresenceQueryResponse,
+		Has: m.Has&protocol.HasCorrelationID | protocol.HasData, CorrelationID: m.CorrelationID, Data: string(data),
+	})
+}
+
+// queryAll answers with everybody who is online but the asker, in no order.
+func (r *Room) queryAll(c sub.Client) {
+	self := ""
+	if u := c.User(); u != nil {
+		self = u.ID
+	}
+	var names []string
+	for i := range r.users {
+		s := &r.users[i]
+		s.mu.RLock()
+		for user := range s.online {
+			if user != self {
+				names = append(names, user)
+			}
+		}
+		s.mu.RUnlock()
+	}
+	c.Answer(&protocol.Message{
+		Topic: protocol.TopicPresence, Action: protocol.PresenceQueryAllResponse, Names: names,
+	})
+}
+
+func multiple(c sub.Client, m *protocol.Message, name string) {
+	c.Answer(&protocol.Message{
+		Topic: protocol.TopicPresence, Action: protocol.PresenceMultipleSubscriptions,
+		Has: protocol.HasName | protocol.HasOriginalAction, Name: name, OriginalAction: m.Action,
+	})
+}
+
+// ack acknowledges a request with its correlation id, or with nothing for the
+// requests about everybody (trap 7).
+func ack(c sub.Client, m *protocol.Message, with protocol.Fields) {
+	has := m.Has & with
+	a := &protocol.Message{Topic: protocol.TopicPresence, Action: m.Action, IsAck: true, Has: has}
+	if has&protocol.HasCorrelationID != 0 {
+		a.CorrelationID = m.CorrelationID
+	}
+	c.Answer(a)
+}
