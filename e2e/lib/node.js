@@ -1,0 +1,199 @@
+// One Hadal process under test: started on a free port and a data folder of its
+// own, stopped, killed, started again. Its log is kept and printed when a test of
+// the file fails.
+import { spawn } from 'node:child_process'
+import { createServer } from 'node:net'
+import { readFileSync } from 'node:fs'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import http from 'node:http'
+import https from 'node:https'
+import { tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { after, afterEach } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { later } from './test.js'
+
+const here = dirname(fileURLToPath(import.meta.url))
+
+// binary is the program under test.
+export const binary = process.env.HADAL_BIN || resolve(here, '../../bin/hadal')
+
+// secure says that this run of the tests goes over wss.
+export const secure = process.env.HADAL_E2E_TRANSPORT === 'wss'
+
+// certificate is the pair that run.js made with `hadal cert`.
+export const certificate = () => ({
+  key: join(process.env.HADAL_E2E_CERT, 'key.pem'),
+  cert: join(process.env.HADAL_E2E_CERT, 'cert.pem')
+})
+
+// defaults is what every node starts with: quiet, and quick to give up.
+const defaults = () => ({
+  logLevel: 'INFO',
+  auth: [{ type: 'none' }],
+  permission: { type: 'none' },
+  listen: { shuffleProviders: false, responseTimeout: 2000, rematchInterval: 60000, matchCooldown: 10000 },
+  connectionEndpoints: [{ type: 'ws-binary', options: {} }]
+})
+
+// merge lays b over a: objects merge, everything else is replaced.
+function merge (a, b) {
+  const out = { ...a }
+  for (const [key, value] of Object.entries(b)) {
+    const mine = out[key]
+    const both = [mine, value].every(v => v && typeof v === 'object' && !Array.isArray(v))
+    out[key] = both ? merge(mine, value) : value
+  }
+  return out
+}
+
+// freePort finds a port below the range from which the system takes the ports of
+// outgoing connections, so that none of them sits on it while the node is down.
+async function freePort () {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const port = 20000 + Math.floor(Math.random() * 12000)
+    const free = await new Promise(resolve => {
+      const probe = createServer()
+      probe.once('error', () => resolve(false))
+      probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
+    })
+    if (free) return port
+  }
+  throw new Error('no free port found')
+}
+
+export class Node {
+  #child = null
+  #ended = null
+  #log = []
+
+  constructor (config, { secure = false } = {}) {
+    this.secure = secure
+    this.config = merge(defaults(), config)
+    if (secure) {
+      const ssl = certificate()
+      this.config = merge({ httpServer: { options: { ssl } } }, this.config)
+    }
+  }
+
+  // create makes the folder and the config file; nothing runs yet.
+  async create () {
+    this.dir = await mkdtemp(join(tmpdir(), 'hadal-e2e-'))
+    this.port = await freePort()
+    await this.configure({})
+    return this
+  }
+
+  // configure lays changes over the config; they hold from the next start.
+  async configure (changes) {
+    this.config = merge(this.config, changes)
+    await writeFile(this.configFile, JSON.stringify(this.config, null, 2)) // JSON is YAML
+  }
+
+  get configFile () { return join(this.dir, 'config.yml') }
+  get dataDir () { return join(this.dir, 'data') }
+  get url () { return `${this.secure ? 'wss' : 'ws'}://127.0.0.1:${this.port}/deepstream` }
+  get pid () { return this.#child?.pid }
+  get log () { return this.#log.join('') }
+  get running () { return this.#child !== null }
+
+  // ca is what a client has to trust.
+  get ca () { return this.secure ? readFileSync(this.config.httpServer.options.ssl.cert) : undefined }
+
+  // start runs the node and returns when clients can log in.
+  async start () {
+    const args = ['start', '--config', this.configFile, '--host', '127.0.0.1', '--port', String(this.port), '--data-dir', this.dataDir]
+    const child = spawn(binary, args, { cwd: this.dir, stdio: ['ignore', 'pipe', 'pipe'] })
+    this.#child = child
+    child.stdout.on('data', text => this.#log.push(text))
+    child.stderr.on('data', text => this.#log.push(text))
+    this.#ended = new Promise(resolve => {
+      child.once('error', error => { this.#child = null; resolve({ error }) })
+      child.once('close', (code, signal) => { this.#child = null; resolve({ code, signal }) })
+    })
+    // Two minutes at most: the machine may be busy, a node that ends is seen at once.
+    for (let attempt = 0; attempt < 6000; attempt++) {
+      const answer = await Promise.race([this.get('/health-check').catch(() => null), this.#ended.then(end => ({ end }))])
+      if (answer?.end) throw new Error(`the node ended instead of starting: ${JSON.stringify(answer.end)}\n${this.log}`)
+      if (answer?.status === 200) return this
+      await pause(20)
+    }
+    throw new Error(`the node did not get healthy\n${this.log}`)
+  }
+
+  // get asks the public port for a page.
+  get (path, headers = {}) {
+    return new Promise((resolve, reject) => {
+      const client = this.secure ? https : http
+      const request = client.get({ host: '127.0.0.1', port: this.port, path, headers, ca: this.ca, agent: false }, response => {
+        let body = ''
+        response.setEncoding('utf8')
+        response.on('data', text => { body += text })
+        response.on('end', () => resolve({ status: response.statusCode, headers: response.headers, body }))
+      })
+      request.on('error', reject)
+    })
+  }
+
+  // signal sends one and waits for the end: {code, signal}.
+  async signal (name) {
+    this.#child.kill(name)
+    return this.#ended
+  }
+
+  // hangup tells a running node to read its files again.
+  hangup () { this.#child.kill('SIGHUP') }
+
+  // freeze stops the process where it stands, until thaw.
+  freeze () { this.#child.kill('SIGSTOP') }
+  thaw () { this.#child.kill('SIGCONT') }
+
+  kill () { return this.signal('SIGKILL') }
+  stop () { return this.signal('SIGTERM') }
+
+  async restart () {
+    if (this.running) await this.stop()
+    return this.start()
+  }
+
+  // run calls the program with other arguments and returns what it said.
+  run (...args) { return command(args, { cwd: this.dir }) }
+
+  async remove () {
+    if (this.running) await this.kill()
+    await rm(this.dir, { recursive: true, force: true })
+  }
+}
+
+// command runs the program to its end.
+export function command (args, { cwd, input } = {}) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(binary, args, { cwd, stdio: ['pipe', 'pipe', 'pipe'] })
+    let stdout = ''
+    let stderr = ''
+    child.stdout.on('data', text => { stdout += text })
+    child.stderr.on('data', text => { stderr += text })
+    child.once('error', reject)
+    child.once('close', code => resolve({ code, stdout, stderr }))
+    child.stdin.end(input)
+  })
+}
+
+// startNode starts the node that the tests of a file share; call it at the top
+// of the file. With {t} it belongs to one test.
+export async function startNode (config = {}, { secure: tls = secure, t = null, start = true } = {}) {
+  const node = await new Node(config, { secure: tls }).create()
+  const explain = test => {
+    if (!test.passed) console.error(`--- log of the node on port ${node.port} (last 60 lines) ---\n${node.log.split('\n').slice(-60).join('\n')}`)
+  }
+  if (t) {
+    later(t, () => node.remove())
+    later(t, explain)
+  } else {
+    afterEach(explain)
+    after(() => node.remove())
+  }
+  if (start) await node.start()
+  return node
+}

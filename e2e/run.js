@@ -1,0 +1,46 @@
+// Runs the tests of this folder: `npm test` runs every file over ws:// and the
+// main feature files over wss:// again; `npm run test-browser` the browser's. With
+// file names, just these, over HADAL_E2E_TRANSPORT (ws).
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { makeCertificate } from './lib/certificate.js'
+import { binary } from './lib/node.js'
+
+// Which files also run over TLS: those where the transport could make a difference.
+const overTLS = ['connection', 'events', 'records', 'rpc', 'presence', 'listening', 'reconnect'].map(f => `${f}.test.js`)
+
+process.chdir(import.meta.dirname ?? new URL('.', import.meta.url).pathname)
+if (!existsSync(binary)) {
+  console.error(`${binary} is missing: run make build first`)
+  process.exit(1)
+}
+
+const scratch = mkdtempSync(join(tmpdir(), 'hadal-e2e-run-'))
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true }))
+process.env.HADAL_E2E_CERT = scratch
+await makeCertificate(scratch)
+
+// run runs the files over one transport and says whether all passed.
+function run (transport, files) {
+  console.log(`\n---- ${files.length} files over ${transport} ----`)
+  const args = ['--test', '--test-reporter=spec', ...files]
+  const { status } = spawnSync(process.execPath, args, {
+    stdio: 'inherit', env: { ...process.env, HADAL_E2E_TRANSPORT: transport }
+  })
+  return status === 0
+}
+
+const wanted = process.argv.slice(2)
+let passed
+if (wanted[0] === 'browser') {
+  passed = run('wss', ['browser/browser.test.js'])
+} else if (wanted.length > 0) {
+  passed = run(process.env.HADAL_E2E_TRANSPORT || 'ws', wanted)
+} else {
+  const all = readdirSync('.').filter(f => f.endsWith('.test.js'))
+  passed = run('ws', all)
+  passed = run('wss', overTLS) && passed
+}
+process.exit(passed ? 0 : 1)
