@@ -2,6 +2,7 @@ package listen
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -24,6 +25,7 @@ type fake struct {
 	gone atomic.Bool
 	mu   sync.Mutex
 	got  []string // guarded by mu
+	wire []string // the same as bytes, in hex; guarded by mu
 }
 
 func (f *fake) ID() uint64                 { return f.id }
@@ -36,6 +38,7 @@ func (f *fake) note(m *protocol.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.got = append(f.got, say(m))
+	f.wire = append(f.wire, hex.EncodeToString(protocol.Append(nil, m)))
 }
 
 // say spells out all that is on the wire.
@@ -198,6 +201,30 @@ func TestTwoProvidersAsInTheExample(t *testing.T) {
 		p2.expect(t, unack("r/[0-9]"))
 		if w.HasProvider("r/1") {
 			t.Error("HasProvider = true, want false")
+		}
+
+		for _, tc := range []struct { // written down by hand from spec 01
+			c    *fake
+			want []string
+		}{
+			{p1, []string{
+				"0e10051a0a081b28013204722f2e2a",       // LISTEN ack
+				"1110051a0d08213204722f2e2a4a03722f31", // FOUND
+				"1110051a0d08213204722f2e2a4a03722f31", // FOUND
+			}},
+			{p2, []string{
+				"1110051a0d081b28013207722f5b302d395d",       // LISTEN ack
+				"1410051a1008213207722f5b302d395d4a03722f31", // FOUND
+				"1110051a0d081c28013207722f5b302d395d",       // UNLISTEN ack
+			}},
+			{c, []string{
+				"0b10051a07081f3203722f31", // HAS_PROVIDER
+				"0b10051a0708203203722f31", // HAS_NO_PROVIDER
+			}},
+		} {
+			if !slices.Equal(tc.c.wire, tc.want) {
+				t.Errorf("client %d got the bytes\n\t%q\nwant\n\t%q", tc.c.id, tc.c.wire, tc.want)
+			}
 		}
 	})
 }
@@ -442,7 +469,7 @@ func TestACandidateThatDoesNotAnswerIsPassedOver(t *testing.T) {
 		w.subscribe(c, "r")
 		time.Sleep(w.cfg.ResponseTimeout - 1)
 		p1.expect(t, ack("r"), found("r", "r"))
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		p1.expect(t, timedOut("r"))
 		p2.expect(t, ack("r"), found("r", "r"))
 		w.answer(p1, recAccept, "r", "r") // too late

@@ -126,7 +126,10 @@ func (r *Registry) doName(text string) {
 // doJoined offers the names that match its pattern to a new listener.
 func (r *Registry) doJoined(ctx context.Context, l *listener) {
 	p := l.p
-	if p.removed {
+	r.mu.Lock()
+	gone := l.gone
+	r.mu.Unlock()
+	if gone || p.removed { // whoever comes and goes at once costs no scan
 		return
 	}
 	if !p.scanned {

@@ -37,6 +37,7 @@ type ask struct {
 
 // search asks all candidates anew, one after the other. n is idle.
 func (r *Registry) search(n *name) {
+	clear(n.candidates) // or those who have left would live on behind the slice's end
 	n.candidates, n.next = n.candidates[:0], 0
 	for _, p := range n.matches {
 		n.candidates = append(n.candidates, p.listeners...)
@@ -214,12 +215,15 @@ func (r *Registry) join(n *name, l *listener) {
 	case n.provider != nil || l.gone:
 	case n.asked == nil && !r.resting(n):
 		r.search(n)
-	case !slices.Contains(n.candidates, l):
+	case slices.Contains(n.candidates, l):
+	case n.asked != nil:
 		n.candidates = append(n.candidates, l)
-		if n.asked == nil {
-			n.failedAt = time.Time{}
-			r.advance(n)
-		}
+	default: // it rests: of the old candidates only those still here need be known
+		n.candidates = slices.DeleteFunc(n.candidates, func(o *listener) bool { return o.gone })
+		n.next = len(n.candidates)
+		n.candidates = append(n.candidates, l)
+		n.failedAt = time.Time{}
+		r.advance(n)
 	}
 }
 
