@@ -202,12 +202,9 @@ func (c *Conn) handle(m *protocol.Message) {
 		case m.Topic >= protocol.TopicEvent && m.Topic <= protocol.TopicPresence:
 			c.srv.to.Receive(c, m)
 		case m.Topic == protocol.TopicConnection && m.Action == protocol.ConnectionPing:
-			c.Answer(&protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionPong})
+			c.say(protocol.TopicConnection, protocol.ConnectionPong)
 		default:
-			c.Answer(&protocol.Message{
-				Topic: protocol.TopicParser, Action: protocol.ParserUnknownTopic,
-				Has: protocol.HasOriginalAction, OriginalAction: m.Action,
-			})
+			c.unknownTopic(m.Action)
 		}
 	case stateChallenged:
 		switch {
@@ -246,10 +243,50 @@ func (c *Conn) undecodable(err error) {
 	}
 }
 
-// say answers with a message that has nothing but its name.
-func (c *Conn) say(t protocol.Topic, a protocol.Action) {
-	c.Answer(&protocol.Message{Topic: t, Action: a})
+// unknownTopic answers what no room is there for.
+//
+//go:noinline
+func (c *Conn) unknownTopic(a protocol.Action) { // a Message is large: not on handle's stack
+	c.Answer(&protocol.Message{
+		Topic: protocol.TopicParser, Action: protocol.ParserUnknownTopic,
+		Has: protocol.HasOriginalAction, OriginalAction: a,
+	})
 }
+
+// say answers with a message that has nothing but its name, one of those below.
+func (c *Conn) say(t protocol.Topic, a protocol.Action) {
+	if c.Gone() {
+		return
+	}
+	c.counters.out.cell(t, a).Add(1)
+	c.wire.push(notices[notice{t, a}], true)
+}
+
+type notice struct {
+	topic  protocol.Topic
+	action protocol.Action
+}
+
+// notices are the messages that say sends, as frames, which are the same in
+// every form. They are made once because a PONG is all that most connections
+// are sent most of the time: it costs no garbage, and needs so little stack that
+// an idle connection's stays small.
+var notices = func() map[notice][]byte {
+	m := make(map[notice][]byte)
+	for _, n := range []notice{
+		{protocol.TopicParser, protocol.ParserUnknownTopic},
+		{protocol.TopicConnection, protocol.ConnectionPong},
+		{protocol.TopicConnection, protocol.ConnectionAccept},
+		{protocol.TopicConnection, protocol.ConnectionInvalidMessage},
+		{protocol.TopicConnection, protocol.ConnectionAuthenticationTimeout},
+		{protocol.TopicAuth, protocol.AuthInvalidMessage},
+		{protocol.TopicAuth, protocol.AuthInvalidMessageData},
+		{protocol.TopicAuth, protocol.AuthTooManyAuthAttempts},
+	} {
+		m[n] = protocol.EncodeFrame(protocol.FormBinary, &protocol.Message{Topic: n.topic, Action: n.action}, "")
+	}
+	return m
+}()
 
 // challenged takes the client's challenge, which says what it is.
 func (c *Conn) challenged(m *protocol.Message) {

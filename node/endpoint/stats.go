@@ -95,19 +95,21 @@ const (
 type counters struct {
 	bytesIn, bytesOut atomic.Uint64
 	undecodable       atomic.Uint64
-	in, out           [countedTopics][countedActions]atomic.Uint64
+	in, out           tally
 	_                 [64]byte // keeps the next shard off this one's last cache line
 }
 
-func (c *counters) received(m *protocol.Message) { cell(&c.in, m).Add(1) }
-func (c *counters) sent(m *protocol.Message)     { cell(&c.out, m).Add(1) }
+func (c *counters) received(m *protocol.Message) { c.in.cell(m.Topic, m.Action).Add(1) }
+func (c *counters) sent(m *protocol.Message)     { c.out.cell(m.Topic, m.Action).Add(1) }
 
-func cell(t *[countedTopics][countedActions]atomic.Uint64, m *protocol.Message) *atomic.Uint64 {
-	topic, action := int(m.Topic), int(m.Action)
-	if topic >= countedTopics {
+// tally counts by topic and action.
+type tally [countedTopics][countedActions]atomic.Uint64
+
+func (t *tally) cell(topic protocol.Topic, action protocol.Action) *atomic.Uint64 {
+	if int(topic) >= countedTopics {
 		topic = 0
 	}
-	if action < 0 || action >= countedActions {
+	if action < 0 || int(action) >= countedActions {
 		action = 0
 	}
 	return &t[topic][action]
@@ -167,12 +169,13 @@ func (s *Server) Stats() Stats {
 		st.BytesOut += c.bytesOut.Load()
 		st.Undecodable += c.undecodable.Load()
 	}
-	st.In = s.sum(func(c *counters) *[countedTopics][countedActions]atomic.Uint64 { return &c.in })
-	st.Out = s.sum(func(c *counters) *[countedTopics][countedActions]atomic.Uint64 { return &c.out })
+	st.In = s.sum(func(c *counters) *tally { return &c.in })
+	st.Out = s.sum(func(c *counters) *tally { return &c.out })
 	return st
 }
 
-func (s *Server) sum(of func(*counters) *[countedTopics][countedActions]atomic.Uint64) []MessageCount {
+// sum adds the shards up.
+func (s *Server) sum(of func(*counters) *tally) []MessageCount {
 	var out []MessageCount
 	for t := range countedTopics {
 		for a := range countedActions {
