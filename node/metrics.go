@@ -1,0 +1,168 @@
+package node
+
+import (
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"hadal/node/listen"
+	"hadal/node/sub"
+	"hadal/protocol"
+)
+
+// metrics asks every room for its Stats when it is asked itself. Labels are
+// topics, actions, results and reasons: a bounded set, never a name or a user.
+type metrics struct {
+	node     *Node
+	registry *prometheus.Registry
+	writes   prometheus.Histogram
+}
+
+func newMetrics(n *Node) *metrics {
+	m := &metrics{node: n, registry: prometheus.NewRegistry()}
+	m.writes = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "hadal_record_write_seconds",
+		Help:    "Time from receipt of a record write to its commit.",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 17), // 0.1 ms to 6.5 s
+	})
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "hadal_build_info", Help: "Always 1; the labels say what runs."}, []string{"version", "go"})
+	build.WithLabelValues(Version, runtime.Version()).Set(1)
+	m.registry.MustRegister(m, m.writes, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) observeWrite(d time.Duration) { m.writes.Observe(d.Seconds()) }
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError})
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("hadal_"+name, help, labels, nil)
+}
+
+var (
+	descOpen        = desc("connections", "Open client connections, logged in or not.")
+	descConnections = desc("connections_total", "Client connections since start.")
+	descLogins      = desc("logins_total", "Login attempts by result.", "result")
+	descClosed      = desc("connections_closed_total", "Ended connections by reason.", "reason")
+	descIn          = desc("messages_in_total", "Messages from clients.", "topic", "action")
+	descOut         = desc("messages_out_total", "Messages queued for clients.", "topic", "action")
+	descUndecodable = desc("frames_undecodable_total", "Frames from clients that were no message.")
+	descBytes       = desc("websocket_bytes_total", "Bytes on client connections, above TLS.", "direction")
+	descPanics      = desc("panics_total", "Mistakes of the server that ended a connection.")
+	descDecisions   = desc("permission_decisions_total", "Decisions of permission rules.", "section", "rule", "result")
+	descSubs        = desc("subscriptions", "Subscriptions.", "topic")
+	descSubNames    = desc("subscribed_names", "Names with at least one subscriber.", "topic")
+	descEvents      = desc("events_total", "Events emitted, delivered and refused.", "what")
+	descRPCs        = desc("rpc_calls_total", "Remote procedure calls by how they ended.", "end")
+	descRPCRunning  = desc("rpc_running", "Remote procedure calls under way.")
+	descProviders   = desc("rpc_providers", "Providers of remote procedures.")
+	descUsers       = desc("presence_users", "Users that are online.")
+	descPatterns    = desc("listen_patterns", "Patterns that providers listen to.", "topic")
+	descProvided    = desc("listen_provided", "Subscribed names that a provider serves.", "topic")
+	descWrites      = desc("record_writes_total", "Record writes by result.", "result")
+	descCommits     = desc("record_commits_total", "Batches of record changes made durable.")
+	descCommitted   = desc("record_committed_total", "Record states in those batches.")
+	descLoads       = desc("record_loads_total", "Records loaded from the store, by result.", "result")
+	descAppendFails = desc("record_append_errors_total", "Batches whose commit failed.")
+	descCache       = desc("record_cache_bytes", "Memory that cached records occupy.")
+	descCacheNames  = desc("record_cache_records", "Cached records.")
+	descReady       = desc("ready", "1 when the node serves fully.")
+)
+
+// Describe implements prometheus.Collector. It names nothing, because which
+// metrics there are depends on what has happened.
+func (m *metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	n := m.node
+	e := n.endpoint.Stats()
+	gauge(descOpen, float64(e.Open))
+	count(descConnections, float64(e.Connections))
+	for result, v := range e.Logins {
+		count(descLogins, float64(v), result)
+	}
+	for reason, v := range e.Closed {
+		count(descClosed, float64(v), reason)
+	}
+	for _, c := range e.In {
+		count(descIn, float64(c.N), c.Topic.String(), actionLabel(c.Topic, c.Action))
+	}
+	for _, c := range e.Out {
+		count(descOut, float64(c.N), c.Topic.String(), actionLabel(c.Topic, c.Action))
+	}
+	count(descUndecodable, float64(e.Undecodable))
+	count(descBytes, float64(e.BytesIn), "in")
+	count(descBytes, float64(e.BytesOut), "out")
+	count(descPanics, float64(e.Panics))
+	for _, d := range n.rules.Stats() {
+		count(descDecisions, float64(d.Count), d.Section, d.Rule, d.Result)
+	}
+	for topic, subs := range map[string]*sub.Registry{"EVENT": n.eventSubs, "RECORD": n.recordSubs} {
+		st := subs.Stats()
+		gauge(descSubs, float64(st.Subscriptions), topic)
+		gauge(descSubNames, float64(st.Names), topic)
+	}
+	ev := n.event.Stats()
+	count(descEvents, float64(ev.Emitted), "emitted")
+	count(descEvents, float64(ev.Delivered), "delivered")
+	count(descEvents, float64(ev.Refused), "refused")
+	calls := n.rpc.Stats()
+	for end, v := range map[string]uint64{
+		"response": calls.Responses, "error": calls.Errors, "no provider": calls.NoProvider,
+		"accept timeout": calls.AcceptTimeouts, "response timeout": calls.ResponseTimeouts, "abandoned": calls.Abandoned,
+	} {
+		count(descRPCs, float64(v), end)
+	}
+	gauge(descRPCRunning, float64(calls.Running))
+	gauge(descProviders, float64(calls.Providers))
+	gauge(descUsers, float64(n.presence.Stats().Users))
+	for topic, l := range map[string]*listen.Registry{"EVENT": n.eventListen, "RECORD": n.recordListen} {
+		st := l.Stats()
+		gauge(descPatterns, float64(st.Patterns), topic)
+		gauge(descProvided, float64(st.Provided), topic)
+	}
+	if ready := len(n.Ready()) == 0; ready {
+		gauge(descReady, 1)
+	} else {
+		gauge(descReady, 0)
+	}
+	records := n.serving()
+	if records == nil {
+		return
+	}
+	r := records.Stats()
+	count(descWrites, float64(r.Writes), "accepted")
+	count(descWrites, float64(r.Refused-r.Conflicts), "refused")
+	count(descWrites, float64(r.Conflicts), "conflict")
+	count(descWrites, float64(r.Denied), "denied")
+	count(descCommits, float64(r.Commits))
+	count(descCommitted, float64(r.Committed))
+	count(descLoads, float64(r.Loads-r.LoadErrors), "ok")
+	count(descLoads, float64(r.LoadErrors), "failed")
+	count(descAppendFails, float64(r.AppendErrors))
+	gauge(descCache, float64(r.CacheBytes))
+	gauge(descCacheNames, float64(r.CacheRecords))
+}
+
+// actionLabel is the action's name; all numbers that the protocol does not know
+// share one.
+func actionLabel(t protocol.Topic, a protocol.Action) string {
+	if !a.Known(t) {
+		return "UNKNOWN"
+	}
+	return a.Name(t)
+}

@@ -1,0 +1,343 @@
+// Package node is one running server: the only room that knows all others. New
+// joins them, Run starts them and stops them in reverse. Every message of a
+// client walks through the pipeline (pipeline.go) into the room of its topic.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"hadal/auth"
+	"hadal/cluster"
+	"hadal/node/admin"
+	"hadal/node/endpoint"
+	"hadal/node/event"
+	"hadal/node/listen"
+	"hadal/node/presence"
+	"hadal/node/record"
+	"hadal/node/rpc"
+	"hadal/node/sub"
+	"hadal/perms"
+	"hadal/protocol"
+	"hadal/store"
+	"hadal/store/jetstream"
+)
+
+// Version is the version of the program; the build sets it.
+var Version = "development"
+
+// drainTime is how long a stop waits for what clients still have to get.
+const drainTime = 10 * time.Second
+
+// messageRoom is what a stored record needs beside its JSON.
+const messageRoom = 16 << 10
+
+// Node is one server. New makes it; Run runs it once.
+type Node struct {
+	cfg Config
+	log *slog.Logger
+
+	auth  *auth.Live
+	rules *perms.Live
+	pipe  pipeline
+
+	eventSubs, recordSubs     *sub.Registry
+	eventListen, recordListen *listen.Registry
+	event                     *event.Room
+	rpc                       *rpc.Room
+	presence                  *presence.Room
+
+	endpoint *endpoint.Server
+	admin    *admin.Server
+	metrics  *metrics
+	started  chan struct{} // closed when clients can log in
+	since    time.Time
+
+	mu     sync.Mutex
+	state  string       // what the node is doing, when it is not ready; guarded by mu
+	record *record.Room // nil before its store stands; guarded by mu
+}
+
+// New joins the rooms. It reads certificates, users and rules, so that what is
+// wrong with them is found before anything runs; it opens nothing else.
+func New(cfg Config, log *slog.Logger) (*Node, error) {
+	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback)
+	if err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	rules, err := perms.New(cfg.Permission)
+	if err != nil {
+		return nil, fmt.Errorf("permission: %w", err)
+	}
+	n := &Node{
+		cfg: cfg, log: log, state: "starting",
+		auth: auth.NewLive(strategies), rules: perms.NewLive(rules),
+		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
+		presence: presence.New(log), rpc: rpc.New(cfg.RPC, log),
+		started: make(chan struct{}), since: time.Now(),
+	}
+	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, log)
+	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, log)
+	n.event = event.New(n.eventSubs, n.eventListen, log)
+	n.pipe.rules = n.rules
+	for topic, r := range map[protocol.Topic]room{
+		protocol.TopicEvent:    enabled(cfg.EnabledFeatures.Event, n.event),
+		protocol.TopicRPC:      enabled(cfg.EnabledFeatures.RPC, n.rpc),
+		protocol.TopicPresence: enabled(cfg.EnabledFeatures.Presence, n.presence),
+	} {
+		n.pipe.rooms[topic] = r
+	}
+	n.metrics = newMetrics(n)
+	health := admin.NewHealth(n.Ready)
+	n.endpoint, err = endpoint.New(cfg.Endpoint(), n.auth, receiver{n}, map[string]http.Handler{
+		cfg.HTTPServer.Options.HealthCheckPath: health.Check(),
+		"/healthz":                             health.Alive(),
+		"/readyz":                              health.Ready(),
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	n.admin, err = admin.New(cfg.Admin, admin.Deps{
+		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n},
+		Metrics: n.metrics.handler(), Health: health, Info: n.Info, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// enabled is r, or no room when the feature is off.
+func enabled(on bool, r room) room {
+	if !on {
+		return nil
+	}
+	return r
+}
+
+// Run serves until ctx ends, then drains: it accepts nobody any more, makes
+// durable and answers what was asked, says goodbye to the clients, and returns
+// when nothing is left running. A second ctx, ended by the caller's patience, is
+// not needed: every step of the way out is bounded.
+func (n *Node) Run(ctx context.Context) error {
+	if err := n.endpoint.Listen(ctx); err != nil {
+		return err
+	}
+	dir, err := cluster.OpenDir(n.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer n.logError("release data directory", dir.Close)
+	if err := n.admin.Listen(ctx); err != nil {
+		return err
+	}
+	defer n.logError("close admin", n.admin.Close)
+	table := cluster.NewSolo(dir, n.cfg.ServerName)
+	st, closeStore, err := n.openStore(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	records := record.New(n.cfg.Record, n.cfg.Records, record.Deps{
+		Store: st, Epoch: table.Owner(0).Epoch, Subs: n.recordSubs, Listen: n.recordListen,
+		Rules: n.rules, Log: n.log, Observe: n.metrics.observeWrite,
+	})
+	n.pipe.rooms[protocol.TopicRecord] = enabled(n.cfg.EnabledFeatures.Record, records)
+	n.mu.Lock()
+	n.record = records
+	n.mu.Unlock()
+
+	// The rooms outlive the endpoint: they end when it has drained.
+	rooms, stopRooms := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopRooms(nil)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stopRooms(nil)
+	for name, run := range map[string]func(context.Context) error{
+		"records": records.Run, "rpc": n.rpc.Run, "admin": n.admin.Serve,
+		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
+	} {
+		background.Go(func() {
+			if err := run(rooms); err != nil && rooms.Err() == nil {
+				stop(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	// Nobody is let in before the records are served.
+	if err := records.Flush(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return fmt.Errorf("start records: %w", err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := n.endpoint.Serve(context.WithoutCancel(ctx)); err != nil {
+			stop(err)
+		}
+	})
+	n.setState("")
+	close(n.started)
+	n.announce()
+
+	<-ctx.Done()
+	n.setState("stopping")
+	n.log.Info("stopping", "cause", context.Cause(ctx))
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	n.logError("flush records", func() error { return records.Flush(grace) })
+	n.logError("close clients", func() error { return n.endpoint.Shutdown(grace) })
+	serving.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	n.log.Info("stopped")
+	return nil
+}
+
+// openStore makes the store that the configuration asks for.
+func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (store.Store, func(), error) {
+	if n.cfg.Records.Store == "memory" {
+		n.log.Warn("records are kept in memory only and are gone at exit", "key", "records.store")
+		st := store.NewMemory()
+		return st, func() { n.logError("close records", st.Close) }, nil
+	}
+	started := time.Now()
+	server, err := cluster.Start(ctx, cluster.Options{
+		Dir: dir, SyncAlways: n.cfg.Records.Sync == "always", SyncInterval: n.cfg.Records.SyncInterval,
+		MaxMessage: n.cfg.Records.MaxSize + messageRoom, Log: n.log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := jetstream.Open(ctx, server.Conn(), jetstream.Options{MaxRecord: n.cfg.Records.MaxSize, Log: n.log})
+	if err != nil {
+		server.Close()
+		return nil, nil, err
+	}
+	n.log.Info("records are open", "dir", dir.Path(), "epoch", dir.Epoch(), "took", time.Since(started).Round(time.Millisecond))
+	return st, func() {
+		n.logError("close records", st.Close)
+		server.Close()
+	}, nil
+}
+
+// logError does something on the way out, where an error can only be told.
+func (n *Node) logError(what string, do func() error) {
+	if err := do(); err != nil {
+		n.log.Error(what+" failed", "err", err)
+	}
+}
+
+// announce says where clients connect, as lines that a person reads and a
+// script can wait for: the last one says started.
+func (n *Node) announce() {
+	scheme, web := "ws", "http"
+	if n.endpoint.Secure() {
+		scheme, web = "wss", "https"
+	}
+	addr := n.Addr().String()
+	n.log.Info("clients connect here", "url", scheme+"://"+addr+n.cfg.ConnectionEndpoints[0].Options.URLPath)
+	n.log.Info("health is here", "url", web+"://"+addr+n.cfg.HTTPServer.Options.HealthCheckPath)
+	n.log.Info("admin is here", "socket", n.admin.Socket())
+	if n.cfg.Permission.Type == "none" {
+		n.log.Warn("every client may do everything: set permission.type to config and write rules", "key", "permission.type")
+	}
+	n.log.Info("started", "event", "INFO", "server", n.cfg.ServerName, "version", Version)
+}
+
+// Addr is the address clients connect to, when Started is closed.
+func (n *Node) Addr() net.Addr { return n.endpoint.Addr() }
+
+// Started is closed when clients can log in.
+func (n *Node) Started() <-chan struct{} { return n.started }
+
+// Reload takes over the rules, the users and the certificates of cfg; the rest
+// of cfg needs a restart. It is all or nothing: on an error everything stays as
+// it was.
+func (n *Node) Reload(cfg Config) error {
+	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback)
+	if err != nil {
+		return fmt.Errorf("auth: %w", err)
+	}
+	rules, err := perms.New(cfg.Permission)
+	if err != nil {
+		return fmt.Errorf("permission: %w", err)
+	}
+	if err := n.endpoint.Reload(); err != nil {
+		return err
+	}
+	n.auth.Replace(strategies)
+	n.rules.Reload(rules)
+	n.log.Info("reloaded rules, users and certificates")
+	return nil
+}
+
+// Ready lists why the node does not serve fully, or nothing.
+func (n *Node) Ready() []admin.Reason {
+	n.mu.Lock()
+	state := n.state
+	n.mu.Unlock()
+	if state != "" {
+		return []admin.Reason{{Part: "node", Why: "the node is " + state, NoLogin: true}}
+	}
+	if err := n.serving().Ready(); err != nil {
+		return []admin.Reason{{Part: "records", Why: err.Error()}}
+	}
+	return nil
+}
+
+// Info is what an operator asks first.
+func (n *Node) Info() any {
+	return map[string]any{
+		"serverName": n.cfg.ServerName, "version": Version, "go": runtime.Version(),
+		"platform": runtime.GOOS + "/" + runtime.GOARCH, "dataDir": n.cfg.DataDir,
+		"address": fmt.Sprint(n.Addr()), "records": n.cfg.Records.Store, "sync": n.cfg.Records.Sync,
+		"permission": n.cfg.Permission.Type, "started": n.since,
+	}
+}
+
+// serving is the record room, or nil before its store stands.
+func (n *Node) serving() *record.Room {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.record
+}
+
+func (n *Node) setState(s string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.state = s
+}
+
+// receiver is the node as the endpoint sees it.
+type receiver struct{ *Node }
+
+// Opened is called when a client has logged in.
+func (n receiver) Opened(c *endpoint.Conn) {
+	if n.cfg.EnabledFeatures.Presence {
+		n.presence.Login(c)
+	}
+}
+
+// Receive is called for each message of a client that has logged in.
+func (n receiver) Receive(c *endpoint.Conn, m *protocol.Message) { n.pipe.receive(c, m) }
+
+// Closed is called when such a client has gone.
+func (n receiver) Closed(c *endpoint.Conn) {
+	for _, r := range n.pipe.rooms {
+		if r != nil {
+			r.Closed(c)
+		}
+	}
+}
