@@ -53,6 +53,7 @@ func (s *Store) Append(ctx context.Context, ops []store.Op) error {
 		}
 		return fmt.Errorf("append of %d records, the first is %q: %w", len(ops), ops[0].Name, err)
 	}
+	s.setMark(base + uint64(len(ops)))
 	s.appends.Add(1)
 	s.ops.Add(uint64(len(ops)))
 	s.state.Lock()

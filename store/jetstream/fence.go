@@ -40,6 +40,9 @@ func (s *Store) fence(ctx, short context.Context, epoch uint64) error {
 	if info.Lost > 0 {
 		return s.corrupt(s.subjects+">", 0, fmt.Sprintf("the server lost %d messages of the stream", info.Lost))
 	}
+	if err := s.checkMark(info.LastSeq); err != nil {
+		return err
+	}
 	seen, at, err := s.storedEpoch(short)
 	if err != nil {
 		return err
@@ -65,6 +68,7 @@ func (s *Store) fence(ctx, short context.Context, epoch uint64) error {
 	if err != nil {
 		return err
 	}
+	s.setMark(base)
 	tombs, err := s.findTombstones(ctx, low, base)
 	if err != nil {
 		return err

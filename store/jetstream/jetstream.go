@@ -48,6 +48,9 @@ const (
 	patience     = 2 * time.Second
 	firstAttempt = 250 * time.Millisecond
 	retryPause   = 50 * time.Millisecond
+	// listAttempt is the time for one page of subjects: the server collects all
+	// that match for each, half a second per million.
+	listAttempt = 30 * time.Second
 	// appendPatience bounds an Append whose context has no deadline. A commit
 	// that takes longer is not slow, it is lost.
 	appendPatience = 10 * time.Second
@@ -68,6 +71,11 @@ type Options struct {
 	// MaxRecord is the largest record in bytes of JSON; a larger one is
 	// store.ErrRefused. The server's MaxPayload must be 8 KiB above it. 0 means as large as the server's MaxPayload allows.
 	MaxRecord int
+	// Mark names a file of this store's own, in which it notes how far the stream
+	// was acknowledged, so that Fence finds out when the server lost the end of
+	// it. Set it when the server has SyncAlways; without, a power cut may take
+	// what was acknowledged, and that is no error. Empty means no check.
+	Mark string
 	// leaderReads has tests of one server read as with replicas.
 	leaderReads bool
 	// Log hears of what goes wrong in the background. nil discards it.
@@ -103,6 +111,7 @@ type Store struct {
 	direct     bool   // the stream has no replicas
 	maxRecord  int    // bytes of JSON
 	maxMessage int    // bytes of JSON and name
+	mark       *mark  // nil without Options.Mark
 	log        *slog.Logger
 
 	mu    sync.Mutex // held through Append and Fence
@@ -175,9 +184,15 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	var m *mark
+	if opts.Mark != "" {
+		if m, err = openMark(opts.Mark); err != nil {
+			return nil, fmt.Errorf("open stream %s: %w", name, err)
+		}
+	}
 	background, stop := context.WithCancel(context.Background())
 	s := &Store{
-		nc: nc, js: js, stream: name, subjects: root + "r.", fenceAt: root + "fence", direct: cfg.AllowDirect, maxRecord: maxRecord, maxMessage: maxMessage, log: log,
+		nc: nc, js: js, stream: name, subjects: root + "r.", fenceAt: root + "fence", direct: cfg.AllowDirect, maxRecord: maxRecord, maxMessage: maxMessage, mark: m, log: log,
 		batch: rand.Text(), scans: make(map[*scan]struct{}), changed: make(chan struct{}),
 		sweep: make(chan struct{}, 1), stop: stop, stopCh: background.Done(),
 	}
@@ -192,9 +207,16 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.Lock()
+	again := s.closed
 	s.ready, s.closed = false, true
 	s.state.Unlock()
 	s.done.Wait()
+	if s.mark == nil || again {
+		return nil
+	}
+	if err := s.mark.f.Close(); err != nil {
+		return fmt.Errorf("close stream %s: %w", s.stream, err)
+	}
 	return nil
 }
 
@@ -269,8 +291,13 @@ func (s *Store) corrupt(subject string, seq uint64, reason string) error {
 // retry calls try until it succeeds, fails for good, or patience and ctx end.
 // Each attempt has twice the time of the one before.
 func (s *Store) retry(ctx context.Context, try func(context.Context) error) error {
+	return s.retryFrom(ctx, firstAttempt, try)
+}
+
+// retryFrom is retry with another time for the first attempt.
+func (s *Store) retryFrom(ctx context.Context, attempt time.Duration, try func(context.Context) error) error {
 	give := time.Now().Add(patience)
-	for attempt := firstAttempt; ; attempt *= 2 {
+	for ; ; attempt *= 2 {
 		tctx, cancel := context.WithTimeout(ctx, attempt)
 		err := try(tctx)
 		cancel()

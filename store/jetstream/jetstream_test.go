@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ func startServer(t testing.TB, dir string, sync bool) (*server.Server, *nats.Con
 	if err != nil {
 		t.Fatalf("NewServer: %v", err)
 	}
+	srv.SetLoggerV2(serverLines{t}, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server did not start")
@@ -56,6 +58,19 @@ func startServer(t testing.TB, dir string, sync bool) (*server.Server, *nats.Con
 	}
 	return srv, nc
 }
+
+// serverLines fails the test when the server has an error to tell. A start after
+// anything that we do must find nothing to complain of.
+type serverLines struct{ t testing.TB }
+
+func (serverLines) Noticef(string, ...any) {}
+func (serverLines) Debugf(string, ...any)  {}
+func (serverLines) Tracef(string, ...any)  {}
+func (l serverLines) Warnf(format string, v ...any) {
+	fmt.Fprintf(l.t.Output(), "server: "+format+"\n", v...)
+}
+func (l serverLines) Errorf(format string, v ...any) { l.t.Errorf("server: "+format, v...) }
+func (l serverLines) Fatalf(format string, v ...any) { l.t.Errorf("server: "+format, v...) }
 
 func (r *rig) stop(t testing.TB) {
 	t.Helper()
@@ -73,6 +88,9 @@ func (r *rig) stop(t testing.TB) {
 func (r *rig) store(t testing.TB) *Store {
 	t.Helper()
 	opts := r.opts
+	if r.sync {
+		opts.Mark = filepath.Join(r.dir, "mark")
+	}
 	opts.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	s, err := Open(context.Background(), r.nc, opts)
 	if err != nil {

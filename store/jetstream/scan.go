@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,11 @@ const scanBytes = 4 << 20
 type scan struct {
 	prefix string
 	seen   map[uint64]struct{}
+	// expected is how many messages the server had for the scan at its start,
+	// and delivered how many came, up to the scan's end.
+	expected, delivered uint64
+	// tombs is how many tombstones the sweeper might take away meanwhile.
+	tombs uint64
 	// changed are the names that were appended meanwhile. Guarded by Store.state.
 	changed map[string]struct{}
 }
@@ -47,6 +53,7 @@ func (s *Store) Scan(ctx context.Context, prefix string, fn func(store.Record) e
 	err, end := s.usableLocked(), s.base
 	if err == nil {
 		s.scans[sc] = struct{}{}
+		sc.tombs = uint64(s.tombs.len())
 	}
 	s.state.Unlock()
 	s.mu.Unlock()
@@ -72,7 +79,7 @@ func (s *Store) Scan(ctx context.Context, prefix string, fn func(store.Record) e
 		stopped = fn(r)
 		return stopped
 	}
-	if err := s.read(ctx, prefix, end, visit); err != nil {
+	if err := s.read(ctx, sc, end, visit); err != nil {
 		if stopped != nil {
 			return stopped
 		}
@@ -81,10 +88,16 @@ func (s *Store) Scan(ctx context.Context, prefix string, fn func(store.Record) e
 	if err := s.endScan(ctx, sc); err != nil {
 		return fmt.Errorf("scan %q: %w", prefix, err)
 	}
+	maps.DeleteFunc(sc.changed, func(name string, _ struct{}) bool {
+		_, ok := sc.seen[xxhash.Sum64String(name)]
+		return ok
+	})
+	// A message that the server cannot read is passed over by a consumer without
+	// a word. Only what changed meanwhile, or was swept, may be missing.
+	if missing := int64(sc.expected - sc.delivered); missing > int64(uint64(len(sc.changed))+sc.tombs) {
+		return fmt.Errorf("scan %q: %w", prefix, s.corrupt(s.subjects+">", 0, fmt.Sprintf("the server counts %d messages for the scan and delivered %d", sc.expected, sc.delivered)))
+	}
 	for name := range sc.changed {
-		if _, ok := sc.seen[xxhash.Sum64String(name)]; ok {
-			continue
-		}
 		r, err := s.Load(ctx, name)
 		if errors.Is(err, store.ErrNotFound) {
 			continue
@@ -122,12 +135,12 @@ func (s *Store) endScan(ctx context.Context, sc *scan) error {
 
 // read visits the records under prefix whose message is at or before end. When
 // the stream loses its leader it goes on where it was.
-func (s *Store) read(ctx context.Context, prefix string, end uint64, visit func(store.Record) error) error {
+func (s *Store) read(ctx context.Context, sc *scan, end uint64, visit func(store.Record) error) error {
 	next := uint64(1)
 	give := time.Now().Add(patience)
 	for {
 		from := next
-		err := s.readFrom(ctx, prefix, &next, end, visit)
+		err := s.readFrom(ctx, sc, &next, end, visit)
 		if err == nil || ctx.Err() != nil || !passing(err) {
 			return err
 		}
@@ -146,8 +159,8 @@ func (s *Store) read(ctx context.Context, prefix string, end uint64, visit func(
 
 // readFrom makes a consumer at *next and reads until end or an error. It leaves
 // in *next where to go on.
-func (s *Store) readFrom(ctx context.Context, prefix string, next *uint64, end uint64, visit func(store.Record) error) error {
-	filter := string(appendFilter([]byte(s.subjects), prefix))
+func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64, visit func(store.Record) error) error {
+	filter := string(appendFilter([]byte(s.subjects), sc.prefix))
 	consumer, err := s.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
 		FilterSubject: filter, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *next,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
@@ -166,6 +179,9 @@ func (s *Store) readFrom(ctx context.Context, prefix string, next *uint64, end u
 			s.log.Debug("a consumer was left to expire", "stream", s.stream, "err", err)
 		}
 	}()
+	if *next == 1 {
+		sc.expected = info.NumPending
+	}
 	if info.NumPending == 0 {
 		return nil
 	}
@@ -196,7 +212,8 @@ func (s *Store) readFrom(ctx context.Context, prefix string, next *uint64, end u
 				return err
 			}
 			*next = meta.Sequence.Stream + 1
-			if !record.Delete && !record.fence && strings.HasPrefix(record.Name, prefix) {
+			sc.delivered++
+			if !record.Delete && !record.fence && strings.HasPrefix(record.Name, sc.prefix) {
 				if err := visit(record.Record); err != nil {
 					return err
 				}
@@ -245,7 +262,7 @@ func (s *Store) Names(ctx context.Context, prefix string, fn func(name string) e
 	fetch := func(offset int) (subjects []string, total int, err error) {
 		// First, so that a tombstone which the page shows is known.
 		removed = s.removed()
-		err = s.retry(ctx, func(ctx context.Context) error {
+		err = s.retryFrom(ctx, listAttempt, func(ctx context.Context) error {
 			info, err := s.requestInfo(ctx, filter, offset)
 			subjects, total = info.Subjects, info.Total
 			return err

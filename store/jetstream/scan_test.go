@@ -6,9 +6,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-
-	"hadal/store"
-	"hadal/store/storetest"
 )
 
 // Subjects come and go between the pages; those that stay are seen once.
@@ -60,31 +57,5 @@ func TestPagesStopAtAnError(t *testing.T) {
 	fetch := func(int) ([]string, int, error) { return []string{"a", "b"}, 2, nil }
 	if err := pages(fetch, func(string) error { return stop }); err != stop {
 		t.Errorf("pages = %v, want the error of visit", err)
-	}
-}
-
-func TestNamesBeyondOnePageOfTheServer(t *testing.T) {
-	t.Parallel()
-	s := newRig(t, false).fenced(t)
-	const n = 101_000
-	ops := make([]store.Op, 0, store.MaxOps)
-	for i := range n {
-		ops = append(ops, storetest.Put(fmt.Sprintf("n/%d", i), 1, `{}`))
-		if len(ops) == store.MaxOps {
-			mustAppend(t, s, ops...)
-			ops = ops[:0]
-		}
-	}
-	mustAppend(t, s, storetest.Delete("n/7"))
-	seen := make(map[string]bool, n)
-	err := s.Names(t.Context(), "n/", func(name string) error {
-		if seen[name] {
-			t.Errorf("%s twice", name)
-		}
-		seen[name] = true
-		return nil
-	})
-	if err != nil || len(seen) != n-1 || seen["n/7"] {
-		t.Errorf("Names gave %d names, %v, want %d", len(seen), err, n-1)
 	}
 }

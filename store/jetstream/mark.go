@@ -1,0 +1,83 @@
+package jetstream
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+)
+
+// mark remembers beside the stream how far it was acknowledged. After a crash
+// the server reads its files again, takes the first damaged message for the end
+// of what was written, and cuts off all that follows without a word, be it ever
+// so old. Only somebody who knows what was there can tell.
+//
+// The file is written after every append and not synced: what a kill leaves in
+// the page cache is enough, and after a power cut it says too little, never too
+// much, as long as the stream itself is synced before an append is acknowledged.
+type mark struct {
+	name string
+	f    *os.File
+}
+
+const markSize = 12
+
+func openMark(name string) (*mark, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &mark{name, f}, nil
+}
+
+// read returns the sequence, 0 when there is none. A torn file is none.
+func (m *mark) read() (uint64, error) {
+	var b [markSize]byte
+	switch _, err := m.f.ReadAt(b[:], 0); {
+	case errors.Is(err, io.EOF):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	if crc32.Checksum(b[:8], castagnoli) != binary.LittleEndian.Uint32(b[8:]) {
+		return 0, nil
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}
+
+func (m *mark) write(seq uint64) error {
+	var b [markSize]byte
+	binary.LittleEndian.PutUint64(b[:], seq)
+	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b[:8], castagnoli))
+	_, err := m.f.WriteAt(b[:], 0)
+	return err
+}
+
+// checkMark compares the end of the stream with what was acknowledged.
+func (s *Store) checkMark(last uint64) error {
+	if s.mark == nil {
+		return nil
+	}
+	acked, err := s.mark.read()
+	if err != nil {
+		return err
+	}
+	if acked > last {
+		return s.corrupt(s.subjects+">", last, fmt.Sprintf("the stream ends here, but was acknowledged up to sequence %d; "+
+			"restore it, or remove the file %s to go on without what is lost", acked, s.mark.name))
+	}
+	return nil
+}
+
+// setMark notes an acknowledged sequence. The append has happened, so a failure
+// is told and changes nothing.
+func (s *Store) setMark(seq uint64) {
+	if s.mark == nil {
+		return
+	}
+	if err := s.mark.write(seq); err != nil {
+		s.log.Error("the acknowledged sequence could not be noted", "stream", s.stream, "err", err)
+	}
+}
