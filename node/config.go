@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -27,20 +26,14 @@ import (
 // file, the environment and flags change is read by LoadConfig. A Config is a
 // value: it may be copied, and nothing in it is changed after loading.
 type Config struct {
-	// ServerName names this node in logs and in answers to operators; it must
-	// be unique among the nodes of a cluster. "UUID" has LoadConfig make one up
-	// for this run.
+	// ServerName names this node in logs and to operators; no two nodes of a
+	// cluster may share one. "UUID" has a name made up for each run.
 	ServerName string `yaml:"serverName"`
-	// ShowLogo prints Hadal's name and version as a first line at start.
-	ShowLogo bool `yaml:"showLogo"`
 	// LogLevel is the least level that is logged: debug (0), info (1), warn (2),
 	// error (3) or off (100).
 	LogLevel LogLevel `yaml:"logLevel"`
 	// Logger says how log lines look.
 	Logger LoggerConfig `yaml:"logger"`
-	// DependencyInitializationTimeout is how long a part of the node may take to
-	// become ready at start; at least one second.
-	DependencyInitializationTimeout time.Duration `yaml:"dependencyInitializationTimeout"`
 	// EnabledFeatures switches features off; one that is off answers
 	// PARSER UNKNOWN_TOPIC.
 	EnabledFeatures FeaturesConfig `yaml:"enabledFeatures"`
@@ -158,24 +151,24 @@ func ParseLogLevel(s string) (LogLevel, error) {
 }
 
 // Default is the configuration of a node without a file: safe (loopback only)
-// and complete, except that its ServerName is still "UUID".
+// and complete, except that its ServerName is still "UUID", which only LoadConfig
+// resolves.
 func Default() Config {
 	e := endpoint.DefaultConfig()
 	return Config{
-		ServerName:                      "UUID",
-		LogLevel:                        LogInfo,
-		Logger:                          LoggerConfig{Type: "text"},
-		DependencyInitializationTimeout: 30 * time.Second,
-		EnabledFeatures:                 FeaturesConfig{Record: true, Event: true, RPC: true, Presence: true},
-		DataDir:                         "hadal-data",
-		ConnectionEndpoints:             []EndpointConfig{{Type: "ws-binary", Options: e.WebSocket}},
-		HTTPServer:                      HTTPServerConfig{Type: "default", Options: e.HTTP},
-		RPC:                             rpc.DefaultConfig(),
-		Record:                          record.DefaultConfig(),
-		Records:                         record.DefaultKeepConfig(),
-		Listen:                          listen.DefaultConfig(),
-		Auth:                            []auth.Config{{Type: "none"}},
-		Permission:                      perms.DefaultConfig(),
+		ServerName:          "UUID",
+		LogLevel:            LogInfo,
+		Logger:              LoggerConfig{Type: "text"},
+		EnabledFeatures:     FeaturesConfig{Record: true, Event: true, RPC: true, Presence: true},
+		DataDir:             "hadal-data",
+		ConnectionEndpoints: []EndpointConfig{{Type: "ws-binary", Options: e.WebSocket}},
+		HTTPServer:          HTTPServerConfig{Type: "default", Options: e.HTTP},
+		RPC:                 rpc.DefaultConfig(),
+		Record:              record.DefaultConfig(),
+		Records:             record.DefaultKeepConfig(),
+		Listen:              listen.DefaultConfig(),
+		Auth:                []auth.Config{{Type: "none"}},
+		Permission:          perms.DefaultConfig(),
 	}
 }
 
@@ -188,26 +181,18 @@ func (c Config) Endpoint() endpoint.Config {
 	}
 }
 
-// keyError is a mistake in the value of one key.
-type keyError struct {
-	key  string // as in a file, list items as auth[0]
-	text string
-}
-
-// Error begins with the key.
-func (e *keyError) Error() string { return e.key + ": " + e.text }
-
-// mistakes gathers what is wrong with a Config.
+// mistakes gathers what is wrong with a Config. Each opens with its key, as in a
+// file; items of lists are auth[0].
 type mistakes []error
 
 func (m *mistakes) add(key, format string, args ...any) {
-	*m = append(*m, &keyError{key, fmt.Sprintf(format, args...)})
+	*m = append(*m, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 }
 
 // atLeast complains when a duration is too short.
 func (m *mistakes) atLeast(key string, got, least time.Duration) {
 	if got < least {
-		m.add(key, "%d ms is too short: it must be at least %d ms", got.Milliseconds(), least.Milliseconds())
+		m.add(key, "%v is too short: it must be at least %v", got, least)
 	}
 }
 
@@ -225,6 +210,13 @@ func (m *mistakes) oneOf(key, got string, allowed ...string) {
 	}
 }
 
+// prefixes complains about a beginning that all names have.
+func (m *mistakes) prefixes(key string, list []string) {
+	if i := slices.Index(list, ""); i >= 0 {
+		m.add(fmt.Sprintf("%s[%d]", key, i), "is empty, which every name begins with")
+	}
+}
+
 // Validate joins every mistake in c, each opening with its key as it stands in
 // a file, the users and the rules included. It opens no port, and reads no file
 // but those that auth's or permission's Path names (LoadConfig leaves none).
@@ -237,7 +229,6 @@ func (c Config) Validate() error {
 		m.add("logLevel", "%v", err)
 	}
 	m.oneOf("logger.type", c.Logger.Type, "text", "json")
-	m.atLeast("dependencyInitializationTimeout", c.DependencyInitializationTimeout, time.Second)
 	if c.DataDir == "" {
 		m.add("dataDir", "must not be empty")
 	}
@@ -251,7 +242,7 @@ func (c Config) Validate() error {
 	c.validateRecords(&m)
 	c.validateAuth(&m)
 	c.validatePermission(&m)
-	c.validateAdmin(&m)
+	m = append(m, flatten(c.Admin.Validate())...)
 	return errors.Join(m...)
 }
 
@@ -298,6 +289,9 @@ func (c Config) validateHTTP(m *mistakes) {
 	if o.Host == "" {
 		m.add("httpServer.options.host", "must not be empty: 0.0.0.0 is every address")
 	}
+	if o.HealthCheckPath == "" {
+		m.add("httpServer.options.healthCheckPath", "must not be empty")
+	}
 	m.path("httpServer.options.healthCheckPath", o.HealthCheckPath)
 	if !o.AllowAllOrigins && len(o.Origins) == 0 {
 		m.add("httpServer.options.origins", "is empty while allowAllOrigins is false, so that no page could connect: list origins or allow all")
@@ -313,14 +307,8 @@ func (c Config) validateHTTP(m *mistakes) {
 func (c Config) validateRecords(m *mistakes) {
 	m.atLeast("record.cacheRetrievalTimeout", c.Record.CacheRetrievalTimeout, time.Millisecond)
 	m.atLeast("record.storageRetrievalTimeout", c.Record.StorageRetrievalTimeout, time.Millisecond)
-	for key, list := range map[string][]string{
-		"record.storageExclusionPrefixes": c.Record.StorageExclusionPrefixes,
-		"record.storageHotPathPrefixes":   c.Record.StorageHotPathPrefixes,
-	} {
-		if i := slices.Index(list, ""); i >= 0 {
-			m.add(fmt.Sprintf("%s[%d]", key, i), "is empty, which every name begins with")
-		}
-	}
+	m.prefixes("record.storageExclusionPrefixes", c.Record.StorageExclusionPrefixes)
+	m.prefixes("record.storageHotPathPrefixes", c.Record.StorageHotPathPrefixes)
 	k := c.Records
 	m.oneOf("records.store", k.Store, "disk", "memory")
 	m.oneOf("records.sync", k.Sync, "always", "interval")
@@ -345,23 +333,6 @@ func (c Config) validatePermission(m *mistakes) {
 	*m = append(*m, flatten(err)...)
 	m.min("permission.options.maxRuleIterations", int64(c.Permission.Options.MaxRuleIterations), 1)
 	m.atLeast("permission.options.cacheEvacuationInterval", c.Permission.Options.CacheEvacuationInterval, time.Millisecond)
-}
-
-func (c Config) validateAdmin(m *mistakes) {
-	if strings.ContainsFunc(c.Admin.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		m.add("admin.token", "holds a character that no bearer token has, such as a line's end")
-	}
-	if c.Admin.Listen == "" {
-		return
-	}
-	host, port, err := net.SplitHostPort(c.Admin.Listen)
-	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
-		m.add("admin.listen", "%q is not an address with a port: write it as 127.0.0.1:6021", c.Admin.Listen)
-		return
-	}
-	if c.Admin.Token == "" && !isLoopback(host) {
-		m.add("admin.token", "must be set, because admin.listen (%s) is not loopback", c.Admin.Listen)
-	}
 }
 
 // isLoopback says whether only this machine can reach host. A name other than

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
@@ -26,7 +25,6 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"serverName: must not be empty":                               func(c *Config) { c.ServerName = "" },
 		`logLevel: "4" is not a log level`:                            func(c *Config) { c.LogLevel = 4 },
 		"logger.type: ":                                               func(c *Config) { c.Logger.Type = "default" },
-		"dependencyInitializationTimeout: 999 ms is too short":        func(c *Config) { c.DependencyInitializationTimeout = 999 * time.Millisecond },
 		"dataDir: must not be empty":                                  func(c *Config) { c.DataDir = "" },
 		"connectionEndpoints: no endpoint is left":                    func(c *Config) { c.ConnectionEndpoints = nil },
 		"connectionEndpoints[0].type: ":                               func(c *Config) { c.ConnectionEndpoints[0].Type = "http" },
@@ -46,6 +44,7 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"httpServer.options.port: -1":                                 func(c *Config) { c.HTTPServer.Options.Port = -1 },
 		"httpServer.options.port: 65536":                              func(c *Config) { c.HTTPServer.Options.Port = 65536 },
 		"httpServer.options.healthCheckPath: ":                        func(c *Config) { c.HTTPServer.Options.HealthCheckPath = "x" },
+		"httpServer.options.healthCheckPath: must not be empty":       func(c *Config) { c.HTTPServer.Options.HealthCheckPath = "" },
 		"httpServer.options.origins: is empty":                        func(c *Config) { c.HTTPServer.Options.AllowAllOrigins = false },
 		"httpServer.options.origins[0]: ":                             func(c *Config) { c.HTTPServer.Options.Origins = []string{"example.com"} },
 		"httpServer.options.ssl.cert: ":                               func(c *Config) { c.HTTPServer.Options.SSL.Key = "x" },
@@ -77,7 +76,7 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"admin.listen: \"localhost\" is not":                          func(c *Config) { c.Admin.Listen = "localhost" },
 		"admin.listen: \"localhost:99999\" is not":                    func(c *Config) { c.Admin.Listen = "localhost:99999" },
 		"admin.token: must be set, because admin.listen":              func(c *Config) { c.Admin.Listen = ":6021" },
-		"admin.token: holds a character":                              func(c *Config) { c.Admin.Token = "x\n" },
+		"admin.token: holds a space or a character":                   func(c *Config) { c.Admin.Listen, c.Admin.Token = "localhost:1", "x\n" },
 	} {
 		t.Run(want, func(t *testing.T) {
 			c := Default()

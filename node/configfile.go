@@ -177,13 +177,13 @@ func (l *loader) readFile(path string) error {
 	if err := checkExtension(path); err != nil {
 		return fmt.Errorf("configuration %s: %w", path, err)
 	}
-	text, err := os.ReadFile(path)
+	text, err := readLimited(path)
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	l.addSource("", path)
 	v, err := parseSource(&source{
-		name: path, dir: filepath.Dir(path), text: string(text), variables: true, loads: true,
+		name: path, dir: filepath.Dir(path), text: text, variables: true, loads: true,
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package node
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -76,13 +78,33 @@ func (l *loader) loadFile(k keyPath, v *value, path string) (*value, error) {
 
 // readNamed reads a file; the error points at v, which named it.
 func readNamed(v *value, path string) (string, error) {
-	text, err := os.ReadFile(path)
+	text, err := readLimited(path)
 	if err != nil {
 		var pe *os.PathError
 		if errors.As(err, &pe) {
 			err = pe.Err // without the path, which the sentence has
 		}
 		return "", v.fail("%s cannot be read: %v", path, err)
+	}
+	return text, nil
+}
+
+// maxFile is the size that no configuration has, while /dev/zero does.
+const maxFile = 64 << 20
+
+// readLimited reads a file of at most maxFile bytes.
+func readLimited(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return "", err
+	case len(text) > maxFile:
+		return "", fmt.Errorf("it is larger than %d MiB", maxFile>>20)
 	}
 	return string(text), nil
 }

@@ -35,20 +35,22 @@ const (
 
 // foreignKeys lists deepstream's keys (spec 13 §2) that are not honoured.
 var foreignKeys = map[string]foreignKey{
-	"libDir":                     ignored(noPlugins),
-	"plugins":                    ignored(noPlugins),
-	"exitOnFatalError":           ignored("an error that cannot be lived with always ends the process, with exit code 1"),
-	"cache":                      ignored("records are kept by Hadal itself: see records"),
-	"storage":                    ignored("records are kept by Hadal itself: see records; what another storage holds is not read"),
-	"monitoring":                 ignored("metrics are on the admin listener: see admin"),
-	"telemetry":                  ignored("Hadal sends nothing about itself to anybody"),
-	"locks":                      ignored("each record, event and rpc has one owner, and needs no locks"),
-	"subscriptions":              ignored("subscriptions are exact at any time, and need no sanity timer"),
-	"clusterNode":                ignored(oneNode),
-	"clusterRegistry":            ignored(oneNode),
-	"clusterStates":              ignored(oneNode),
-	"cluster":                    refused(oneNode + ": remove the key"),
-	"enabledFeatures.monitoring": ignored("metrics are on the admin listener: see admin"),
+	"libDir":                          ignored(noPlugins),
+	"plugins":                         ignored(noPlugins),
+	"showLogo":                        ignored("there is no logo to show"),
+	"dependencyInitializationTimeout": ignored("a start takes as long as reading the store does; /readyz says what it waits for"),
+	"exitOnFatalError":                ignored("an error that cannot be lived with always ends the process, with exit code 1"),
+	"cache":                           ignored("records are kept by Hadal itself: see records"),
+	"storage":                         ignored("records are kept by Hadal itself: see records; what another storage holds is not read"),
+	"monitoring":                      ignored("metrics are on the admin listener: see admin"),
+	"telemetry":                       ignored("Hadal sends nothing about itself to anybody"),
+	"locks":                           ignored("each record, event and rpc has one owner, and needs no locks"),
+	"subscriptions":                   ignored("subscriptions are exact at any time, and need no sanity timer"),
+	"clusterNode":                     ignored(oneNode),
+	"clusterRegistry":                 ignored(oneNode),
+	"clusterStates":                   ignored(oneNode),
+	"cluster":                         refused(oneNode + ": remove the key"),
+	"enabledFeatures.monitoring":      ignored("metrics are on the admin listener: see admin"),
 	"connectionEndpoints.options.outgoingBufferTimeout": ignored("messages that wait together leave together, without a timer"),
 	"connectionEndpoints.options.maxBufferByteSize":     ignored("queues are bounded by queueSoftLimit and queueHardLimit"),
 	"connectionEndpoints.options.headers":               ignored("every header of the upgrade request is kept for auth"),
@@ -365,8 +367,16 @@ func configKeys(prefix string, t reflect.Type) []configKey {
 	return keys
 }
 
-// otherVariables begin with HADAL_ and are no keys.
-var otherVariables = map[string]bool{"HADAL_CONFIG": true}
+// isOther says whether a variable that begins with HADAL_ is no key: the name of
+// the file, and what the project's own tests use, whose environment a node
+// under test inherits.
+func isOther(name string) bool {
+	switch name {
+	case "HADAL_CONFIG", "HADAL_BIN", "HADAL_CRASH_ROUNDS":
+		return true
+	}
+	return strings.HasPrefix(name, "HADAL_E2E_")
+}
 
 // readEnvironment overlays the configuration with HADAL_ variables. An empty one
 // counts as not set.
@@ -379,7 +389,7 @@ func (l *loader) readEnvironment() {
 	}
 	var found []string
 	for name := range l.env {
-		if strings.HasPrefix(name, "HADAL_") && !otherVariables[name] {
+		if strings.HasPrefix(name, "HADAL_") && !isOther(name) {
 			found = append(found, name)
 		}
 	}
