@@ -492,6 +492,22 @@ func TestACandidateThatDoesNotAnswerIsPassedOver(t *testing.T) {
 	})
 }
 
+func TestEachCandidateHasTheWholeTime(t *testing.T) {
+	inRecords(t, func(w *world) {
+		c, p1, p2 := w.client(), w.client(), w.client()
+		w.do(p1, recListen, "r")
+		w.do(p2, recListen, "r")
+		w.subscribe(c, "r")
+		time.Sleep(w.cfg.ResponseTimeout - time.Millisecond)
+		w.answer(p1, recReject, "r", "r")
+		time.Sleep(w.cfg.ResponseTimeout - time.Millisecond) // the first question's time has passed
+		p2.expect(t, ack("r"), found("r", "r"))
+		time.Sleep(time.Millisecond)
+		p2.expect(t, timedOut("r"))
+		p1.expect(t, ack("r"), found("r", "r"))
+	})
+}
+
 func TestOnlyTheAskedMayAnswer(t *testing.T) {
 	inRecords(t, func(w *world) {
 		c, p1, p2, thief := w.client(), w.client(), w.client(), w.client()
@@ -723,6 +739,26 @@ func TestABusyListenerIsAskedInTurns(t *testing.T) {
 		w.disconnect(p)
 		if st := w.Stats(); st.Provided != 0 || st.Patterns != 0 || st.Listeners != 0 || st.Matched != 0 {
 			t.Errorf("Stats = %+v, want nothing left", st)
+		}
+	})
+}
+
+func TestANameThatWaitedForABusyListenerInVainIsNotAsked(t *testing.T) {
+	inRecords(t, func(w *world) {
+		c, p := w.client(), w.client()
+		for i := range window + 10 {
+			w.subs.Add(fmt.Sprint("r", i), c)
+		}
+		w.do(p, recListen, "r")
+		got := p.take()[1:]
+		w.disconnect(c)
+		for _, s := range got {
+			_, name, _ := strings.Cut(s, "subscription=")
+			w.Handle(p, &protocol.Message{Topic: w.topic, Action: recReject, Name: "r", Subscription: name})
+		}
+		p.expect(t)
+		if st := w.Stats(); st.Matched != 0 || st.Asked != window {
+			t.Errorf("Stats = %+v, want %d asked and none left", st, window)
 		}
 	})
 }
