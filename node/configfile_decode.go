@@ -314,7 +314,16 @@ func (l *loader) foreign(k keyPath, e entry, f foreignKey) {
 func (l *loader) unknown(k keyPath, key *value, t reflect.Type) {
 	shown := k.field(key.text).shown
 	text := fmt.Sprintf("%s: there is no such key", shown)
-	if near := nearest(key.text, keysIn(k.pattern, t)); near != "" {
+	near := nearest(key.text, keysIn(k.pattern, t))
+	if near == "" { // perhaps it is in the wrong section
+		for _, other := range configKeys("", reflect.TypeFor[Config]()) {
+			if strings.HasSuffix(strings.ToLower(other.path), "."+strings.ToLower(key.text)) {
+				near = other.path
+				break
+			}
+		}
+	}
+	if near != "" {
 		text += fmt.Sprintf(": did you mean %s?", near)
 	}
 	l.errs = append(l.errs, key.fail("%s", text))
@@ -352,7 +361,7 @@ func nearest(got string, words []string) string {
 	if len(got) > longest {
 		return ""
 	}
-	best, least := "", len(got)/2+2
+	best, least := "", max(2, len(got)/3)+1
 	for _, w := range words {
 		if d := levenshtein.ComputeDistance(strings.ToLower(got), strings.ToLower(w)); d < least {
 			best, least = w, d

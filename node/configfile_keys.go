@@ -39,7 +39,7 @@ var foreignKeys = map[string]foreignKey{
 	"plugins":                         ignored(noPlugins),
 	"showLogo":                        ignored("there is no logo to show"),
 	"dependencyInitializationTimeout": ignored("a start takes as long as reading the store does; /readyz says what it waits for"),
-	"exitOnFatalError":                ignored("an error that cannot be lived with always ends the process, with exit code 1"),
+	"exitOnFatalError":                ignored("an error that cannot be lived with always ends the process"),
 	"cache":                           ignored("records are kept by Hadal itself: see records"),
 	"storage":                         ignored("records are kept by Hadal itself: see records; what another storage holds is not read"),
 	"monitoring":                      ignored("metrics are on the admin listener: see admin"),
@@ -405,7 +405,11 @@ func (l *loader) readEnvironment() {
 		k, ok := keys[name]
 		if !ok {
 			why := "there is no such key"
-			if near := nearest(name, names); near != "" {
+			near := nearest(name, names)
+			if i := slices.IndexFunc(names, func(n string) bool { return strings.HasSuffix(n, name[len("HADAL"):]) }); i >= 0 {
+				near = names[i] // a section was left out
+			}
+			if near != "" {
 				why += ": did you mean " + near + "?"
 			}
 			l.errs = append(l.errs, &placeError{at: at, text: why})

@@ -206,6 +206,8 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 		"a tag":                           {text: "serverName: !!js/function x", want: []string{"the tag !!js/function is not supported"}},
 		"no text":                         {text: "serverName: \xff", want: []string{"config.yml: is not UTF-8 text"}},
 		"an unknown variable of ours":     {env: []string{"HADAL_RECORDS_SYNK=x"}, want: []string{"environment variable HADAL_RECORDS_SYNK: there is no such key: did you mean HADAL_RECORDS_SYNC?"}},
+		"a variable of ours cut short":    {env: []string{"HADAL_PORT=1"}, want: []string{"HADAL_PORT: there is no such key: did you mean HADAL_HTTPSERVER_OPTIONS_PORT?"}},
+		"a key in the wrong section":      {text: "port: 1", want: []string{"config.yml:1:1: port: there is no such key: did you mean httpServer.options.port?"}},
 		"a wrong variable of ours":        {env: []string{"HADAL_HTTPSERVER_OPTIONS_PORT=x"}, want: []string{`environment variable HADAL_HTTPSERVER_OPTIONS_PORT: httpServer.options.port: a whole number is expected here, but this is "x"`}},
 		"a variable out of range":         {env: []string{"HADAL_HTTPSERVER_OPTIONS_PORT=70000"}, want: []string{"environment variable HADAL_HTTPSERVER_OPTIONS_PORT: httpServer.options.port: 70000"}},
 		"a broken list in a variable":     {env: []string{"HADAL_TRUSTEDPROXIES=[a"}, want: []string{"environment variable HADAL_TRUSTEDPROXIES:1:1: "}},
