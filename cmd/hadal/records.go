@@ -1,0 +1,233 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"hadal/node/admin"
+)
+
+func newRecords() *cobra.Command {
+	t := &target{}
+	cmd := group(&cobra.Command{
+		Use:   "records",
+		Short: "Read and write the records of a running node",
+		Long: "Read and write the records of a running node, as its operator: no rule applies,\n" +
+			"and subscribers do not hear of changes until a client sends a notify for them.\n" +
+			"The node is reached through the admin socket in its data directory, which only\n" +
+			"its own user can open, or through its admin.listen.",
+	},
+		newRecordsGet(t), newRecordsSet(t), newRecordsDelete(t),
+		newRecordsList(t), newRecordsExport(t), newRecordsImport(t))
+	t.flags(cmd)
+	return cmd
+}
+
+func newRecordsGet(t *target) *cobra.Command {
+	var whole bool
+	cmd := &cobra.Command{
+		Use:   "get NAME",
+		Short: "Print the data of a record",
+		Args:  cobra.ExactArgs(1),
+		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			rec, err := c.Get(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if !whole {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), rec.Data)
+				return err
+			}
+			return printJSON(cmd, struct {
+				Name    string          `json:"name"`
+				Version int32           `json:"version"`
+				Data    json.RawMessage `json:"data"`
+			}{rec.Name, rec.Version, json.RawMessage(rec.Data)})
+		}),
+	}
+	cmd.Flags().BoolVar(&whole, "json", false, "print name and version as well, as JSON")
+	return cmd
+}
+
+func newRecordsSet(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use:   "set NAME [JSON]",
+		Short: "Write a record and print its new version; without JSON, from standard input",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			var data string
+			if len(args) == 2 {
+				data = args[1]
+			} else {
+				b, err := io.ReadAll(cmd.InOrStdin())
+				if err != nil {
+					return fmt.Errorf("read the data: %w", err)
+				}
+				data = strings.TrimSpace(string(b))
+			}
+			version, err := c.Set(cmd.Context(), args[0], data)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), version)
+			return err
+		}),
+	}
+}
+
+func newRecordsDelete(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete NAME...",
+		Short: "Delete records",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			var errs []error
+			for _, name := range args {
+				errs = append(errs, c.Delete(cmd.Context(), name))
+			}
+			return errors.Join(errs...)
+		}),
+	}
+}
+
+func newRecordsList(t *target) *cobra.Command {
+	var quoted bool
+	cmd := &cobra.Command{
+		Use:   "list [PREFIX]",
+		Short: "Print the names of records, one a line",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			out := bufio.NewWriter(cmd.OutOrStdout())
+			err := c.Names(cmd.Context(), prefix(args), func(name string) error {
+				if quoted {
+					b, err := json.Marshal(name)
+					if err != nil {
+						return err
+					}
+					name = string(b)
+				}
+				_, err := fmt.Fprintln(out, name)
+				return err
+			})
+			return errors.Join(err, out.Flush())
+		}),
+	}
+	cmd.Flags().BoolVar(&quoted, "json", false, "print each name as a JSON string, because a name may hold the end of a line")
+	return cmd
+}
+
+func newRecordsExport(t *target) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "export [PREFIX]",
+		Short: "Print records with their versions, a line of JSON each",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) (err error) {
+			to := cmd.OutOrStdout()
+			if file != "" {
+				// Never half an export under the name of a whole one.
+				part, err := os.OpenFile(file+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+				if err != nil {
+					return err
+				}
+				defer func() {
+					if err = errors.Join(err, part.Sync(), part.Close()); err == nil {
+						err = os.Rename(part.Name(), file)
+					} else {
+						err = errors.Join(err, os.Remove(part.Name()))
+					}
+				}()
+				to = part
+			}
+			bar := progress(cmd, -1, "exported", false)
+			out := bufio.NewWriterSize(to, 256<<10)
+			err = c.Export(cmd.Context(), prefix(args), func(line []byte) error {
+				_, err := out.Write(line)
+				return errors.Join(err, bar.Add(1))
+			})
+			return errors.Join(err, out.Flush(), bar.Exit())
+		}),
+	}
+	cmd.Flags().StringVarP(&file, "output", "o", "", "write to this `file` instead, only when all of it is there")
+	return cmd
+}
+
+func newRecordsImport(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import [FILE]",
+		Short: "Write records from an export; without a file, from standard input",
+		Long: "Write records from an export, each with its version, over what is there. It stops\n" +
+			"at the first line that is wrong; what stands before stays written, and the same\n" +
+			"import may be run again.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			from, size := cmd.InOrStdin(), int64(-1)
+			if len(args) == 1 && args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				info, err := f.Stat()
+				if err != nil {
+					return err
+				}
+				from, size = f, info.Size()
+			}
+			bar := progress(cmd, size, "importing", true)
+			n, err := c.Import(cmd.Context(), io.TeeReader(from, bar))
+			if err = errors.Join(err, bar.Exit()); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "imported %d records\n", n)
+			return err
+		}),
+	}
+}
+
+// withNode opens the target for do, whose context ends with an interrupt.
+func withNode(t *target, do func(*cobra.Command, *admin.Client, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		client, err := t.open()
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		ctx, done := interruptible(cmd)
+		defer done()
+		cmd.SetContext(ctx)
+		return t.explain(do(cmd, client, args))
+	}
+}
+
+func prefix(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
+// progress is shown to people who watch, and to nobody else.
+func progress(cmd *cobra.Command, most int64, what string, bytes bool) *progressbar.ProgressBar {
+	f, ok := cmd.ErrOrStderr().(*os.File)
+	return progressbar.NewOptions64(most,
+		progressbar.OptionSetWriter(cmd.ErrOrStderr()),
+		progressbar.OptionSetVisibility(ok && term.IsTerminal(int(f.Fd()))),
+		progressbar.OptionSetDescription(what),
+		progressbar.OptionShowBytes(bytes),
+		progressbar.OptionShowCount(),
+		progressbar.OptionShowIts(),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish(),
+	)
+}

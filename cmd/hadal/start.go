@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"hadal/node"
+)
+
+func newStart() *cobra.Command {
+	var f startFlags
+	cmd := &cobra.Command{
+		Use:   "start",
+		Short: "Run a node",
+		Long: `Run a node until it is told to stop.
+
+  SIGTERM, SIGINT  stop in order: accept nobody any more, make durable and answer
+                   what was asked, say goodbye to the clients; a second one stops
+                   the node at once
+  SIGHUP           read the configuration again and take over its rules, users
+                   and certificates; if anything is wrong, all stays as it was
+
+Without a configuration file the node listens on loopback only and lets everybody
+in. Every key of the configuration can also be set by an environment variable:
+see ` + "`hadal config default`" + `.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error { return f.start(cmd, args) },
+	}
+	f.add(cmd)
+	return cmd
+}
+
+// startFlags are the flags that change a configuration.
+type startFlags struct {
+	config, host, dataDir, logLevel, logFormat string
+	port                                       int
+	disableAuth, disablePermissions            bool
+}
+
+func (f *startFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVarP(&f.config, "config", "c", "", "configuration `file`")
+	flags.StringVar(&f.host, "host", "", "`address` that clients connect to")
+	flags.IntVar(&f.port, "port", 0, "`port` that clients connect to; 0 takes a free one")
+	flags.StringVar(&f.dataDir, "data-dir", "", "`directory` for records and the admin socket")
+	flags.StringVar(&f.logLevel, "log-level", "", "debug, info, warn, error or off")
+	flags.StringVar(&f.logFormat, "log-format", "", "text or json")
+	flags.BoolVar(&f.disableAuth, "disable-auth", false, "let everybody in")
+	flags.BoolVar(&f.disablePermissions, "disable-permissions", false, "let everybody do everything")
+}
+
+// overrides are the flags that were given.
+func (f *startFlags) overrides(cmd *cobra.Command) node.Overrides {
+	given := func(name string) bool { return cmd.Flags().Changed(name) }
+	o := node.Overrides{DisableAuth: f.disableAuth, DisablePermissions: f.disablePermissions}
+	for name, to := range map[string]struct {
+		value *string
+		set   **string
+	}{
+		"host": {&f.host, &o.Host}, "data-dir": {&f.dataDir, &o.DataDir},
+		"log-level": {&f.logLevel, &o.LogLevel}, "log-format": {&f.logFormat, &o.LogFormat},
+	} {
+		if given(name) {
+			*to.set = to.value
+		}
+	}
+	if given("port") {
+		o.Port = &f.port
+	}
+	return o
+}
+
+// load reads the configuration and tells its warnings on standard error. The
+// file may also be an argument.
+func (f *startFlags) load(cmd *cobra.Command, args []string) (node.Config, node.Loaded, error) {
+	if len(args) > 0 {
+		if cmd.Flags().Changed("config") {
+			return node.Config{}, node.Loaded{}, usagef("the file is named twice: %s and --config", args[0])
+		}
+		f.config = args[0]
+	}
+	cfg, loaded, err := node.LoadConfig(f.config, f.overrides(cmd))
+	for _, w := range loaded.Warnings {
+		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "hadal: warning: %s\n", w); err != nil {
+			return cfg, loaded, err
+		}
+	}
+	return cfg, loaded, exitWith(exitConfig, err)
+}
+
+// check finds what is wrong with what the configuration names: users, rules,
+// certificates.
+func check(cfg node.Config) error {
+	_, err := node.New(cfg, slog.New(slog.DiscardHandler))
+	return err
+}
+
+func (f *startFlags) start(cmd *cobra.Command, args []string) error {
+	node.Version = buildVersion()
+	cfg, loaded, err := f.load(cmd, args)
+	if err != nil {
+		return err
+	}
+	log := node.NewLogger(cfg, cmd.ErrOrStderr())
+	log.Info("starting", "version", node.Version, "config", source(loaded))
+	n, err := node.New(cfg, log)
+	if err != nil {
+		return exitWith(exitConfig, err)
+	}
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	over := make(chan struct{})
+	defer close(over)
+	listening.Go(func() {
+		attend(signals, over,
+			func() { f.reload(cmd, n, log) },
+			func(sig os.Signal) { cancel(stopped{sig}) },
+			func(sig os.Signal) {
+				log.Warn("stopping at once", "signal", sig)
+				os.Exit(exitSignal + int(sig.(syscall.Signal)))
+			})
+	})
+	err = n.Run(ctx)
+	select {
+	case <-n.Started():
+		return err
+	default:
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w: choose another with --port, or stop who has it", err)
+	}
+	return exitWith(exitCannotStart, err)
+}
+
+// reload takes over what can be taken over from the configuration as it is now.
+func (f *startFlags) reload(cmd *cobra.Command, n *node.Node, log *slog.Logger) {
+	cfg, loaded, err := node.LoadConfig(f.config, f.overrides(cmd))
+	if err == nil {
+		err = n.Reload(cfg)
+	}
+	if err != nil {
+		log.Error("reload refused, all stays as it was", "err", err)
+		return
+	}
+	for _, w := range loaded.Warnings {
+		log.Warn(w)
+	}
+}
