@@ -66,7 +66,8 @@ type Decisions struct {
 
 // Stats counts the decisions of Door and Judge by section, rule type and
 // result, for metrics. A message that needs several rules counts for the one
-// that decided; messages that no rule guards are not counted.
+// that decided; messages that no rule guards are not counted, and those that
+// are judged at the door and again at the owner count at both.
 func (l *Live) Stats() []Decisions {
 	var all []Decisions
 	for id := range l.counts {
