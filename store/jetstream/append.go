@@ -26,8 +26,13 @@ const (
 func (s *Store) Append(ctx context.Context, ops []store.Op) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.append(ctx, ops)
+}
+
+// append is Append. The caller holds mu.
+func (s *Store) append(ctx context.Context, ops []store.Op) error {
 	s.state.Lock()
-	err, base := s.usableLocked(), s.base
+	err, base, dead := s.usableLocked(), s.base, s.dead
 	s.state.Unlock()
 	if err == nil {
 		ops, err = s.fold(ops)
@@ -38,16 +43,17 @@ func (s *Store) Append(ctx context.Context, ops []store.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
+	before := dead
+	for i := range ops {
+		if ops[i].Delete {
+			dead++
+		}
+	}
 	ctx, cancel := within(ctx)
 	defer cancel()
-	if err = s.roomForTombstones(ctx, ops); err == nil {
-		err = s.send(ctx, base, ops)
-	}
-	if err != nil {
+	if err := s.send(ctx, base, dead, ops); err != nil {
 		s.failures.Add(1)
-		s.state.Lock()
-		s.ready = false
-		s.state.Unlock()
+		s.fail()
 		if isWrongSequence(err) {
 			return fmt.Errorf("append after sequence %d: %w: %w", base, store.ErrFenced, err)
 		}
@@ -58,21 +64,21 @@ func (s *Store) Append(ctx context.Context, ops []store.Op) error {
 	s.ops.Add(uint64(len(ops)))
 	s.state.Lock()
 	defer s.state.Unlock()
-	for i := range ops {
-		if seq := base + 1 + uint64(i); ops[i].Delete {
-			s.tombs.add(ops[i].Name, seq)
-		} else {
-			s.tombs.drop(ops[i].Name)
-		}
-	}
-	s.base = base + uint64(len(ops))
+	s.base, s.dead = base+uint64(len(ops)), dead
 	for sc := range s.scans {
 		sc.note(ops)
 	}
-	if s.tombs.len() > 0 {
+	if dead > before && dead >= s.compactAt {
 		s.wake()
 	}
 	return nil
+}
+
+// fail fences the store off: it does not know what the stream holds.
+func (s *Store) fail() {
+	s.state.Lock()
+	s.ready = false
+	s.state.Unlock()
 }
 
 // within bounds a context that has no deadline.
@@ -116,13 +122,10 @@ func (s *Store) fold(ops []store.Op) ([]store.Op, error) {
 
 // send publishes the ops after sequence base and returns when all are stored.
 // The caller holds mu.
-func (s *Store) send(ctx context.Context, base uint64, ops []store.Op) error {
+func (s *Store) send(ctx context.Context, base, dead uint64, ops []store.Op) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.state.Lock()
-	low := s.tombs.low(base + 1)
-	s.state.Unlock()
 	// nats.go copies the message before it returns, so one does for all.
 	number := [1]string{}
 	msg := nats.Msg{Header: nats.Header{headerLastSeq: {strconv.FormatUint(base, 10)}}}
@@ -136,7 +139,7 @@ func (s *Store) send(ctx context.Context, base uint64, ops []store.Op) error {
 		number[0] = strconv.Itoa(i + 1)
 		last := i == len(ops)-1
 		if last {
-			e.low = low
+			e.dead = dead
 		}
 		s.buf = appendEntry(s.buf[:0], &e)
 		msg.Subject, msg.Data = s.subject(e.Name), s.buf

@@ -54,8 +54,8 @@ func TestDamagedMessagesAreReportedAndNotServed(t *testing.T) {
 					t.Errorf("Scan = %v, want %v", err, scan)
 				}
 				n := 0
-				if err := s.Names(t.Context(), "", func(string) error { n++; return nil }); err != nil || n != 2 {
-					t.Errorf("Names gave %d, %v, want 2", n, err)
+				if err := s.Names(t.Context(), "", func(string) error { n++; return nil }); !errors.Is(err, scan) {
+					t.Errorf("Names = %v after %d, want %v", err, n, scan)
 				}
 			}
 			// Somebody else wrote: this owner is over, and its scan would have holes.
@@ -108,13 +108,7 @@ func TestADamagedDiskIsReportedAndNotServed(t *testing.T) {
 				t.Fatal("the record is in no block file")
 			}
 			if crashed {
-				index, err := filepath.Glob(filepath.Join(msgs, "index.db"))
-				if err != nil || len(index) != 1 {
-					t.Fatalf("index files: %v, %v", index, err)
-				}
-				if err := os.Remove(index[0]); err != nil {
-					t.Fatal(err)
-				}
+				r.forget(t)
 			}
 			r.start(t)
 			s = r.store(t)
@@ -139,6 +133,19 @@ func TestADamagedDiskIsReportedAndNotServed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// forget removes what the server wrote at its clean stop, as if it had crashed:
+// it has to read its files again.
+func (r *rig) forget(t *testing.T) {
+	t.Helper()
+	index, err := filepath.Glob(filepath.Join(r.dir, "jetstream", "*", "streams", "*", "msgs", "index.db"))
+	if err != nil || len(index) != 1 {
+		t.Fatalf("index files: %v, %v", index, err)
+	}
+	if err := os.Remove(index[0]); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -24,16 +24,15 @@ func (s *Store) Fence(ctx context.Context, epoch uint64) error {
 	if closed {
 		return fmt.Errorf("fence under epoch %d: %w", epoch, store.ErrClosed)
 	}
-	if err := s.retry(ctx, func(try context.Context) error { return s.fence(ctx, try, epoch) }); err != nil {
+	if err := s.retry(ctx, func(try context.Context) error { return s.fence(try, epoch) }); err != nil {
 		return fmt.Errorf("fence under epoch %d: %w", epoch, err)
 	}
 	return nil
 }
 
-// fence is one attempt. The short context bounds single requests, ctx the
-// search for tombstones, which may take longer after a crash.
-func (s *Store) fence(ctx, short context.Context, epoch uint64) error {
-	info, err := s.streamInfo(short)
+// fence is one attempt.
+func (s *Store) fence(ctx context.Context, epoch uint64) error {
+	info, err := s.streamInfo(ctx)
 	if err != nil {
 		return err
 	}
@@ -43,14 +42,14 @@ func (s *Store) fence(ctx, short context.Context, epoch uint64) error {
 	if err := s.checkMark(info.LastSeq); err != nil {
 		return err
 	}
-	seen, at, err := s.storedEpoch(short)
+	last, err := s.lastFence(ctx)
 	if err != nil {
 		return err
 	}
-	if epoch < seen {
-		return fmt.Errorf("the stream has seen epoch %d: %w", seen, store.ErrFenced)
+	if epoch < last.epoch {
+		return fmt.Errorf("the stream has seen epoch %d: %w", last.epoch, store.ErrFenced)
 	}
-	low, err := s.lowMark(short, info)
+	dead, err := s.deadCount(ctx, info)
 	if err != nil {
 		return err
 	}
@@ -58,10 +57,10 @@ func (s *Store) fence(ctx, short context.Context, epoch uint64) error {
 		Subject: s.fenceAt,
 		// Not the stream's last sequence: the old owner may still be writing, and
 		// only another fence must keep this one out.
-		Header: nats.Header{headerLastSubject: {strconv.FormatUint(at, 10)}},
-		Data:   appendEntry(nil, &entry{fence: true, epoch: epoch, low: low}),
+		Header: nats.Header{headerLastSubject: {strconv.FormatUint(last.seq, 10)}},
+		Data:   appendEntry(nil, &entry{fence: true, epoch: epoch, floor: last.floor, dead: dead}),
 	}
-	base, err := s.publish(short, &msg)
+	base, err := s.publish(ctx, &msg)
 	if isWrongSequence(err) {
 		return fmt.Errorf("%w: %w", errMoved, err)
 	}
@@ -69,45 +68,36 @@ func (s *Store) fence(ctx, short context.Context, epoch uint64) error {
 		return err
 	}
 	s.setMark(base)
-	tombs, err := s.findTombstones(ctx, low, base)
-	if err != nil {
-		return err
-	}
 	s.state.Lock()
 	defer s.state.Unlock()
-	s.ready, s.epoch, s.base, s.tombs, s.info = true, epoch, base, tombs, info
+	s.ready, s.epoch, s.base, s.floor, s.dead, s.info = true, epoch, base, last.floor, dead, info
+	s.fences++
 	s.wake()
 	return nil
 }
 
-// storedEpoch reads the last fence: its epoch and sequence, or zeroes.
-func (s *Store) storedEpoch(ctx context.Context) (epoch, seq uint64, err error) {
+// lastFence reads the last fence, or a zero message when there is none yet.
+func (s *Store) lastFence(ctx context.Context) (message, error) {
 	m, err := s.lastMessage(ctx, s.fenceAt)
-	if errors.Is(err, store.ErrNotFound) {
-		return 0, 0, nil
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return message{}, nil
+	case err == nil && !m.fence:
+		return m, s.corrupt(s.fenceAt, m.seq, "it is a record in the place of the fence")
 	}
-	if err != nil {
-		return 0, 0, err
-	}
-	if !m.fence {
-		return 0, 0, s.corrupt(s.fenceAt, m.seq, "it is a record in the place of the fence")
-	}
-	return m.epoch, m.seq, nil
+	return m, err
 }
 
-// lowMark returns a sequence below which no tombstone is left. The last message
-// of a stream carries it; when it cannot be had, it is the first sequence.
-func (s *Store) lowMark(ctx context.Context, info streamState) (uint64, error) {
+// deadCount returns how many tombstones the last message of the stream tells of.
+func (s *Store) deadCount(ctx context.Context, info streamState) (uint64, error) {
 	if info.LastSeq == 0 {
-		return 1, nil
+		return 0, nil
 	}
 	m, err := s.message(ctx, getBySequence(info.LastSeq))
-	switch {
-	case err == nil && m.low > 0:
-		return m.low, nil
-	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCorrupt):
-		s.log.Warn("the end of the stream does not say where removed records begin, looking through all of it", "stream", s.stream, "sequence", info.LastSeq, "err", err)
-		return max(info.FirstSeq, 1), nil
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrCorrupt) {
+		// Then they are counted anew. Whoever loads the record will be told.
+		s.log.Error("the end of the stream cannot be read", "stream", s.stream, "sequence", info.LastSeq, "err", err)
+		return 0, nil
 	}
-	return 0, err
+	return m.dead, err
 }

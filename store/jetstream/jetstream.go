@@ -12,7 +12,7 @@
 //     unexpected sequence) leaves the sequence unknown: the store refuses
 //     everything until Fence has found it out.
 //   - A batch cannot delete, so a removal is a tombstone in the record's place,
-//     taken away later: tombstones.go.
+//     compacted away later: compact.go.
 //   - Reads ask the stream's leader (STREAM.MSG.GET), never a replica. A stream
 //     without replicas has a cheaper way to do that, the direct get, which is
 //     switched off when it gets some. Each payload is checked: format, checksum,
@@ -31,7 +31,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,9 +47,6 @@ const (
 	patience     = 2 * time.Second
 	firstAttempt = 250 * time.Millisecond
 	retryPause   = 50 * time.Millisecond
-	// listAttempt is the time for one page of subjects: the server collects all
-	// that match for each, half a second per million.
-	listAttempt = 30 * time.Second
 	// appendPatience bounds an Append whose context has no deadline. A commit
 	// that takes longer is not slow, it is lost.
 	appendPatience = 10 * time.Second
@@ -78,6 +74,8 @@ type Options struct {
 	Mark string
 	// leaderReads has tests of one server read as with replicas.
 	leaderReads bool
+	// compactAt replaces the constant in tests.
+	compactAt uint64
 	// Log hears of what goes wrong in the background. nil discards it.
 	Log *slog.Logger
 }
@@ -88,8 +86,9 @@ type Stats struct {
 	Messages uint64
 	// Bytes is what they occupy on disk, without what is yet to be compacted.
 	Bytes uint64
-	// Tombstones is the number of removed records whose tombstone is still there.
-	Tombstones int
+	// Tombstones is the number of removals since the last compaction: as many of
+	// the messages may be tombstones.
+	Tombstones uint64
 	// LastSequence is the stream sequence of the last successful append.
 	LastSequence uint64
 	// Epoch is what this store fenced under last; Fenced is true when it may not
@@ -119,22 +118,25 @@ type Store struct {
 	batch string     // beginning of batch ids, unique to this store
 	sent  uint64     // guarded by mu; number of batches so far
 
-	state   sync.Mutex
-	ready   bool   // guarded by state; fenced, and no append failed since
-	closed  bool   // guarded by state
-	epoch   uint64 // guarded by state
-	base    uint64 // guarded by state; the stream's last sequence
-	tombs   tombstones
-	scans   map[*scan]struct{} // guarded by state; those under way
-	info    streamState        // guarded by state; as last heard
-	changed chan struct{}      // guarded by state; closed at the next removal of a tombstone
+	state  sync.Mutex
+	ready  bool               // guarded by state; fenced, and no append failed since
+	closed bool               // guarded by state
+	epoch  uint64             // guarded by state
+	base   uint64             // guarded by state; the stream's last sequence
+	floor  uint64             // guarded by state; no message up to here counts
+	dead   uint64             // guarded by state; how many tombstones there may be
+	purges uint64             // guarded by state; how often the compactor purged
+	fences uint64             // guarded by state; how often Fence succeeded
+	scans  map[*scan]struct{} // guarded by state; those under way
+	info   streamState        // guarded by state; as last heard
 
 	appends, failures, ops atomic.Uint64
 
-	sweep  chan struct{} // wakes the sweeper
-	stop   context.CancelFunc
-	done   sync.WaitGroup
-	stopCh <-chan struct{}
+	compactAt uint64        // the constant, less in tests
+	compacts  chan struct{} // wakes the compactor
+	stop      context.CancelFunc
+	done      sync.WaitGroup
+	stopCh    <-chan struct{}
 }
 
 var _ store.Store = (*Store)(nil)
@@ -193,23 +195,26 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 	background, stop := context.WithCancel(context.Background())
 	s := &Store{
 		nc: nc, js: js, stream: name, subjects: root + "r.", fenceAt: root + "fence", direct: cfg.AllowDirect, maxRecord: maxRecord, maxMessage: maxMessage, mark: m, log: log,
-		batch: rand.Text(), scans: make(map[*scan]struct{}), changed: make(chan struct{}),
-		sweep: make(chan struct{}, 1), stop: stop, stopCh: background.Done(),
+		batch: rand.Text(), scans: make(map[*scan]struct{}),
+		compactAt: compactAt, compacts: make(chan struct{}, 1), stop: stop, stopCh: background.Done(),
 	}
-	s.done.Go(func() { s.sweepTombstones(background) })
+	if opts.compactAt > 0 {
+		s.compactAt = opts.compactAt
+	}
+	s.done.Go(func() { s.compactor(background) })
 	return s, nil
 }
 
-// Close implements store.Store. It waits for an append under way and ends the
-// sweeping of tombstones; the next owner goes on with it.
+// Close implements store.Store. It waits for an append under way and ends a
+// compaction; the next owner begins it again.
 func (s *Store) Close() error {
 	s.stop()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.state.Lock()
 	again := s.closed
 	s.ready, s.closed = false, true
 	s.state.Unlock()
+	s.mu.Unlock()
 	s.done.Wait()
 	if s.mark == nil || again {
 		return nil
@@ -240,18 +245,12 @@ func (s *Store) Stats(ctx context.Context) Stats {
 	defer s.state.Unlock()
 	return Stats{
 		Messages: s.info.Messages, Bytes: s.info.Bytes,
-		Tombstones: s.tombs.len(), LastSequence: s.base, Epoch: s.epoch, Fenced: !s.ready,
+		Tombstones: s.dead, LastSequence: s.base, Epoch: s.epoch, Fenced: !s.ready,
 		Appends: s.appends.Load(), Failures: s.failures.Load(), Ops: s.ops.Load(),
 	}
 }
 
-// usable says whether the store may be used now.
-func (s *Store) usable() error {
-	s.state.Lock()
-	defer s.state.Unlock()
-	return s.usableLocked()
-}
-
+// usableLocked says whether the store may be used now. The caller holds state.
 func (s *Store) usableLocked() error {
 	switch {
 	case s.closed:
@@ -291,13 +290,8 @@ func (s *Store) corrupt(subject string, seq uint64, reason string) error {
 // retry calls try until it succeeds, fails for good, or patience and ctx end.
 // Each attempt has twice the time of the one before.
 func (s *Store) retry(ctx context.Context, try func(context.Context) error) error {
-	return s.retryFrom(ctx, firstAttempt, try)
-}
-
-// retryFrom is retry with another time for the first attempt.
-func (s *Store) retryFrom(ctx context.Context, attempt time.Duration, try func(context.Context) error) error {
 	give := time.Now().Add(patience)
-	for ; ; attempt *= 2 {
+	for attempt := firstAttempt; ; attempt *= 2 {
 		tctx, cancel := context.WithTimeout(ctx, attempt)
 		err := try(tctx)
 		cancel()
@@ -343,7 +337,6 @@ func (e *apiError) Error() string { return fmt.Sprintf("%s (%d)", e.Description,
 // The codes this driver decides on.
 const (
 	codeNoMessage    = 10037 // or an unreadable one
-	codeSeqNotFound  = 10043
 	codeWrongLast    = 10071 // expected sequence is not the last, with the last one named
 	codeWrongLastAny = 10164 // the same, when the server cannot tell which
 )
@@ -353,6 +346,3 @@ func isWrongSequence(err error) bool {
 	api, ok := errors.AsType[*apiError](err)
 	return ok && (api.ErrCode == codeWrongLast || api.ErrCode == codeWrongLastAny)
 }
-
-// tokensOf is the part of a subject that holds the name.
-func (s *Store) tokensOf(subject string) string { return strings.TrimPrefix(subject, s.subjects) }

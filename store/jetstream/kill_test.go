@@ -56,7 +56,7 @@ func victim(dir string) error {
 	srv, nc := startServer(t, dir, true)
 	defer srv.Shutdown()
 	ctx := context.Background()
-	s, err := Open(ctx, nc, Options{Mark: filepath.Join(dir, "mark")})
+	s, err := Open(ctx, nc, Options{Mark: filepath.Join(dir, "mark"), compactAt: 5})
 	if err != nil {
 		return err
 	}

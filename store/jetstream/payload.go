@@ -15,8 +15,8 @@ import (
 //	format   1 byte, 1
 //	checksum 4 bytes little endian, CRC-32C of all that follows
 //	flags    1 byte
-//	low      uvarint, if flagLow: see tombstones.go
-//	a fence: epoch uvarint
+//	dead     uvarint, if flagDead: see compact.go
+//	a fence: epoch uvarint, floor uvarint: see compact.go
 //	else:    version varint, length of the name uvarint, the name, the JSON
 //
 // The checksum is ours because the stream's own tells of a bad message with the
@@ -25,13 +25,13 @@ const (
 	formatByte = 1
 
 	flagTombstone = 1 << 0
-	flagLow       = 1 << 1
+	flagDead      = 1 << 1
 	flagFence     = 1 << 2
-	flagsKnown    = flagTombstone | flagLow | flagFence
+	flagsKnown    = flagTombstone | flagDead | flagFence
 
 	headerSize = 6
 	// overhead is the most that a payload holds beside name and JSON.
-	overhead = headerSize + 3*binary.MaxVarintLen64
+	overhead = headerSize + 4*binary.MaxVarintLen64
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -41,7 +41,8 @@ type entry struct {
 	store.Op        // of a record
 	fence    bool   // else
 	epoch    uint64 // of a fence
-	low      uint64 // 0 when absent
+	floor    uint64 // of a fence
+	dead     uint64 // 0 when absent
 }
 
 // appendEntry appends the payload of e.
@@ -51,18 +52,19 @@ func appendEntry(dst []byte, e *entry) []byte {
 	if e.Delete {
 		flags |= flagTombstone
 	}
-	if e.low > 0 {
-		flags |= flagLow
+	if e.dead > 0 {
+		flags |= flagDead
 	}
 	if e.fence {
 		flags |= flagFence
 	}
 	dst = append(dst, formatByte, 0, 0, 0, 0, flags)
-	if e.low > 0 {
-		dst = binary.AppendUvarint(dst, e.low)
+	if e.dead > 0 {
+		dst = binary.AppendUvarint(dst, e.dead)
 	}
 	if e.fence {
 		dst = binary.AppendUvarint(dst, e.epoch)
+		dst = binary.AppendUvarint(dst, e.floor)
 	} else {
 		dst = binary.AppendVarint(dst, int64(e.Version))
 		dst = binary.AppendUvarint(dst, uint64(len(e.Name)))
@@ -98,16 +100,19 @@ func decodeEntry(payload []byte) (e entry, err error) {
 		return e, fmt.Errorf("its flags are %#x, this version knows %#x", flags, flagsKnown)
 	}
 	p = p[headerSize:]
-	if flags&flagLow != 0 {
-		if e.low, p, err = uvarint(p); err != nil {
+	if flags&flagDead != 0 {
+		if e.dead, p, err = uvarint(p); err != nil {
 			return e, err
 		}
-		if e.low == 0 {
-			return e, errors.New("its low mark is 0")
+		if e.dead == 0 {
+			return e, errors.New("its count of the dead is 0")
 		}
 	}
 	if e.fence = flags&flagFence != 0; e.fence {
 		if e.epoch, p, err = uvarint(p); err != nil {
+			return e, err
+		}
+		if e.floor, p, err = uvarint(p); err != nil {
 			return e, err
 		}
 		if p != "" || flags&flagTombstone != 0 {

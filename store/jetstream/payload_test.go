@@ -13,10 +13,10 @@ import (
 func TestPayloadsComeBack(t *testing.T) {
 	tests := []entry{
 		{Op: store.Op{Record: store.Record{Name: "a", Version: 0, Data: "{}"}}},
-		{Op: store.Op{Record: store.Record{Name: "a/b", Version: math.MaxInt32, Data: "[1]"}}, low: 1},
-		{Op: store.Op{Record: store.Record{Name: "a", Version: math.MinInt32}}, low: math.MaxUint64},
+		{Op: store.Op{Record: store.Record{Name: "a/b", Version: math.MaxInt32, Data: "[1]"}}, dead: 1},
+		{Op: store.Op{Record: store.Record{Name: "a", Version: math.MinInt32}}, dead: math.MaxUint64},
 		{Op: store.Op{Record: store.Record{Name: strings.Repeat("n", 5000), Version: -1}, Delete: true}},
-		{fence: true, epoch: math.MaxUint64, low: 7},
+		{fence: true, epoch: math.MaxUint64, floor: 300, dead: 7},
 		{fence: true},
 	}
 	for _, want := range tests {
@@ -28,7 +28,7 @@ func TestPayloadsComeBack(t *testing.T) {
 }
 
 func TestDamagedPayloadsAreRefused(t *testing.T) {
-	good := appendEntry(nil, &entry{Op: store.Op{Record: store.Record{Name: "name", Version: 3, Data: `{"a":1}`}}, low: 9})
+	good := appendEntry(nil, &entry{Op: store.Op{Record: store.Record{Name: "name", Version: 3, Data: `{"a":1}`}}, dead: 9})
 	for i := range good {
 		if _, err := decodeEntry(good[:i]); err == nil {
 			t.Errorf("payload cut at %d was decoded", i)
@@ -47,9 +47,9 @@ func TestDamagedPayloadsAreRefused(t *testing.T) {
 // reached, and checks that what is decoded is encoded to the same bytes.
 func FuzzPayload(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(appendEntry(nil, &entry{Op: store.Op{Record: store.Record{Name: "n", Data: "{}"}}, low: 1}))
+	f.Add(appendEntry(nil, &entry{Op: store.Op{Record: store.Record{Name: "n", Data: "{}"}}, dead: 1}))
 	f.Add(appendEntry(nil, &entry{Op: store.Op{Record: store.Record{Name: "n"}, Delete: true}}))
-	f.Add(appendEntry(nil, &entry{fence: true, epoch: 3, low: 4}))
+	f.Add(appendEntry(nil, &entry{fence: true, epoch: 3, floor: 2, dead: 4}))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) > headerSize {
 			p[0] = formatByte

@@ -22,7 +22,8 @@ type message struct {
 // seconds.
 func (s *Store) Load(ctx context.Context, name string) (store.Record, error) {
 	s.state.Lock()
-	err, base := s.usableLocked(), s.base
+	// Before the read: a floor that rises later was under a record that moved.
+	err, floor := s.usableLocked(), s.floor
 	s.state.Unlock()
 	if err == nil && name == "" {
 		err = store.ErrNotFound
@@ -34,8 +35,7 @@ func (s *Store) Load(ctx context.Context, name string) (store.Record, error) {
 			return err
 		})
 	}
-	if err == nil && m.Delete {
-		s.adopt(m, base)
+	if err == nil && (m.Delete || m.seq <= floor) {
 		err = store.ErrNotFound
 	}
 	if err != nil {
@@ -55,25 +55,6 @@ func (s *Store) loadOnce(ctx context.Context, name string) (message, error) {
 	return m, nil
 }
 
-// adopt takes care of a tombstone that nobody knew of. A power cut without
-// fsync can bring one back after it was swept.
-func (s *Store) adopt(m message, base uint64) {
-	s.state.Lock()
-	defer s.state.Unlock()
-	// Any append since may have changed the record again.
-	if _, known := s.tombs.at[m.Name]; known || !s.ready || s.base != base || m.seq > base {
-		return
-	}
-	if head, ok := s.tombs.first(); ok && head.seq < m.seq {
-		return // out of order; the next read of the record finds it again
-	}
-	queue := s.tombs.queue
-	s.tombs.queue = nil
-	s.tombs.add(m.Name, m.seq)
-	s.tombs.queue = append(s.tombs.queue, queue...)
-	s.wake()
-}
-
 // lastMessage reads the message of a subject without wildcards. A miss is
 // checked against the stream's own list of subjects.
 func (s *Store) lastMessage(ctx context.Context, subject string) (message, error) {
@@ -81,20 +62,20 @@ func (s *Store) lastMessage(ctx context.Context, subject string) (message, error
 	if !errors.Is(err, store.ErrNotFound) {
 		return m, err
 	}
-	info, infoErr := s.requestInfo(ctx, subject, 0)
+	info, infoErr := s.requestInfo(ctx, subject)
 	if infoErr != nil {
 		return message{}, infoErr
 	}
-	if len(info.Subjects) == 0 {
+	if !info.Listed {
 		return message{}, err
 	}
 	// It came into being between the two requests, or it cannot be read.
 	m, err = s.last(ctx, subject)
 	if errors.Is(err, store.ErrNotFound) {
-		if info, infoErr = s.requestInfo(ctx, subject, 0); infoErr != nil {
+		if info, infoErr = s.requestInfo(ctx, subject); infoErr != nil {
 			return message{}, infoErr
 		}
-		if len(info.Subjects) > 0 {
+		if info.Listed {
 			return message{}, s.corrupt(subject, 0, "the server lists it and cannot read it")
 		}
 	}
@@ -133,12 +114,6 @@ func getLast(subject string) []byte {
 
 func getBySequence(seq uint64) []byte {
 	return append(strconv.AppendUint([]byte(`{"no_hdr":true,"seq":`), seq, 10), '}')
-}
-
-// getNext asks for the first record at or after a sequence.
-func (s *Store) getNext(seq uint64) []byte {
-	b := strconv.AppendUint([]byte(`{"no_hdr":true,"seq":`), seq, 10)
-	return append(append(append(b, `,"next_by_subj":"`...), s.subjects...), `>"}`...)
 }
 
 // message sends one of these requests. It returns ErrNotFound when the server
@@ -183,21 +158,19 @@ func (s *Store) decode(subject string, seq uint64, payload []byte) (message, err
 type streamState struct {
 	Messages, Bytes   uint64
 	FirstSeq, LastSeq uint64
-	Lost              int      // messages that the server could not recover
-	Subjects          []string // those asked for, a page of them
-	Total             int      // how many were to be had
+	Lost              int  // messages that the server could not recover
+	Listed            bool // the subject asked for is there
 }
 
 func (s *Store) streamInfo(ctx context.Context) (streamState, error) {
-	return s.requestInfo(ctx, "", 0)
+	return s.requestInfo(ctx, "")
 }
 
-// requestInfo asks for the state, with the subjects that match filter from the
-// offset on, when it is not empty.
-func (s *Store) requestInfo(ctx context.Context, filter string, offset int) (streamState, error) {
+// requestInfo asks for the state, and whether a subject is there if it is not empty.
+func (s *Store) requestInfo(ctx context.Context, subject string) (streamState, error) {
 	var request []byte
-	if filter != "" {
-		request = fmt.Appendf(nil, `{"subjects_filter":"%s","offset":%d}`, filter, offset)
+	if subject != "" {
+		request = fmt.Appendf(nil, `{"subjects_filter":"%s"}`, subject)
 	}
 	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+s.stream, request)
 	if err != nil {
@@ -211,17 +184,9 @@ func (s *Store) requestInfo(ctx context.Context, filter string, offset int) (str
 	if !state.Exists() {
 		return streamState{}, errors.New("the answer holds no state")
 	}
-	info := streamState{
+	return streamState{
 		Messages: state.Get("messages").Uint(), Bytes: state.Get("bytes").Uint(),
 		FirstSeq: state.Get("first_seq").Uint(), LastSeq: state.Get("last_seq").Uint(),
-		Lost:  int(state.Get("lost.msgs.#").Int()),
-		Total: int(answer.Get("total").Int()),
-	}
-	if subjects := state.Get("subjects"); subjects.Exists() {
-		subjects.ForEach(func(subject, _ gjson.Result) bool {
-			info.Subjects = append(info.Subjects, subject.String())
-			return true
-		})
-	}
-	return info, nil
+		Lost: int(state.Get("lost.msgs.#").Int()), Listed: state.Get("subjects").Exists(),
+	}, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,8 +28,10 @@ type scan struct {
 	// expected is how many messages the server had for the scan at its start,
 	// and delivered how many came, up to the scan's end.
 	expected, delivered uint64
-	// tombs is how many tombstones the sweeper might take away meanwhile.
-	tombs uint64
+	// purges and fences are the Store's at the start.
+	purges, fences uint64
+	// floor and dead are the Store's at the start.
+	floor, dead uint64
 	// changed are the names that were appended meanwhile. Guarded by Store.state.
 	changed map[string]struct{}
 }
@@ -46,64 +47,87 @@ func (sc *scan) note(ops []store.Op) {
 
 // Scan implements store.Store. fn may take its time and call the store.
 func (s *Store) Scan(ctx context.Context, prefix string, fn func(store.Record) error) error {
+	var stopped error // what fn said
+	sc, end, err := s.beginScan(prefix)
+	if err == nil {
+		defer s.dropScan(sc)
+		err = s.scan(ctx, sc, end, func(r store.Record) error {
+			stopped = fn(r)
+			return stopped
+		})
+	}
+	if err != nil && stopped == nil {
+		return fmt.Errorf("scan %q: %w", prefix, err)
+	}
+	return err
+}
+
+// Names implements store.Store. It reads the records too: a tombstone can be
+// told from a record by its payload only.
+func (s *Store) Names(ctx context.Context, prefix string, fn func(name string) error) error {
+	return s.Scan(ctx, prefix, func(r store.Record) error { return fn(r.Name) })
+}
+
+// beginScan notes changes from here on, and says where the stream ends now.
+func (s *Store) beginScan(prefix string) (*scan, uint64, error) {
 	sc := &scan{prefix: prefix, seen: make(map[uint64]struct{}), changed: make(map[string]struct{})}
 	// Between two appends, so that each is before the scan or noted in it.
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.state.Lock()
-	err, end := s.usableLocked(), s.base
-	if err == nil {
-		s.scans[sc] = struct{}{}
-		sc.tombs = uint64(s.tombs.len())
+	defer s.state.Unlock()
+	if err := s.usableLocked(); err != nil {
+		return nil, 0, err
 	}
-	s.state.Unlock()
-	s.mu.Unlock()
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("scan %q: %w", prefix, err)
-	}
-	defer func() {
-		s.state.Lock()
-		delete(s.scans, sc)
-		s.state.Unlock()
-	}()
+	s.scans[sc] = struct{}{}
+	sc.purges, sc.fences, sc.floor, sc.dead = s.purges, s.fences, s.floor, s.dead
+	return sc, s.base, nil
+}
 
-	var stopped error // what fn said
+func (s *Store) dropScan(sc *scan) {
+	s.state.Lock()
+	defer s.state.Unlock()
+	delete(s.scans, sc)
+}
+
+// scan visits every record under the scan's prefix once.
+func (s *Store) scan(ctx context.Context, sc *scan, end uint64, fn func(store.Record) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	visit := func(r store.Record) error {
 		hash := xxhash.Sum64String(r.Name)
 		if _, ok := sc.seen[hash]; ok {
 			return nil
 		}
 		sc.seen[hash] = struct{}{}
-		stopped = fn(r)
-		return stopped
+		return fn(r)
 	}
 	if err := s.read(ctx, sc, end, visit); err != nil {
-		if stopped != nil {
-			return stopped
-		}
-		return fmt.Errorf("scan %q: %w", prefix, err)
+		return err
 	}
 	if err := s.endScan(ctx, sc); err != nil {
-		return fmt.Errorf("scan %q: %w", prefix, err)
+		return err
 	}
-	maps.DeleteFunc(sc.changed, func(name string, _ struct{}) bool {
+	s.state.Lock()
+	unseen, purged := maps.Clone(sc.changed), s.purges != sc.purges
+	s.state.Unlock()
+	maps.DeleteFunc(unseen, func(name string, _ struct{}) bool {
 		_, ok := sc.seen[xxhash.Sum64String(name)]
 		return ok
 	})
 	// A message that the server cannot read is passed over by a consumer without
-	// a word. Only what changed meanwhile, or was swept, may be missing.
-	if missing := int64(sc.expected - sc.delivered); missing > int64(uint64(len(sc.changed))+sc.tombs) {
-		return fmt.Errorf("scan %q: %w", prefix, s.corrupt(s.subjects+">", 0, fmt.Sprintf("the server counts %d messages for the scan and delivered %d", sc.expected, sc.delivered)))
+	// a word. Only what changed meanwhile may be missing.
+	if missing := int64(sc.expected - sc.delivered); missing > int64(len(unseen)) && !purged {
+		return s.corrupt(s.subjects+">", 0, fmt.Sprintf("the server counts %d messages for a scan and delivered %d", sc.expected, sc.delivered))
 	}
-	for name := range sc.changed {
+	for name := range unseen {
 		r, err := s.Load(ctx, name)
 		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("scan %q: %w", prefix, err)
+			return err
 		}
 		if err := visit(r); err != nil {
 			return err
@@ -112,15 +136,12 @@ func (s *Store) Scan(ctx context.Context, prefix string, fn func(store.Record) e
 	return nil
 }
 
-// endScan lets no more changes be noted, and checks that all were: what another
-// owner wrote is in no note, and what it replaced was not read.
+// endScan checks that all changes were noted: what another owner wrote, or an
+// append without an answer, is in no note, and what it replaced was not read.
 func (s *Store) endScan(ctx context.Context, sc *scan) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.Lock()
-	delete(s.scans, sc)
-	err, base := s.usableLocked(), s.base
-	s.state.Unlock()
+	base, err := s.current(sc)
 	if err != nil {
 		return err
 	}
@@ -133,10 +154,24 @@ func (s *Store) endScan(ctx context.Context, sc *scan) error {
 	})
 }
 
+// current says whether all changes since the scan began are noted, as far as
+// this owner knows, and where the stream ends. The caller holds mu.
+func (s *Store) current(sc *scan) (base uint64, err error) {
+	s.state.Lock()
+	defer s.state.Unlock()
+	if err := s.usableLocked(); err != nil {
+		return 0, err
+	}
+	if s.fences != sc.fences {
+		return 0, fmt.Errorf("fenced anew meanwhile: %w", store.ErrFenced)
+	}
+	return s.base, nil
+}
+
 // read visits the records under prefix whose message is at or before end. When
 // the stream loses its leader it goes on where it was.
 func (s *Store) read(ctx context.Context, sc *scan, end uint64, visit func(store.Record) error) error {
-	next := uint64(1)
+	next := sc.floor + 1
 	give := time.Now().Add(patience)
 	for {
 		from := next
@@ -179,7 +214,7 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 			s.log.Debug("a consumer was left to expire", "stream", s.stream, "err", err)
 		}
 	}()
-	if *next == 1 {
+	if *next == sc.floor+1 {
 		sc.expected = info.NumPending
 	}
 	if info.NumPending == 0 {
@@ -248,107 +283,4 @@ func translate(err error) error {
 		}
 	}
 	return err
-}
-
-// Names implements store.Store. It asks the stream for its subjects, 100 000 at
-// a time, and loads only records whose name is too long for a subject.
-func (s *Store) Names(ctx context.Context, prefix string, fn func(name string) error) error {
-	if err := s.usable(); err != nil {
-		return fmt.Errorf("names %q: %w", prefix, err)
-	}
-	filter := string(appendFilter([]byte(s.subjects), prefix))
-	var stopped error               // what fn said
-	var removed map[string]struct{} // names that are tombstones on the page
-	fetch := func(offset int) (subjects []string, total int, err error) {
-		// First, so that a tombstone which the page shows is known.
-		removed = s.removed()
-		err = s.retryFrom(ctx, listAttempt, func(ctx context.Context) error {
-			info, err := s.requestInfo(ctx, filter, offset)
-			subjects, total = info.Subjects, info.Total
-			return err
-		})
-		if err == nil {
-			err = s.usable()
-		}
-		return subjects, total, err
-	}
-	err := pages(fetch, func(subject string) error {
-		name, ok := nameOf(s.tokensOf(subject))
-		if !ok {
-			var err error
-			if name, err = s.nameAt(ctx, subject); errors.Is(err, store.ErrNotFound) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-		}
-		if _, gone := removed[name]; gone || !strings.HasPrefix(name, prefix) {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		stopped = fn(name)
-		return stopped
-	})
-	if err != nil && stopped == nil {
-		return fmt.Errorf("names %q: %w", prefix, err)
-	}
-	return err
-}
-
-// pages visits each subject of a sorted list once that is fetched in pages and
-// changes meanwhile. When subjects before a page go away, others move up from
-// that page onto the one before, out of sight; so each page begins with the last
-// subject of the page before, or lies too far.
-func pages(fetch func(offset int) (subjects []string, total int, err error), visit func(subject string) error) error {
-	last, offset := "", 0
-	for {
-		page, total, err := fetch(offset)
-		if err != nil {
-			return err
-		}
-		slices.Sort(page)
-		if offset > 0 && (len(page) == 0 || page[0] > last) {
-			offset /= 2
-			continue
-		}
-		for _, subject := range page {
-			if subject <= last {
-				continue
-			}
-			last = subject
-			if err := visit(subject); err != nil {
-				return err
-			}
-		}
-		if offset+len(page) >= total {
-			return nil
-		}
-		offset += max(1, len(page)-1)
-	}
-}
-
-// removed copies the names that have a tombstone.
-func (s *Store) removed() map[string]struct{} {
-	s.state.Lock()
-	defer s.state.Unlock()
-	names := make(map[string]struct{}, s.tombs.len())
-	for name := range s.tombs.at {
-		names[name] = struct{}{}
-	}
-	return names
-}
-
-// nameAt reads the name of the live record on a subject from its payload.
-func (s *Store) nameAt(ctx context.Context, subject string) (name string, err error) {
-	err = s.retry(ctx, func(ctx context.Context) error {
-		m, err := s.lastMessage(ctx, subject)
-		if err == nil && m.Delete {
-			err = store.ErrNotFound
-		}
-		name = m.Name
-		return err
-	})
-	return name, err
 }

@@ -12,8 +12,8 @@ import (
 // - _ : @ + , stand for themselves and every other byte is =XX; an empty token
 // is a single =. A name that would need more than maxSubject bytes or maxTokens
 // tokens keeps its leading whole tokens, as many as fit, and ends in `=~` and a
-// hash of the whole name. No two names share a subject, so the name in the
-// payload is needed only to read hashed ones back, and to be checked.
+// hash of the whole name. No two names share a subject. The name in the payload is
+// the truth; that it belongs to its subject is checked at every read.
 const (
 	// maxSubject bounds the encoded name; NATS ends a protocol line at 4096 bytes.
 	maxSubject = 1000
@@ -102,47 +102,4 @@ func appendKept(dst []byte, name string) []byte {
 // begin with prefix, and others: the names must be checked.
 func appendFilter(dst []byte, prefix string) []byte {
 	return append(appendKept(dst, prefix), '>')
-}
-
-// nameOf reads a subject's tokens back. It fails for a hashed name, whose name
-// stands in the payload only, and for what appendSubject never makes.
-func nameOf(tokens string) (name string, ok bool) {
-	b := make([]byte, 0, len(tokens))
-	for rest, more := tokens, true; more; {
-		var token string
-		token, rest, more = strings.Cut(rest, ".")
-		switch token {
-		case "":
-			return "", false
-		case "=":
-			token = ""
-		}
-		for i := 0; i < len(token); i++ {
-			c := token[i]
-			if c != '=' {
-				b = append(b, c)
-				continue
-			}
-			if i+2 >= len(token) {
-				return "", false
-			}
-			hi, lo := strings.IndexByte(hexDigits, token[i+1]), strings.IndexByte(hexDigits, token[i+2])
-			if hi < 0 || lo < 0 {
-				return "", false
-			}
-			b = append(b, byte(hi<<4|lo))
-			i += 2
-		}
-		if more {
-			b = append(b, '/')
-		}
-	}
-	name = string(b)
-	// What other writers put there may read as a name that lives elsewhere.
-	return name, name != "" && string(appendSubject(nil, name)) == tokens
-}
-
-// isHashed says whether the tokens end in the hash of a long name.
-func isHashed(tokens string) bool {
-	return strings.HasPrefix(tokens[strings.LastIndexByte(tokens, '.')+1:], hashMark)
 }

@@ -42,16 +42,8 @@ func hashOf(name string) string {
 	return "=~" + base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-func TestForeignSubjectsHaveNoName(t *testing.T) {
-	for _, tokens := range []string{"", ".", "a.", ".a", "a..b", "a=", "=4", "=4g", "=~x", "==41", "=", "=41", "=2e"} {
-		if name, ok := nameOf(tokens); ok {
-			t.Errorf("nameOf(%q) = %q, want none", tokens, name)
-		}
-	}
-}
-
 // FuzzSubject checks the promises of the encoding for two names: subjects are
-// clean and short, lead back to the name, differ when the names differ, and are
+// clean and short, differ when the names differ, and are
 // matched by the filter of every prefix of the name.
 func FuzzSubject(f *testing.F) {
 	names := storetest.OddNames()
@@ -72,17 +64,9 @@ func FuzzSubject(f *testing.F) {
 		if strings.ContainsAny(sa, " \t\r\n*>$\x00") || slices.Contains(strings.Split(sa, "."), "") {
 			t.Fatalf("subject of %q is %q", a, sa)
 		}
-		name, ok := nameOf(sa)
-		if isHashed(sa) == ok || ok && name != a {
-			t.Fatalf("subject %q of %q leads back to %q, %v", sa, a, name, ok)
-		}
 		filter := string(appendFilter(nil, a[:int(cut)%(len(a)+1)]))
 		if head := strings.TrimSuffix(filter, ">"); !strings.HasPrefix(sa, head) || len(sa) == len(head) {
 			t.Fatalf("filter %q of a prefix of %q does not match %q", filter, a, sa)
-		}
-		// Only what appendSubject makes leads back to a name.
-		if name, ok := nameOf(b); ok && string(appendSubject(nil, name)) != b {
-			t.Fatalf("tokens %q lead to %q, which lives elsewhere", b, name)
 		}
 	})
 }
