@@ -99,7 +99,7 @@ const (
 	maxRecord = 64 << 20
 	// importers is how many records of an import are written at once, so that
 	// they share commits.
-	importers = 64
+	importers = 256
 )
 
 // recordsAPI answers the requests about records.
