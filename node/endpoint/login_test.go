@@ -322,3 +322,15 @@ func TestOldAndUnknownClientsGetTheOlderForm(t *testing.T) {
 		}
 	}
 }
+
+func TestAVerdictAfterTheLoginTimeoutIsDropped(t *testing.T) {
+	ts := serve(t, testConfig(), anybody, &funcReceiver{opened: func(*Conn) { t.Error("opened after the timeout") }})
+	conns, _ := sinkConns(t, ts, 1)
+	c := conns[0]
+	c.user.Store(nil)
+	c.state.Store(uint32(stateExpired)) // the sweep was faster, but has not closed yet
+	c.open(&auth.User{ID: "u"})
+	if c.User() != nil {
+		t.Error("the client is logged in")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -606,5 +607,124 @@ func BenchmarkSendQueued(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c.Send(o)
+	}
+}
+
+// stuckConn is a logged-in connection whose socket, the sink, takes nothing
+// while sink.mu is held, which it is: one frame is being written.
+func stuckConn(t *testing.T, cfg Config) (*testServer, *Conn, *sink) {
+	t.Helper()
+	ts := serve(t, cfg, anybody, &funcReceiver{})
+	conns, sinks := sinkConns(t, ts, 1)
+	c, s := conns[0], sinks[0]
+	eventually(t, "the upgrade is written", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.writes == 1 })
+	s.mu.Lock()
+	c.Send(broadcast("first", "1"))
+	eventually(t, "the pump is writing", func() bool { c.wire.mu.Lock(); defer c.wire.mu.Unlock(); return c.wire.queue == nil })
+	return ts, c, s
+}
+
+func TestOnlyAFullQueueThatDoesNotMoveIsASlowConsumer(t *testing.T) {
+	cfg := testConfig()
+	cfg.WebSocket.QueueSoftLimit = 1000
+	cfg.WebSocket.QueueStall = time.Hour
+	_, c, s := stuckConn(t, cfg)
+	defer s.mu.Unlock()
+	w := &c.wire
+	age := func() { // the queue has been seen full for more than an hour
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.watched == 0 {
+			t.Error("a full queue is not watched")
+		}
+		w.watched -= 2 * time.Hour
+	}
+	small, large := broadcast("n", "1"), broadcast("n", `"`+strings.Repeat("x", 2000)+`"`)
+
+	c.Answer(&large.Message)
+	c.Send(small)
+	if w.watched != 0 {
+		t.Error("answers count as broadcasts")
+	}
+	c.Send(large)
+	age()
+	w.wrote(0, 10) // it moves, though the queue stays full
+	c.Send(small)
+	if c.Gone() {
+		t.Fatal("a client that takes its broadcasts slowly was cut off")
+	}
+	w.wrote(0, len(large.Frame(protocol.FormBinary))-10) // and is nearly empty again
+	if w.watched != 0 {
+		t.Error("a queue that is not full is watched")
+	}
+	c.Send(large)
+	age()
+	c.Send(small)
+	if !c.Gone() || w.reason() != SlowConsumer {
+		t.Error("a client that takes nothing was not cut off")
+	}
+}
+
+func TestWhatCameWhileTheDoorbellWasAnsweredIsWrittenToo(t *testing.T) {
+	_, c, s := stuckConn(t, testConfig())
+	c.Send(broadcast("second", "1")) // rings no second bell
+	s.mu.Unlock()
+	eventually(t, "both are written", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.frames == 2 })
+	eventually(t, "the bell is still", func() bool { c.wire.mu.Lock(); defer c.wire.mu.Unlock(); return !c.wire.rung })
+}
+
+func TestAClientThatIsClosedDuringItsUpgradeHearsAGoodbye(t *testing.T) {
+	ts := serve(t, testConfig(), anybody, &funcReceiver{})
+	s := newSink()
+	s.mu.Lock() // the answer to the upgrade hangs
+	ts.start(s, nil, "127.0.0.1", http.Header{"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}})
+	c := ts.Conns()[0]
+	c.close(GoingAway)
+	s.mu.Unlock()
+	eventually(t, "it is gone", func() bool { return ts.Stats().Open == 0 })
+	if !c.wire.saidGoodbye {
+		t.Error("the client was left without a close frame")
+	}
+}
+
+func TestNothingIsReceivedFromAClientThatWasClosed(t *testing.T) {
+	received := make(chan string, 10)
+	closed := make(chan *Conn, 1)
+	ts, client, _ := connected(t, testConfig(), &funcReceiver{
+		receive: func(c *Conn, m *protocol.Message) {
+			received <- m.Name
+			c.Disconnect()
+		},
+		closed: func(c *Conn) { closed <- c },
+	})
+	// Both arrive together: the second is read before the socket is closed.
+	a := clientFrame(websocket.BinaryMessage, protocol.Append(nil, emit("first", "1")))
+	b := clientFrame(websocket.BinaryMessage, protocol.Append(nil, emit("second", "1")))
+	if _, err := client.ws.NetConn().Write(append(a, b...)); err != nil {
+		t.Fatal(err)
+	}
+	client.wantClose(1008)
+	await(t, "Closed", closed)
+	eventually(t, "it is gone", func() bool { return ts.Stats().Open == 0 })
+	if len(received) != 1 || <-received != "first" {
+		t.Error("a message was received after the connection was closed")
+	}
+}
+
+// BenchmarkReceive is what a message costs from melody's hands to the Receiver
+// and back, and a ping until its PONG is queued.
+func BenchmarkReceive(b *testing.B) {
+	cfg := testConfig()
+	cfg.WebSocket.HeartbeatInterval = time.Hour
+	for name, m := range map[string]*protocol.Message{"event": emit("name", `"data"`), "ping": ping()} {
+		b.Run(name, func(b *testing.B) {
+			ts := serve(b, cfg, anybody, &funcReceiver{})
+			conns, _ := sinkConns(b, ts, 1)
+			frame := protocol.Append(nil, m)
+			b.ReportAllocs()
+			for b.Loop() {
+				conns[0].receive(frame)
+			}
+		})
 	}
 }
