@@ -19,7 +19,11 @@ const kinds = {
       client.held ??= new Map()
       client.held.set(name, await ready(client, name))
     },
-    unsubscribe: (client, name) => client.tap.confirmed('RECORD', 'UNSUBSCRIBE', name, () => client.held.get(name).discard())
+    unsubscribe: async (client, name) => {
+      await client.tap.confirmed('RECORD', 'UNSUBSCRIBE', name, () => client.held.get(name).discard())
+      // The client forgets a discarded record on a timer of its own.
+      while (client.record.names().includes(name)) await new Promise(setImmediate)
+    }
   }
 }
 

@@ -44,6 +44,12 @@ export class Raw {
     assert.deepEqual(await this.next(), { topic, action, ...fields })
   }
 
+  // parser takes a message of the parser, which may name the action it is about.
+  async parser (action) {
+    const { originalAction, ...message } = await this.next()
+    assert.deepEqual(message, { topic: 'PARSER', action })
+  }
+
   // silent says that nothing has been sent to this client so far that the test
   // did not take: a request with a known answer is sent, and the answer must be
   // the next message.

@@ -32,16 +32,19 @@ export function encode (topic, action, fields = {}) {
   return Buffer.from(builder.getMessage(message, false))
 }
 
-// named replaces the numbers of a parsed message by names and drops the lists
-// and maps that every parsed message has, when they are empty.
+// named replaces the numbers of a parsed message by names. It drops the lists and
+// maps that every parsed message has when they are empty, and flags that are
+// false: the client reads a false flag and none alike.
 export function named (parsed) {
   const { topic, action, originalAction, names, versions, ...rest } = parsed
   const name = all.TOPIC[topic]
   const out = { topic: name, action: actions[name]?.[action] ?? action, ...rest }
-  if (originalAction !== undefined) out.originalAction = actions[name]?.[originalAction] ?? originalAction
+  // A parser message is about any topic, so the number of its action stays one.
+  if (originalAction !== undefined) out.originalAction = (name !== 'PARSER' && actions[name]?.[originalAction]) || originalAction
   if (names?.length) out.names = names
   if (versions && Object.keys(versions).length) out.versions = versions
   delete out.parsedData
+  for (const flag of ['isAck', 'isError', 'isWriteAck']) if (out[flag] === false) delete out[flag]
   return out
 }
 
