@@ -47,6 +47,7 @@ const (
 // Server is the embedded NATS server, with this process's connection to it.
 type Server struct {
 	dir   string
+	log   *slog.Logger
 	srv   *server.Server
 	nc    *nats.Conn
 	close sync.Once
@@ -75,6 +76,7 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	s.log = opts.Log
 	if opts.SyncInterval <= 0 {
 		opts.SyncInterval = time.Second
 	}
@@ -141,7 +143,10 @@ func (s *Server) Conn() *nats.Conn { return s.nc }
 // Dial makes another connection, for traffic that shall not stand in the way of
 // Conn's. The caller closes it. The name is seen in the server's monitoring.
 func (s *Server) Dial(name string) (*nats.Conn, error) {
-	nc, err := nats.Connect("", nats.InProcessServer(s.srv), nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	nc, err := nats.Connect("", nats.InProcessServer(s.srv), nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			s.log.Warn("connection to the embedded server failed", "conn", name, "err", err)
+		}))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)
 	}

@@ -2,9 +2,11 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,7 +54,7 @@ func startServer(t testing.TB, dir string, sync bool) (*server.Server, *nats.Con
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server did not start")
 	}
-	nc, err := nats.Connect("", nats.InProcessServer(srv))
+	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatalf("Connect: %v", err)
 	}
@@ -140,4 +142,28 @@ func TestJetStreamKeepsTheContract(t *testing.T) {
 func TestJetStreamIsHandedFromOwnerToOwner(t *testing.T) {
 	t.Parallel()
 	storetest.RunShared(t, func(t *testing.T) storetest.Shared { return newRig(t, true) })
+}
+
+func TestRecordsAboveTheLimitAreRefusedAndNothingIsWritten(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, false)
+	if _, err := Open(t.Context(), r.nc, Options{MaxRecord: 4 << 20}); err == nil || !strings.Contains(err.Error(), "MaxPayload") {
+		t.Errorf("Open for records as large as a message = %v, want an error about MaxPayload", err)
+	}
+	for _, limit := range []int{0, 1000} {
+		r.opts.MaxRecord = limit
+		s := r.fenced(t)
+		mustAppend(t, s, storetest.Put("a", 1, `{}`))
+		tooLarge := strings.Repeat("x", s.maxRecord+1)
+		if err := s.Append(t.Context(), []store.Op{storetest.Put("b", 1, `{}`), storetest.Put("a", 2, tooLarge)}); !errors.Is(err, store.ErrRefused) {
+			t.Errorf("limit %d: Append = %v, want ErrRefused", limit, err)
+		}
+		if _, err := s.Load(t.Context(), "b"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("limit %d: Load = %v, want ErrNotFound", limit, err)
+		}
+		mustAppend(t, s, storetest.Put("a", 2, tooLarge[1:]))
+		if got, err := s.Load(t.Context(), "a"); err != nil || len(got.Data) != s.maxRecord {
+			t.Errorf("limit %d: Load = %d bytes, %v, want the largest record", limit, len(got.Data), err)
+		}
+	}
 }

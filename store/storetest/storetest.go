@@ -539,7 +539,11 @@ func wantMap(t *testing.T, s store.Store, prefix string, expect map[string]store
 	for name := range left {
 		t.Errorf("Names %.40q left out %.40q", prefix, name)
 	}
+	loads := 0
 	for name, op := range expect {
+		if loads++; loads > 1000 {
+			break // the order of a map is a sample
+		}
 		r, err := s.Load(t.Context(), name)
 		if err != nil || r != op.Record {
 			t.Errorf("Load %.40q = version %d, %d bytes, %v, want version %d, %d bytes", name, r.Version, len(r.Data), err, op.Version, len(op.Data))
