@@ -220,7 +220,12 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (store.Store, fu
 	if err != nil {
 		return nil, nil, err
 	}
-	st, err := jetstream.Open(ctx, server.Conn(), jetstream.Options{MaxRecord: n.cfg.Records.MaxSize, Log: n.log})
+	opts := jetstream.Options{MaxRecord: n.cfg.Records.MaxSize, Log: n.log}
+	if n.cfg.Records.Sync == "always" {
+		// With an interval a power cut may lose what the mark says is there.
+		opts.Mark = filepath.Join(dir.Path(), "mark-0")
+	}
+	st, err := jetstream.Open(ctx, server.Conn(), opts)
 	if err != nil {
 		server.Close()
 		return nil, nil, err

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// warmUp is not measured.
+const warmUp = time.Second
+
+// meter counts what happens in the measured time.
+type meter struct {
+	s        settings
+	on       atomic.Bool
+	messages atomic.Int64
+
+	mu   sync.Mutex
+	hist *hdrhistogram.Histogram // microseconds; guarded by mu
+
+	took        time.Duration
+	server, own time.Duration // CPU
+	note        string
+}
+
+func newMeter(s settings) *meter {
+	return &meter{s: s, hist: hdrhistogram.New(1, 60_000_000, 3)}
+}
+
+// done counts n messages that took the time since began, if measuring.
+func (m *meter) done(n int, began time.Time) {
+	if !m.on.Load() {
+		return
+	}
+	m.messages.Add(int64(n))
+	if began.IsZero() {
+		return
+	}
+	us := max(time.Since(began).Microseconds(), 1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_ = m.hist.RecordValue(min(us, 60_000_000)) // in range by construction
+}
+
+// measure lets the load run, warm-up first.
+func (m *meter) measure(ctx context.Context) error {
+	if err := pause(ctx, warmUp); err != nil {
+		return err
+	}
+	server, own := cpuOf(m.s.pid), cpuOf(os.Getpid())
+	began := time.Now()
+	m.on.Store(true)
+	err := pause(ctx, m.s.time)
+	m.on.Store(false)
+	m.took = time.Since(began)
+	m.server, m.own = cpuOf(m.s.pid)-server, cpuOf(os.Getpid())-own
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *meter) print(out io.Writer, name string) {
+	if m.note != "" {
+		fmt.Fprintf(out, "%s\t%s\t\t\t\t\t\t\n", name, m.note)
+		return
+	}
+	n := float64(max(m.messages.Load(), 1))
+	each := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/n) }
+	ms := func(q float64) string {
+		if m.hist.TotalCount() == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.2f", float64(m.hist.ValueAtQuantile(q))/1000)
+	}
+	fmt.Fprintf(out, "%s\t%.0f\t%.0f\t%s\t%s\t%s\t%s\t\n", name, n, n/m.took.Seconds(), each(m.server), ms(50), ms(99), each(m.own))
+}
+
+// tick is what the kernel counts CPU time in.
+const tick = 10 * time.Millisecond
+
+// cpuOf is the user and system time that a process has used; 0 if unknown.
+func cpuOf(pid int) time.Duration {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	var ticks int64
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * tick
+}
+
+// rssOf is the memory of a process in bytes; 0 if unknown.
+func rssOf(pid int) int64 {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			if err != nil {
+				return 0
+			}
+			return kb << 10
+		}
+	}
+	return 0
+}
