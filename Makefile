@@ -54,7 +54,7 @@ test-long: ## What takes longer: much fuzzing, many crash rounds, everything rep
 	$(call section,Unit tests three times over)
 	$(GO) test -race -count=3 -timeout 60m ./...
 	@$(MAKE) --no-print-directory test-fuzz FUZZTIME=60s
-	@HADAL_CRASH_ROUNDS=100 $(MAKE) --no-print-directory test-e2e test-browser
+	@HADAL_CRASH_ROUNDS=500 $(MAKE) --no-print-directory test-e2e test-browser
 
 .PHONY: lint
 lint: ## go vet, staticcheck, gofmt
