@@ -67,7 +67,7 @@ lint: ## go vet, staticcheck, gofmt
 	$(GO) tool staticcheck ./...
 
 .PHONY: test-unit
-test-unit: ## Go tests with the race detector
+test-unit: node-modules ## Go tests with the race detector
 	$(call section,Unit tests)
 	$(GO) test -race -timeout 10m ./...
 

@@ -104,41 +104,39 @@ func (c *client) say(m *protocol.Message) error {
 // hear reads the next message; it is valid until the next call.
 func (c *client) hear() (*protocol.Message, error) {
 	var h [10]byte
-	for {
-		if _, err := io.ReadFull(c.in, h[:2]); err != nil {
-			return nil, err
-		}
-		n := uint64(h[1] & 0x7f)
-		switch n {
-		case 126:
-			if _, err := io.ReadFull(c.in, h[2:4]); err != nil {
-				return nil, err
-			}
-			n = uint64(binary.BigEndian.Uint16(h[2:4]))
-		case 127:
-			if _, err := io.ReadFull(c.in, h[2:10]); err != nil {
-				return nil, err
-			}
-			n = binary.BigEndian.Uint64(h[2:10])
-		}
-		if n > 1<<26 {
-			return nil, fmt.Errorf("a frame of %d bytes", n)
-		}
-		if uint64(cap(c.buf)) < n {
-			c.buf = make([]byte, n)
-		}
-		c.buf = c.buf[:n]
-		if _, err := io.ReadFull(c.in, c.buf); err != nil {
-			return nil, err
-		}
-		if h[0]&0x0f != 2 {
-			return nil, fmt.Errorf("closed by the server: %q", c.buf)
-		}
-		if err := protocol.Decode(c.buf, &c.msg); err != nil {
-			return nil, err
-		}
-		return &c.msg, nil
+	if _, err := io.ReadFull(c.in, h[:2]); err != nil {
+		return nil, err
 	}
+	n := uint64(h[1] & 0x7f)
+	switch n {
+	case 126:
+		if _, err := io.ReadFull(c.in, h[2:4]); err != nil {
+			return nil, err
+		}
+		n = uint64(binary.BigEndian.Uint16(h[2:4]))
+	case 127:
+		if _, err := io.ReadFull(c.in, h[2:10]); err != nil {
+			return nil, err
+		}
+		n = binary.BigEndian.Uint64(h[2:10])
+	}
+	if n > 1<<26 {
+		return nil, fmt.Errorf("a frame of %d bytes", n)
+	}
+	if uint64(cap(c.buf)) < n {
+		c.buf = make([]byte, n)
+	}
+	c.buf = c.buf[:n]
+	if _, err := io.ReadFull(c.in, c.buf); err != nil {
+		return nil, err
+	}
+	if h[0]&0x0f != 2 {
+		return nil, fmt.Errorf("closed by the server: %q", c.buf)
+	}
+	if err := protocol.Decode(c.buf, &c.msg); err != nil {
+		return nil, err
+	}
+	return &c.msg, nil
 }
 
 // until reads until a message of that action comes.
