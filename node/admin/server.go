@@ -6,6 +6,7 @@
 // The API, all of it JSON:
 //
 //	GET    /healthz /readyz /info /metrics
+//	GET    /debug/pprof/...      Go's profiles: cpu, heap, goroutines
 //	GET    /record?name=N        {"name","version","data"}
 //	PUT    /record?name=N        body: the data; answers {"version"}
 //	DELETE /record?name=N
@@ -33,6 +34,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"strings"
@@ -248,6 +250,9 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("GET /readyz", s.deps.Health.Ready())
 	mux.Handle("GET /metrics", s.deps.Metrics)
 	mux.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.deps.Info()) })
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	if s.deps.Records != nil {
 		newRecordsAPI(s.deps.Records, s.deps.Log).register(mux)
 	}
