@@ -118,7 +118,7 @@ test('a client that does not log in in time is told and closed', async t => {
 test('a failed login does not lift the time limit (trap 26)', async t => {
   const node = await startNode({
     auth: [{ type: 'file', options: { users: { ada: { password: 'secret' } } } }],
-    connectionEndpoints: [{ type: 'ws-binary', options: { unauthenticatedClientTimeout: 500 } }]
+    connectionEndpoints: [{ type: 'ws-binary', options: { unauthenticatedClientTimeout: 1500 } }]
   }, { t })
   const raw = await rawChallenge(t, node)
   raw.send('AUTH', 'REQUEST', { data: JSON.stringify({ username: 'ada', password: 'wrong' }) })
@@ -138,8 +138,8 @@ test('parallel logins succeed once (trap 26)', async t => {
 })
 
 test('a silent client is closed after two heartbeats and a pinging one stays', async t => {
-  const node = await startNode({ connectionEndpoints: [{ type: 'ws-binary', options: { heartbeatInterval: 300 } }] }, { t })
-  const stays = await login(t, node, {}, { heartbeatInterval: 100 })
+  const node = await startNode({ connectionEndpoints: [{ type: 'ws-binary', options: { heartbeatInterval: 1000 } }] }, { t })
+  const stays = await login(t, node, {}, { heartbeatInterval: 200 })
   const inbox = await subscribed(stays, 'still')
   const silent = await rawLogin(t, node)
   await silent.closed

@@ -6,7 +6,9 @@ import { rawLogin } from './lib/raw.js'
 import { test } from './lib/test.js'
 
 const node = await startNode()
-const hasty = await startNode({ rpc: { ackTimeout: 500, responseTimeout: 1000 } })
+// Each of these two has one timer that ends soon and one that does not matter.
+const soonAccepted = await startNode({ rpc: { ackTimeout: 300, responseTimeout: 60_000 } })
+const soonAnswered = await startNode({ rpc: { ackTimeout: 60_000, responseTimeout: 300 } })
 const telling = await startNode({
   rpc: { provideRequestorName: true, provideRequestorData: true },
   auth: [{ type: 'file', options: { users: { ada: { password: 'x', clientData: { team: 'blue' } }, bob: { password: 'x' } } } }]
@@ -93,20 +95,20 @@ test('calls are spread over the providers', async t => {
 })
 
 test('a provider that does not accept in time fails the call', async t => {
-  const [caller, provider] = await logins(t, hasty, 2)
+  const [caller, provider] = await logins(t, soonAccepted, 2)
   await provided(provider, 'deaf', (data, response) => { response.autoAccept = false })
   assert.equal(await rejection(caller.rpc.make('deaf')), 'ACCEPT_TIMEOUT')
 })
 
 test('a provider that does not answer in time fails the call', async t => {
-  const [caller, provider] = await logins(t, hasty, 2)
+  const [caller, provider] = await logins(t, soonAnswered, 2)
   await provided(provider, 'slow', (data, response) => response.accept())
   assert.equal(await rejection(caller.rpc.make('slow')), 'RESPONSE_TIMEOUT')
 })
 
 test('an answer that comes too late is refused to its provider', async t => {
-  const caller = await login(t, hasty)
-  const raw = await rawLogin(t, hasty)
+  const caller = await login(t, soonAccepted)
+  const raw = await rawLogin(t, soonAccepted)
   raw.send('RPC', 'PROVIDE', { names: ['late'], correlationId: '0' })
   await raw.expect('RPC', 'PROVIDE', { correlationId: '0', isAck: true })
   const call = rejection(caller.rpc.make('late'))

@@ -274,7 +274,7 @@ test('trap 31: two callers may use the same id', async t => {
 })
 
 test('trap 33: every call ends', async t => {
-  const hasty = await startNode({ rpc: { ackTimeout: 200, responseTimeout: 300 } }, { t })
+  const hasty = await startNode({ rpc: { ackTimeout: 1000, responseTimeout: 1500 } }, { t })
   const caller = await login(t, hasty)
   const provider = await rawLogin(t, hasty)
   provider.send('RPC', 'PROVIDE', { names: ['t33'], correlationId: '0' })

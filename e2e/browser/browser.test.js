@@ -36,13 +36,13 @@ after(() => browser.close())
 
 const complaints = []
 
-// open opens the page and logs it in.
+// open opens the page, logs it in and waits until its user counts as present.
 async function open (user) {
   const page = await browser.newPage({ ignoreHTTPSErrors: true })
   page.on('pageerror', error => complaints.push(`${user}: ${error}`))
   page.on('console', message => ['error', 'warning'].includes(message.type()) && complaints.push(`${user}: ${message.text()}`))
   await page.goto(`https://127.0.0.1:${web.address().port}/`)
-  await page.evaluate(([url, user]) => page.connect(url, user), [node.url, user])
+  await page.evaluate(([url, user]) => page.connect(url, user).then(page.reached), [node.url, user])
   return page
 }
 
