@@ -31,6 +31,10 @@
 // fences the store again, and loads afresh. It holds new requests back for
 // holdTime meanwhile, and refuses writes after that until the store is back.
 //
+// A client has few requests under way whose answers carry records (gate.go), and a
+// list of names is served in parts, so that what few bytes ask for is made no
+// faster than the client takes it, and others have their turn.
+//
 // # Memory
 //
 // Records that are not being written may leave memory, least recently used

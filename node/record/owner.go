@@ -256,6 +256,9 @@ func (o *owner) handle(e *entry, r *request) {
 	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:
 		o.operator(e, r)
 	}
+	if r.gate != nil { // the answer went to after before this
+		o.after(e, func(error) { r.gate.leave() })
+	}
 }
 
 // apply makes s the state of e. It becomes durable with the open batch.

@@ -28,7 +28,9 @@ type request struct {
 	came    time.Time
 
 	group *group
+	gate  *gate        // that the request has entered, or nil
 	names []string     // of kindSubscribeAndHead as it arrives
+	last  bool         // of kindSubscribeAndHead: no part follows
 	reply func(result) // of the operator's requests and kindFlush; called on the owner
 }
 

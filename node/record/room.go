@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -36,6 +38,8 @@ type Room struct {
 	listen *listen.Registry
 	cfg    Config
 	stats  counters
+
+	gates sync.Map // client id → *gate, of clients that have asked for something
 }
 
 // Deps are the rooms and services that records need. All are required.
@@ -80,9 +84,14 @@ func (r *Room) Run(ctx context.Context) error {
 	return nil
 }
 
-// bulkInFlight is how many reads of one bulk request are asked of the owner at
-// once: the answers of so many may wait in memory for a client.
-const bulkInFlight = 256
+const (
+	// bulkInFlight is how many reads of one bulk request are asked of the owner at
+	// once: two of them are under way (see gateWidth).
+	bulkInFlight = gateWidth / 2
+	// bulkPart is how many names of a bulk request that reads no data become
+	// requests at once. A request is a hundred times what a short name is.
+	bulkPart = 1024
+)
 
 // Handle serves a message whose shape the pipeline has checked: single-name
 // actions have a name, path and action agree. It runs on the client's reader.
@@ -94,6 +103,7 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 	switch m.Action {
 	case protocol.RecordRead:
 		base.kind = kindRead
+		r.enter(&base)
 		r.put(&base)
 	case protocol.RecordHead:
 		base.kind = kindHead
@@ -109,9 +119,7 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 	case protocol.RecordSubscribeAndRead:
 		r.readMany(base, kindSubscribeAndRead, m)
 	case protocol.RecordSubscribeAndHead:
-		base.kind = kindSubscribeAndHead
-		base.names = append([]string(nil), m.Names...)
-		r.put(&base)
+		r.headMany(base, m)
 	case protocol.RecordSubscribe:
 		r.each(base, kindSubscribe, m, base.ack())
 	case protocol.RecordUnsubscribe:
@@ -119,6 +127,9 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 	case protocol.RecordNotify:
 		ack := base.ack()
 		ack.Names = append([]string(nil), m.Names...)
+		// Each name is announced once: a list of one name could else be worth many
+		// times its size to every subscriber.
+		m.Names = distinct(m.Names)
 		r.each(base, kindNotify, m, ack)
 	case protocol.RecordListen, protocol.RecordUnlisten, protocol.RecordListenAccept, protocol.RecordListenReject:
 		r.listen.Handle(c, m)
@@ -129,12 +140,21 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 // its last message.
 func (r *Room) Closed(c sub.Client) {
 	r.listen.Closed(c)
+	r.gates.Delete(c.ID())
 	r.put(&request{kind: kindClosed, client: c})
 }
 
 // put hands a request to the owner. When the room has stopped the process is
 // ending and the client is being closed: nobody is left to answer.
-func (r *Room) put(reqs ...*request) bool { return r.owner.mail.put(reqs...) == nil }
+func (r *Room) put(reqs ...*request) bool {
+	if r.owner.mail.put(reqs...) == nil {
+		return true
+	}
+	for _, req := range reqs {
+		req.gate.leave()
+	}
+	return false
+}
 
 // write checks a write as far as possible without the record, and queues it.
 func (r *Room) write(req *request, m *protocol.Message) {
@@ -156,7 +176,23 @@ func (r *Room) write(req *request, m *protocol.Message) {
 		})
 		return
 	}
+	if req.version != anyVersion {
+		r.enter(req) // it may be answered with the record
+	}
 	r.put(req)
+}
+
+// enter waits until the client has few requests under way whose answers carry
+// records, and counts n more of them.
+func (r *Room) enter(req *request) { req.gate = r.enterMany(req.client, 1) }
+
+func (r *Room) enterMany(c sub.Client, n int) *gate {
+	g, ok := r.gates.Load(c.ID())
+	if !ok {
+		g, _ = r.gates.LoadOrStore(c.ID(), newGate())
+	}
+	g.(*gate).enter(n)
+	return g.(*gate)
 }
 
 var (
@@ -235,17 +271,36 @@ func (r *Room) readMany(base request, k kind, m *protocol.Message) {
 	ack.Names = m.Names
 	base.answer(ack)
 	base.kind = k
-	for names := m.Names; len(names) > 0; {
-		n := min(len(names), bulkInFlight)
-		served := make(chan struct{})
-		g := &group{left: n, done: func() { close(served) }}
-		if !r.put(split(base, names[:n], g)...) {
+	for names := range slices.Chunk(m.Names, bulkInFlight) {
+		base.gate = r.enterMany(base.client, len(names))
+		base.client.Pace()
+		if !r.put(split(base, names, nil)...) {
 			return
 		}
-		if names = names[n:]; len(names) > 0 {
-			<-served
-			base.client.Pace()
+	}
+}
+
+// headMany serves SUBSCRIBEANDHEAD: part by part, because the owner looks at all
+// names of a request in one turn, and must have loaded the unknown ones of one
+// part before it is given more.
+func (r *Room) headMany(base request, m *protocol.Message) {
+	base.kind = kindSubscribeAndHead
+	for rest := m.Names; ; {
+		part := base
+		n := min(len(rest), bulkPart)
+		part.names, rest = slices.Clone(rest[:n]), rest[n:]
+		part.last = len(rest) == 0
+		if part.last {
+			r.put(&part)
+			return
 		}
+		served := make(chan struct{})
+		part.group = &group{left: 1, done: func() { close(served) }}
+		if !r.put(&part) {
+			return
+		}
+		<-served
+		base.client.Pace()
 	}
 }
 
@@ -258,7 +313,22 @@ func (r *Room) each(base request, k kind, m *protocol.Message, ack *protocol.Mes
 	base.kind = k
 	asked := base
 	g := &group{left: len(m.Names), done: func() { asked.answer(ack) }}
-	r.put(split(base, m.Names, g)...)
+	for names := range slices.Chunk(m.Names, bulkPart) {
+		if !r.put(split(base, names, g)...) {
+			return
+		}
+		base.client.Pace()
+	}
+}
+
+// distinct returns names without repetitions, in their order.
+func distinct(names []string) []string {
+	seen := make(map[string]struct{}, len(names))
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, twice := seen[name]
+		seen[name] = struct{}{}
+		return twice
+	})
 }
 
 // split makes one request a name.

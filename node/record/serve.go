@@ -141,10 +141,17 @@ func (o *owner) subscribeAndHead(ctx context.Context, r *request) {
 		bulk.Versions = append(bulk.Versions, protocol.NameVersion{Name: name, Version: e.state.version})
 	}
 	r.answer(&bulk)
-	r.answer(r.ack())
+	if r.last {
+		r.answer(r.ack())
+	}
+	if r.group != nil {
+		r.group.left += len(later)
+	}
 	for _, one := range later {
+		one.group = r.group
 		o.dispatch(ctx, one)
 	}
+	r.group.finish()
 }
 
 // write serves every action that changes a record.
@@ -180,6 +187,14 @@ func (o *owner) write(e *entry, r *request) {
 	version := int32(0)
 	if r.action != protocol.RecordCreateAndUpdate || !hasPrefix(r.name, o.cfg.StorageHotPathPrefixes) {
 		if version, err = step(s, r.version); err != nil {
+			if tells(err) {
+				// The answer says what the record is: to those only who may read it.
+				if refusal := o.judge(r, protocol.RecordRead, "", s); refusal != 0 {
+					o.stats.refused.Add(1)
+					o.deny(e, r, refusal)
+					return
+				}
+			}
 			o.refuseWrite(e, r, s, err)
 			return
 		}
@@ -219,6 +234,12 @@ func (o *owner) relay(r *request, s state) {
 		out.Result = s.data
 	}
 	o.subs.Deliver(r.name, r.client, out)
+}
+
+// tells says whether the answer to a refused write carries something of the
+// record itself: its data or its version.
+func tells(why error) bool {
+	return errors.Is(why, errVersionExists) || errors.Is(why, errVersionAhead)
 }
 
 // refuseWrite answers a write that was not accepted.

@@ -16,6 +16,7 @@ var (
 	errTooLarge      = errors.New("record would exceed records.maxSize")
 	errBadPatch      = errors.New("patch does not fit the record")
 	errVersionsSpent = errors.New("record has used up its version numbers")
+	errTooMuch       = errors.New("patch has too many steps for so large a record")
 )
 
 // step checks the version of a write against the state it would follow and
@@ -35,6 +36,11 @@ func step(s state, version int32) (int32, error) {
 // anyVersion in a write means "whatever comes next".
 const anyVersion int32 = -1
 
+// maxWork bounds what one PATCH_MULTI may cost, in bytes walked: each key of each
+// step is a walk over the record, and all other records wait meanwhile: a third of
+// a second.
+const maxWork = 256 << 20
+
 // outcome is the data a write makes of the state it follows. A missing record
 // counts as an empty one.
 func outcome(s state, r *request, maxSize int) (string, error) {
@@ -45,7 +51,11 @@ func outcome(s state, r *request, maxSize int) (string, error) {
 			data = emptyRecord
 		}
 		var err error
-		for _, c := range r.changes {
+		work := 0
+		for i, c := range r.changes {
+			if work += len(data) * c.path.Len(); work > maxWork && i > 0 {
+				return "", errTooMuch
+			}
 			if c.remove {
 				data, err = jsonpath.Delete(data, c.path)
 			} else {

@@ -115,6 +115,9 @@ func Parse(path string) (Path, error) {
 	return Path{tokens}, nil
 }
 
+// Len is how many keys and indexes the path has.
+func (p Path) Len() int { return len(p.tokens) }
+
 // cutBracket cuts s at its first bracket, of either kind.
 func cutBracket(s string) (before, after string) {
 	i := strings.IndexAny(s, "[]")
