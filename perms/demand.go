@@ -147,5 +147,5 @@ func demandOf(t protocol.Topic, a protocol.Action) demand {
 // an unanchored pattern: one that spells the prefix out is refused, and others
 // are never asked to provide such names, because nobody is.
 func reserved(name string) bool {
-	return strings.HasPrefix(strings.TrimPrefix(name, "^"), "hadal/")
+	return protocol.Reserved(strings.TrimPrefix(name, "^"))
 }

@@ -18,6 +18,8 @@
 // why a room that keeps a small piece for long (a subscribed name) clones it.
 package protocol
 
+import "strings"
+
 // Topic is the subject area of a message (spec 01 §4).
 type Topic uint8
 
@@ -118,6 +120,10 @@ type Message struct {
 	SDKVersion      string // CHALLENGE only
 	SDKType         string // CHALLENGE only
 }
+
+// Reserved says whether a name belongs to the server: clients may read and
+// subscribe to it, and call it, but neither change nor provide it.
+func Reserved(name string) bool { return strings.HasPrefix(name, "hadal/") }
 
 // NameVersion is one entry of a HEAD_RESPONSE_BULK.
 type NameVersion struct {

@@ -47,6 +47,9 @@
 // and one that takes longer counts as none. A pattern that goes on to waste time is
 // switched off (see expression.match).
 //
+// Names under hadal/ belong to the server: a client may subscribe to them, but no
+// pattern matches them, so nobody is asked to provide them.
+//
 // # Locks
 //
 // Registry.mu, then (never the other way round) the locks of sub.Registry inside
@@ -73,6 +76,8 @@ const (
 	maxPatterns = 10_000
 	// window is how many questions may wait for one listener's answers.
 	window = 4096
+	// maxQueued is how many names may wait for the worker one by one.
+	maxQueued = 1 << 16
 	// chunk is how many names are treated before mu is given to others.
 	chunk = 256
 	// minRematch is the longest RematchInterval that means "never" (spec 09 §2.2).
@@ -132,7 +137,8 @@ type Registry struct {
 
 	qmu     sync.Mutex
 	jobs    []job               // guarded by qmu
-	queued  map[string]struct{} // the names in jobs; guarded by qmu
+	queued  map[string]struct{} // the names in jobs, at most maxQueued; guarded by qmu
+	rescan  bool                // jobs has one to look at all names; guarded by qmu
 	stopped bool                // Run has ended; guarded by qmu
 	work    chan struct{}       // says to the worker that jobs is not empty any more
 }

@@ -983,3 +983,49 @@ func BenchmarkMatchOneName(b *testing.B) {
 		x.match("orders/4711/items", log)
 	}
 }
+
+func TestNamesOfTheServerAreOfferedToNobody(t *testing.T) {
+	inRecords(t, func(w *world) {
+		early, late, user := w.client(), w.client(), w.client()
+		w.do(early, recListen, ".*")
+		w.subscribe(user, "hadal/nodes")
+		w.subscribe(user, "hadal")
+		w.do(late, recListen, "hadal/")
+		early.expect(t, ack(".*"), found(".*", "hadal"))
+		late.expect(t, ack("hadal/"))
+	})
+}
+
+// Whoever subscribes faster than names are matched costs no memory, and no name
+// is forgotten.
+func TestAFullQueueIsReplacedByALookAtEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := DefaultConfig()
+		cfg.ShuffleProviders = false
+		w := &world{Registry: New(protocol.TopicRecord, cfg, sub.NewRegistry(), slog.New(slog.DiscardHandler)), t: t}
+		provider, user := w.client(), w.client()
+		w.Handle(provider, &protocol.Message{Topic: w.topic, Action: recListen, Name: "wanted", Has: protocol.HasName})
+		for i := range maxQueued + 1000 {
+			name := fmt.Sprint("name/", i)
+			w.subs.Add(name, user)
+			w.Changed(name)
+			w.subs.Remove(name, user)
+			w.Changed(name)
+		}
+		w.subs.Add("wanted/1", user)
+		w.Changed("wanted/1")
+		if got, most := len(w.jobs), maxQueued+2; got > most {
+			t.Errorf("%d jobs wait, want at most %d", got, most)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := w.Run(ctx); err != nil {
+				t.Errorf("Run = %v", err)
+			}
+		})
+		provider.expect(t, ack("wanted"), found("wanted", "wanted/1"))
+		stop()
+		wg.Wait()
+	})
+}

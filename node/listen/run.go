@@ -6,14 +6,17 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"hadal/protocol"
 )
 
 // job is one thing for the worker to look at; exactly one field is set.
 type job struct {
-	name    string    // it got its first subscriber or lost its last
+	name    string    // it got its first subscriber or lost its last; our own copy
 	joined  *listener // it has come
 	left    *listener // it has gone
 	rematch bool      // the rematch interval has passed
+	rescan  bool      // so many names changed that all have to be looked at
 }
 
 // Run matches, asks and keeps the time until ctx ends, and returns nil when
@@ -52,10 +55,17 @@ func (r *Registry) enqueue(j job) {
 		return
 	}
 	if j.joined == nil && j.left == nil && !j.rematch {
-		if _, ok := r.queued[j.name]; ok {
+		if _, ok := r.queued[j.name]; ok || r.rescan {
 			return
 		}
-		r.queued[j.name] = struct{}{}
+		if len(r.queued) >= maxQueued {
+			// Subscribing is faster than matching: from here on it does not matter which.
+			r.rescan = true
+			j = job{rescan: true}
+		} else {
+			j.name = strings.Clone(j.name) // of a frame, which may be large
+			r.queued[j.name] = struct{}{}
+		}
 	}
 	r.jobs = append(r.jobs, j)
 	ring(r.work)
@@ -66,7 +76,7 @@ func (r *Registry) take() []job {
 	r.qmu.Lock()
 	defer r.qmu.Unlock()
 	jobs := r.jobs
-	r.jobs = nil
+	r.jobs, r.rescan = nil, false
 	if len(r.queued) > 0 {
 		r.queued = make(map[string]struct{})
 	}
@@ -81,6 +91,8 @@ func (r *Registry) do(ctx context.Context, j job) {
 		r.doLeft(j.left)
 	case j.rematch:
 		r.doRematch()
+	case j.rescan:
+		r.doRescan(ctx)
 	default:
 		r.doName(j.name)
 	}
@@ -88,6 +100,9 @@ func (r *Registry) do(ctx context.Context, j job) {
 
 // doName looks at a name whose subscriptions have changed.
 func (r *Registry) doName(text string) {
+	if protocol.Reserved(text) {
+		return
+	}
 	has := r.subs.Has(text)
 	r.mu.Lock()
 	if n := r.names[text]; n != nil || !has {
@@ -137,7 +152,7 @@ func (r *Registry) doJoined(ctx context.Context, l *listener) {
 			if ctx.Err() != nil {
 				return
 			}
-			if !p.expr.match(text, r.log) {
+			if protocol.Reserved(text) || !p.expr.match(text, r.log) {
 				continue
 			}
 			r.mu.Lock()
@@ -199,6 +214,25 @@ func (r *Registry) doLeft(l *listener) {
 	r.mu.Lock()
 	r.live.Store(int64(len(r.patterns)))
 	r.mu.Unlock()
+}
+
+// doRescan looks at every name that is known or subscribed.
+func (r *Registry) doRescan(ctx context.Context) {
+	r.mu.Lock()
+	known := make([]string, 0, len(r.names))
+	for text := range r.names {
+		known = append(known, text)
+	}
+	r.mu.Unlock()
+	for _, text := range known {
+		r.doName(text)
+	}
+	for text := range r.subs.Names {
+		if ctx.Err() != nil {
+			return
+		}
+		r.doName(text)
+	}
 }
 
 // doRematch offers again every name that has no provider and does not rest.
