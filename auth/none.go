@@ -9,6 +9,10 @@ import (
 	"github.com/tidwall/gjson"
 )
 
+// maxUserName is the longest name, in bytes, that somebody may give himself. It
+// is told to everybody who watches presence, and written to the log.
+const maxUserName = 1024
+
 // none lets everybody in under the name they ask for (spec 06 §5.1).
 type none struct{}
 
@@ -17,6 +21,9 @@ func (none) Authenticate(_ context.Context, a *Attempt) (Verdict, error) {
 	id, ok := openName(param(a.Params, "username"))
 	if !ok {
 		return Verdict{Opinion: Refused, Reason: reason("username is neither a string nor a number")}, nil
+	}
+	if len(id) > maxUserName {
+		return Verdict{Opinion: Refused, Reason: reason("username is too long")}, nil
 	}
 	if reserved(id) {
 		return Verdict{Opinion: Refused, Reason: reason("names that begin with hadal/ belong to the server")}, nil

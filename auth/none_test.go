@@ -1,6 +1,9 @@
 package auth
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestNoneTakesTheUsernameAsJavaScriptWould(t *testing.T) {
 	for _, c := range []struct{ params, want string }{
@@ -44,6 +47,7 @@ func TestNoneRefusesWhatIsNoName(t *testing.T) {
 		`{"username":{}}`:         `{"error":"username is neither a string nor a number"}`,
 		`{"username":["a"]}`:      `{"error":"username is neither a string nor a number"}`,
 		`{"username":"hadal/me"}`: `{"error":"names that begin with hadal/ belong to the server"}`,
+		`{"username":"` + strings.Repeat("x", maxUserName+1) + `"}`: `{"error":"username is too long"}`,
 	} {
 		v, err := none{}.Authenticate(t.Context(), &Attempt{Params: params})
 		if err != nil || v.Opinion != Refused || v.Reason != want {

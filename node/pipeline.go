@@ -21,9 +21,17 @@ type door interface {
 	Door(u *auth.User, t protocol.Topic, a protocol.Action, name, data string) perms.Verdict
 }
 
-// maxName is the longest name in bytes that a client may use. Names are keys
-// everywhere, and patterns are matched against them.
-const maxName = 4096
+const (
+	// maxName is the longest name in bytes that a client may use. Names are keys
+	// everywhere, and patterns are matched against them.
+	maxName = 4096
+	// maxCorrelationID is the longest correlation id in bytes. It comes back with
+	// every answer, and a message with a list of names may have very many.
+	maxCorrelationID = 1024
+	// pace is how many names of a list are refused before the client has to take
+	// its answers.
+	pace = 256
+)
 
 // pipeline is the way of every message of a logged-in client: its shape, then
 // its rule, then the room for its topic (spec 07 §3, spec 15 traps 51 and 52).
@@ -75,10 +83,13 @@ func (p *pipeline) receive(c sub.Client, m *protocol.Message) {
 // any are left.
 func (p *pipeline) admit(c sub.Client, m *protocol.Message) bool {
 	user := c.User()
-	kept := m.Names[:0]
+	kept, refused := m.Names[:0], 0
 	for _, name := range m.Names {
 		if v := p.rules.Door(user, m.Topic, m.Action, name, m.Data); v == perms.Deny || v == perms.Fail {
 			refuse(c, m, name, v)
+			if refused++; refused%pace == 0 {
+				c.Pace()
+			}
 			continue
 		}
 		kept = append(kept, name)
@@ -109,11 +120,13 @@ func refuseShape(c sub.Client, m *protocol.Message) {
 		protocol.TopicPresence: protocol.PresenceInvalidPresenceUsers,
 	}[m.Topic]
 	answer := protocol.Message{
-		Topic: m.Topic, Action: action, OriginalAction: m.Action, IsError: true,
-		IsWriteAck: m.IsWriteAck, CorrelationID: m.CorrelationID, Has: m.Has & protocol.HasCorrelationID,
+		Topic: m.Topic, Action: action, OriginalAction: m.Action, IsError: true, IsWriteAck: m.IsWriteAck,
 	}
 	if len(m.Name) <= maxName {
 		answer.Name = m.Name
+	}
+	if len(m.CorrelationID) <= maxCorrelationID {
+		answer.CorrelationID, answer.Has = m.CorrelationID, m.Has&protocol.HasCorrelationID
 	}
 	c.Answer(&answer)
 }
@@ -178,6 +191,9 @@ func shapeOf(t protocol.Topic, a protocol.Action) shape {
 // fit makes m what its action says it is, or says that it cannot be: an UPDATE
 // with a path is a PATCH from here on, a list beside a single name is gone.
 func fit(s shape, m *protocol.Message) bool {
+	if len(m.CorrelationID) > maxCorrelationID {
+		return false
+	}
 	if s == bulk {
 		m.Name = ""
 		for _, name := range m.Names {

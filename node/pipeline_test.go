@@ -15,11 +15,13 @@ import (
 // listener is a client that keeps its answers.
 type listener struct {
 	sub.Client
-	got []protocol.Message
+	got   []protocol.Message
+	paced []int // how many answers there were at each Pace
 }
 
 func (l *listener) User() *auth.User           { return &auth.User{ID: "u"} }
 func (l *listener) Answer(m *protocol.Message) { l.got = append(l.got, *m) }
+func (l *listener) Pace()                      { l.paced = append(l.paced, len(l.got)) }
 
 // keeper is a room that keeps what it is given.
 type keeper struct{ got []protocol.Message }
@@ -126,6 +128,10 @@ func TestThePipelineChecksTheNameThatIsUsed(t *testing.T) {
 			in:      protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordRead, Name: strings.Repeat("x", maxName+1)},
 			answers: []protocol.Message{{Topic: protocol.TopicRecord, Action: protocol.RecordInvalidMessageData, OriginalAction: protocol.RecordRead, IsError: true}},
 		},
+		"a correlation id that is too long is refused, and does not come back": {
+			in:      protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: []string{"a"}, CorrelationID: strings.Repeat("x", maxCorrelationID+1), Has: corr},
+			answers: []protocol.Message{{Topic: protocol.TopicEvent, Action: protocol.EventInvalidMessageData, OriginalAction: protocol.EventSubscribe, IsError: true}},
+		},
 		"an empty name in a list is refused": {
 			in:      protocol.Message{Topic: protocol.TopicPresence, Action: protocol.PresenceSubscribe, Names: []string{"a", ""}},
 			answers: []protocol.Message{{Topic: protocol.TopicPresence, Action: protocol.PresenceInvalidPresenceUsers, OriginalAction: protocol.PresenceSubscribe, IsError: true}},
@@ -160,6 +166,19 @@ func TestThePipelineChecksTheNameThatIsUsed(t *testing.T) {
 				t.Errorf("client got\n\t%s\nwant\n\t%s", got, want)
 			}
 		})
+	}
+}
+
+// A list of many denied names costs the client its own time, not our memory.
+func TestRefusalsAreHeldBack(t *testing.T) {
+	p, _, _, c := pipelineForTest()
+	m := protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: make([]string, 3*pace)}
+	for i := range m.Names {
+		m.Names[i] = fmt.Sprint("no", i)
+	}
+	p.receive(c, &m)
+	if want := []int{pace, 2 * pace, 3 * pace}; !slices.Equal(c.paced, want) {
+		t.Errorf("paced after %d answers, want after %d", c.paced, want)
 	}
 }
 
