@@ -136,6 +136,55 @@ func TestADamagedDiskIsReportedAndNotServed(t *testing.T) {
 	}
 }
 
+// The end of a block file is gone, as a file system that was repaired may leave
+// it. The server finds in its index how far the stream went, and lets it go on
+// from there as if the messages that are missing had been removed.
+func TestACutFileIsReportedAndNotServed(t *testing.T) {
+	for _, crashed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("crashed %v", crashed), func(t *testing.T) {
+			r := newRig(t, true)
+			s := r.fenced(t)
+			for i := range 100 {
+				mustAppend(t, s, storetest.Put(fmt.Sprint("r/", i), 1, `{}`))
+			}
+			r.stop(t)
+			blocks, err := filepath.Glob(filepath.Join(r.dir, "jetstream", "*", "streams", "*", "msgs", "*.blk"))
+			if err != nil || len(blocks) != 1 {
+				t.Fatalf("block files: %v, %v", blocks, err)
+			}
+			info, err := os.Stat(blocks[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(blocks[0], info.Size()/2); err != nil {
+				t.Fatal(err)
+			}
+			if crashed {
+				r.forget(t)
+			}
+			r.start(t)
+			s = r.store(t)
+			err = s.Fence(t.Context(), 2)
+			if !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), "remove the file") {
+				t.Fatalf("Fence = %v, want ErrCorrupt and what to do", err)
+			}
+			if _, err := s.Load(t.Context(), "r/0"); !errors.Is(err, store.ErrFenced) {
+				t.Errorf("Load = %v, want ErrFenced", err)
+			}
+			// Who goes on without what is lost says so by removing the mark.
+			if err := os.Truncate(s.mark.name, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Fence(t.Context(), 2); err != nil {
+				t.Fatalf("Fence without the mark = %v", err)
+			}
+			if r, err := s.Load(t.Context(), "r/0"); err != nil || r.Version != 1 {
+				t.Errorf("Load = %v, %v", r, err)
+			}
+		})
+	}
+}
+
 // forget removes what the server wrote at its clean stop, as if it had crashed:
 // it has to read its files again.
 func (r *rig) forget(t *testing.T) {

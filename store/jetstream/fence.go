@@ -94,7 +94,13 @@ func (s *Store) deadCount(ctx context.Context, info streamState) (uint64, error)
 		return 0, nil
 	}
 	m, err := s.message(ctx, getBySequence(info.LastSeq))
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrCorrupt) {
+	missing := errors.Is(err, store.ErrNotFound)
+	if missing {
+		if err := s.missingEnd(info.LastSeq); err != nil {
+			return 0, err
+		}
+	}
+	if missing || errors.Is(err, store.ErrCorrupt) {
 		// Then they are counted anew. Whoever loads the record will be told.
 		s.log.Error("the end of the stream cannot be read", "stream", s.stream, "sequence", info.LastSeq, "err", err)
 		return 0, nil

@@ -57,18 +57,39 @@ func (m *mark) write(seq uint64) error {
 
 // checkMark compares the end of the stream with what was acknowledged.
 func (s *Store) checkMark(last uint64) error {
-	if s.mark == nil {
-		return nil
-	}
-	acked, err := s.mark.read()
+	acked, err := s.acknowledged()
 	if err != nil {
 		return err
 	}
 	if acked > last {
-		return s.corrupt(s.subjects+">", last, fmt.Sprintf("the stream ends here, but was acknowledged up to sequence %d; "+
-			"restore it, or remove the file %s to go on without what is lost", acked, s.mark.name))
+		return s.corrupt(s.subjects+">", last, fmt.Sprintf("the stream ends here, but was acknowledged up to sequence %d; %s", acked, s.remedy()))
 	}
 	return nil
+}
+
+// missingEnd is the error for a stream whose last message cannot be found, or
+// nil when that one was never acknowledged. The last message is the newest of its
+// subject and nothing removes it, so others before it are likely gone as well:
+// a server that finds less than its index says goes on where the index ended.
+func (s *Store) missingEnd(last uint64) error {
+	acked, err := s.acknowledged()
+	if err != nil || acked < last {
+		return err
+	}
+	return s.corrupt(s.subjects+">", last, "the last message was acknowledged and cannot be found, and perhaps others before it; "+s.remedy())
+}
+
+// acknowledged is the sequence that the mark says; 0 without a mark.
+func (s *Store) acknowledged() (uint64, error) {
+	if s.mark == nil {
+		return 0, nil
+	}
+	return s.mark.read()
+}
+
+// remedy is what an operator can do about a stream that lacks messages.
+func (s *Store) remedy() string {
+	return fmt.Sprintf("restore it, or remove the file %s to go on without what is lost", s.mark.name)
 }
 
 // setMark notes an acknowledged sequence. The append has happened, so a failure
