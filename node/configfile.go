@@ -287,10 +287,38 @@ func (l *loader) validate() {
 		key, rest, _ := strings.Cut(err.Error(), ": ")
 		key = l.rename(key)
 		if at := l.placeOf(key); at != nil {
+			if key == "permission.options.permissions" {
+				at = mentioned(at, rest)
+			}
 			err = &placeError{at, key + ": " + rest, true}
 		}
 		l.errs = append(l.errs, err)
 	}
+}
+
+// mentioned is the key in v that text is about: `event: path "a": rule publish`
+// names one key of each level, by itself or in quotes. It is v, or the last
+// mapping on the way, when text names none that is there.
+func mentioned(v *value, text string) *value {
+	at := v
+	for v != nil && v.kind == dictKind {
+		first, end := len(text), 0
+		var found entry
+		for _, e := range v.entries {
+			for _, form := range []string{e.key.text + ": ", strconv.Quote(e.key.text)} {
+				i := strings.Index(text, form)
+				atWord := i == 0 || i > 0 && text[i-1] == ' '
+				if atWord && (i < first || i == first && i+len(form) > end) {
+					first, end, found = i, i+len(form), e
+				}
+			}
+		}
+		if found.key == nil {
+			break
+		}
+		at, v, text = found.key, found.value, text[end:]
+	}
+	return at
 }
 
 // flatten is the errors that were joined to err.

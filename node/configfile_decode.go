@@ -131,6 +131,9 @@ func (l *loader) decodeValue(k keyPath, v *value, into reflect.Value) {
 		l.decodeValue(k, v, p.Elem())
 		into.Set(p)
 	case reflect.Interface:
+		if v.kind != scalarKind {
+			l.places[k.shown] = v // in the file that it was loaded from
+		}
 		x, err := l.free(v)
 		if err != nil {
 			l.errs = append(l.errs, err)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -251,14 +252,51 @@ func (n *Node) announce() {
 	if n.endpoint.Secure() {
 		scheme, web = "wss", "https"
 	}
-	addr := n.Addr().String()
-	n.log.Info("clients connect here", "url", scheme+"://"+addr+n.cfg.ConnectionEndpoints[0].Options.URLPath)
-	n.log.Info("health is here", "url", web+"://"+addr+n.cfg.HTTPServer.Options.HealthCheckPath)
+	addrs := reachable(n.Addr())
+	for _, addr := range addrs {
+		n.log.Info("clients connect here", "url", scheme+"://"+addr+n.cfg.ConnectionEndpoints[0].Options.URLPath)
+	}
+	n.log.Info("health is here", "url", web+"://"+addrs[0]+n.cfg.HTTPServer.Options.HealthCheckPath)
 	n.log.Info("admin is here", "socket", n.admin.Socket())
+	if addr := n.admin.Addr(); addr != nil {
+		n.log.Info("admin is here too", "url", "http://"+addr.String())
+	}
 	if n.cfg.Permission.Type == "none" {
 		n.log.Warn("every client may do everything: set permission.type to config and write rules", "key", "permission.type")
 	}
+	if limit, ok := maxFiles(); ok {
+		n.warnOfFewFiles(limit)
+	}
 	n.log.Info("started", "event", "INFO", "server", n.cfg.ServerName, "version", Version)
+}
+
+// reachable is where clients reach a listener on addr, at least one: every address of
+// the machine, this machine's own first, when it listens on all of them.
+func reachable(addr net.Addr) []string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return []string{addr.String()}
+	}
+	port := strconv.Itoa(tcp.Port)
+	all := []string{net.JoinHostPort("127.0.0.1", port)}
+	// Without them the first one still is true.
+	ours, _ := net.InterfaceAddrs()
+	for _, a := range ours {
+		if a, ok := a.(*net.IPNet); ok && a.IP.IsGlobalUnicast() {
+			all = append(all, net.JoinHostPort(a.IP.String(), port))
+		}
+	}
+	return all
+}
+
+// fewFiles is a limit of open files that a node with many clients will reach.
+const fewFiles = 4096
+
+// warnOfFewFiles tells an operator beforehand that clients will not get in.
+func (n *Node) warnOfFewFiles(limit uint64) {
+	if limit < fewFiles {
+		n.log.Warn("the system allows few open files, and each client needs one: raise the limit (ulimit -n, LimitNOFILE=)", "limit", limit)
+	}
 }
 
 // Addr is the address clients connect to, when Started is closed.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -303,5 +304,41 @@ func TestMetricsAreWellFormedAndNameNobody(t *testing.T) {
 		if strings.HasPrefix(p.Metric, "hadal_") {
 			t.Errorf("%s: %s", p.Metric, p.Text)
 		}
+	}
+}
+
+func TestAddressesThatAreToldCanBeConnectedTo(t *testing.T) {
+	for _, tt := range []struct{ addr, first string }{
+		{"127.0.0.1:6020", "127.0.0.1:6020"},
+		{"[::1]:6020", "[::1]:6020"},
+		{"0.0.0.0:6020", "127.0.0.1:6020"},
+		{"[::]:6020", "127.0.0.1:6020"},
+	} {
+		addr, err := net.ResolveTCPAddr("tcp", tt.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := reachable(addr)
+		if got[0] != tt.first {
+			t.Errorf("reachable(%s) = %v, want %s first", tt.addr, got, tt.first)
+		}
+		for _, a := range got {
+			if a, err := netip.ParseAddrPort(a); err != nil || a.Addr().IsUnspecified() || a.Port() != 6020 {
+				t.Errorf("reachable(%s) = %v, which has %v (%v)", tt.addr, got, a, err)
+			}
+		}
+	}
+}
+
+func TestALowLimitOfOpenFilesIsToldAtTheStart(t *testing.T) {
+	var b bytes.Buffer
+	n := &Node{log: slog.New(slog.NewTextHandler(&b, nil))}
+	n.warnOfFewFiles(fewFiles)
+	if b.Len() != 0 {
+		t.Errorf("a sufficient limit is told: %s", &b)
+	}
+	n.warnOfFewFiles(1024)
+	if !strings.Contains(b.String(), "limit=1024") {
+		t.Errorf("got %q", &b)
 	}
 }

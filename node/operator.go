@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"hadal/node/admin"
 	"hadal/node/record"
@@ -84,7 +83,13 @@ func translate(err error) error {
 	case errors.Is(err, record.ErrNotFound):
 		return admin.ErrNotFound
 	case errors.Is(err, record.ErrInvalid):
-		return fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+		return invalid{err}
 	}
 	return err
 }
+
+// invalid is an error of the record room that is admin.ErrInvalid as well.
+type invalid struct{ error }
+
+// Is says so; the room's words are enough.
+func (invalid) Is(target error) bool { return target == admin.ErrInvalid }
