@@ -43,7 +43,7 @@ func newCert() *cobra.Command {
 			if err := writePair(certFile, cert, keyFile, key, force); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Wrote %s and %s, valid for %d days. In the configuration:\n\n"+
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Wrote %s and %s, valid for %d days. In a configuration beside them:\n\n"+
 				"httpServer:\n  options:\n    ssl:\n      cert: file(%s)\n      key: file(%s)\n", certFile, keyFile, days, certFile, keyFile)
 			return err
 		},

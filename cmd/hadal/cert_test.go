@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,5 +34,25 @@ func TestACertificateIsGoodForItsHostsAndNoOthers(t *testing.T) {
 	_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: time.Now().AddDate(0, 0, 8)})
 	if err == nil {
 		t.Error("the certificate is good after its days")
+	}
+}
+
+func TestACheckTellsOfACertificateThatHasExpired(t *testing.T) {
+	cert, key, err := selfSigned([]string{"localhost"}, time.Now().AddDate(0, 0, -9), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := writePair(filepath.Join(dir, "c.pem"), cert, filepath.Join(dir, "k.pem"), key, false); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(file, []byte("httpServer: {options: {ssl: {cert: file(c.pem), key: file(k.pem)}}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	code := run([]string{"config", "check", file}, strings.NewReader(""), &out, &errs)
+	if code != 0 || !strings.Contains(errs.String(), "certificate has expired") || !strings.Contains(out.String(), "is valid") {
+		t.Errorf("exit code %d, %q, %q; want a warning and 0", code, &out, &errs)
 	}
 }

@@ -26,7 +26,7 @@ func newConfigCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := check(cfg); err != nil {
+			if err := check(cfg, cmd.ErrOrStderr()); err != nil {
 				return exitWith(exitConfig, err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", source(loaded))

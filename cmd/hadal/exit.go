@@ -60,16 +60,28 @@ func usagef(format string, args ...any) error {
 	return exitWith(exitUsage, fmt.Errorf(format, args...))
 }
 
+// errTold stands for an error that has been told already.
+var errTold = errors.New("see the log")
+
+// codeOf is the exit code that err asks for.
+func codeOf(err error) int {
+	if e := (*exitError)(nil); errors.As(err, &e) {
+		return e.code
+	}
+	return exitFailure
+}
+
 // report tells about err on stderr and returns the exit code for it.
 func report(stderr io.Writer, cmd *cobra.Command, err error, begun bool) int {
 	if err == nil {
 		return 0
 	}
-	code := exitFailure
-	if e := (*exitError)(nil); errors.As(err, &e) {
-		code = e.code
-	} else if !begun {
+	code := codeOf(err)
+	if e := (*exitError)(nil); !begun && !errors.As(err, &e) {
 		code = exitUsage
+	}
+	if errors.Is(err, errTold) {
+		return code
 	}
 	// There is nobody left to tell when standard error cannot be written.
 	switch problems := split(err); {

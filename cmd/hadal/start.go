@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -81,6 +83,17 @@ func (f *startFlags) overrides(cmd *cobra.Command) node.Overrides {
 // load reads the configuration and tells its warnings on standard error. The
 // file may also be an argument.
 func (f *startFlags) load(cmd *cobra.Command, args []string) (node.Config, node.Loaded, error) {
+	cfg, loaded, err := f.read(cmd, args)
+	for _, w := range loaded.Warnings {
+		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "hadal: warning: %s\n", w); err != nil {
+			return cfg, loaded, err
+		}
+	}
+	return cfg, loaded, err
+}
+
+// read is load that leaves the warnings to the caller.
+func (f *startFlags) read(cmd *cobra.Command, args []string) (node.Config, node.Loaded, error) {
 	if len(args) > 0 {
 		if cmd.Flags().Changed("config") {
 			return node.Config{}, node.Loaded{}, usagef("the file is named twice: %s and --config", args[0])
@@ -88,29 +101,42 @@ func (f *startFlags) load(cmd *cobra.Command, args []string) (node.Config, node.
 		f.config = args[0]
 	}
 	cfg, loaded, err := node.LoadConfig(f.config, f.overrides(cmd))
-	for _, w := range loaded.Warnings {
-		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "hadal: warning: %s\n", w); err != nil {
-			return cfg, loaded, err
-		}
-	}
 	return cfg, loaded, exitWith(exitConfig, err)
 }
 
 // check finds what is wrong with what the configuration names: users, rules,
-// certificates.
-func check(cfg node.Config) error {
-	_, err := node.New(cfg, slog.New(slog.DiscardHandler))
+// certificates. Warnings, such as that of a certificate that has expired, are
+// told on stderr.
+func check(cfg node.Config, stderr io.Writer) error {
+	cfg.LogLevel = node.LogWarn
+	_, err := node.New(cfg, node.NewLogger(cfg, stderr))
 	return err
 }
 
 func (f *startFlags) start(cmd *cobra.Command, args []string) error {
 	node.Version = buildVersion()
-	cfg, loaded, err := f.load(cmd, args)
+	cfg, loaded, err := f.read(cmd, args)
 	if err != nil {
 		return err
 	}
 	log := node.NewLogger(cfg, cmd.ErrOrStderr())
 	log.Info("starting", "version", node.Version, "config", source(loaded))
+	for _, w := range loaded.Warnings {
+		log.Warn(w)
+	}
+	err = f.serve(cmd, cfg, log)
+	if err != nil && cfg.Logger.Type == "json" {
+		// For programs: report would write text between lines of JSON.
+		for _, e := range split(err) {
+			log.Error("failed", "err", headline(e))
+		}
+		err = exitWith(codeOf(err), errTold)
+	}
+	return err
+}
+
+// serve runs a node until it ends.
+func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, log *slog.Logger) error {
 	n, err := node.New(cfg, log)
 	if err != nil {
 		return exitWith(exitConfig, err)
@@ -152,10 +178,18 @@ func (f *startFlags) reload(cmd *cobra.Command, n *node.Node, log *slog.Logger) 
 		err = n.Reload(cfg)
 	}
 	if err != nil {
-		log.Error("reload refused, all stays as it was", "err", err)
+		for _, e := range split(err) {
+			log.Error("reload refused, all stays as it was", "err", headline(e))
+		}
 		return
 	}
 	for _, w := range loaded.Warnings {
 		log.Warn(w)
 	}
+}
+
+// headline is an error without the excerpt of a file below it: a line of a log.
+func headline(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }

@@ -68,6 +68,8 @@ func (t *target) explain(err error) error {
 		return fmt.Errorf("no node answers on %s: start one, or name its --data-dir", t.socket)
 	case nobody:
 		return fmt.Errorf("no node answers on %s: start one, with admin.listen set", t.url)
+	case dial != nil && errors.Is(err, fs.ErrPermission) && t.url == "":
+		return fmt.Errorf("%s may be opened only by the user that the node runs as: use that one, or admin.listen with a token", t.socket)
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted")
 	}
