@@ -49,10 +49,14 @@ func TestAPatchOfVeryManyStepsIsRefused(t *testing.T) {
 	steps := strings.Repeat(`{"path":"b","data":1},`, 10_000)
 	say(t, r, a, `PATCH_MULTI r v=-1 data=[`+strings.TrimSuffix(steps, ",")+`] corr=1 ack`)
 	say(t, r, a, `PATCH_MULTI small v=-1 data=[`+strings.TrimSuffix(steps, ",")+`] corr=2 ack`)
+	say(t, r, a, `PATCH r v=-1 path=`+strings.Repeat("a.", 100)+`b data=1`)
+	say(t, r, a, `PATCH small v=-1 path=`+strings.Repeat("a.", 100)+`b data=1 corr=4 ack`)
 	settle(t, r)
 	wantHeard(t, "a", a,
 		`RECORD_UPDATE_ERROR name=r data="patch has too many steps for so large a record" corr=1 error writeAck`,
-		`WRITE_ACKNOWLEDGEMENT name=small corr=2 writeAck`)
+		`RECORD_UPDATE_ERROR name=r data="patch has too many steps for so large a record" error`,
+		`WRITE_ACKNOWLEDGEMENT name=small corr=2 writeAck`,
+		`WRITE_ACKNOWLEDGEMENT name=small corr=4 writeAck`)
 }
 
 // A client that takes no answers has few of them made: its reader is stopped
@@ -156,6 +160,34 @@ func TestAListOfManyNamesIsServedInParts(t *testing.T) {
 			t.Errorf("%d heads and %d acks, want %d and 1", heads, acks, 20*bulkPart)
 		}
 	})
+}
+
+// A client that has gone wants no more of its list: a node that stops would wait
+// for it.
+func TestAListIsGivenUpWithItsClient(t *testing.T) {
+	for _, action := range []protocol.Action{
+		protocol.RecordSubscribeCreateAndRead, protocol.RecordSubscribeAndHead, protocol.RecordSubscribe,
+	} {
+		t.Run(action.Name(protocol.TopicRecord), func(t *testing.T) {
+			var loads atomic.Int64
+			counting := &faulty{Store: store.NewMemory(), onLoad: func(context.Context, string) error {
+				loads.Add(1)
+				return nil
+			}}
+			r := start(t, options{store: counting})
+			a := newClient("a")
+			a.gone.Store(true)
+			m := protocol.Message{Topic: protocol.TopicRecord, Action: action}
+			for i := range 10 * bulkPart {
+				m.Names = append(m.Names, fmt.Sprint("many/", i))
+			}
+			r.Handle(a, &m)
+			settle(t, r)
+			if got := loads.Load(); got > bulkPart {
+				t.Errorf("%d of %d names were loaded for nobody, want at most %d", got, len(m.Names), bulkPart)
+			}
+		})
+	}
 }
 
 func TestANotifyOfOneNameManyTimesIsOneNotify(t *testing.T) {

@@ -274,8 +274,8 @@ func (r *Room) readMany(base request, k kind, m *protocol.Message) {
 	for names := range slices.Chunk(m.Names, bulkInFlight) {
 		base.gate = r.enterMany(base.client, len(names))
 		base.client.Pace()
-		if !r.put(split(base, names, nil)...) {
-			return
+		if base.client.Gone() || !r.put(split(base, names, nil)...) {
+			return // nobody waits for the rest
 		}
 	}
 }
@@ -301,6 +301,9 @@ func (r *Room) headMany(base request, m *protocol.Message) {
 		}
 		<-served
 		base.client.Pace()
+		if base.client.Gone() {
+			return
+		}
 	}
 }
 
@@ -318,6 +321,9 @@ func (r *Room) each(base request, k kind, m *protocol.Message, ack *protocol.Mes
 			return
 		}
 		base.client.Pace()
+		if base.client.Gone() {
+			return
+		}
 	}
 }
 

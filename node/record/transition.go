@@ -38,8 +38,12 @@ const anyVersion int32 = -1
 
 // maxWork bounds what one PATCH_MULTI may cost, in bytes walked: each key of each
 // step is a walk over the record, and all other records wait meanwhile: a third of
-// a second.
-const maxWork = 256 << 20
+// a second. maxStep bounds one step, and so every other patch: a path of as many
+// keys as may be is applied to a record of up to 256 kB.
+const (
+	maxWork = 256 << 20
+	maxStep = 32 << 20
+)
 
 // outcome is the data a write makes of the state it follows. A missing record
 // counts as an empty one.
@@ -52,8 +56,9 @@ func outcome(s state, r *request, maxSize int) (string, error) {
 		}
 		var err error
 		work := 0
-		for i, c := range r.changes {
-			if work += len(data) * c.path.Len(); work > maxWork && i > 0 {
+		for _, c := range r.changes {
+			step := len(data) * c.path.Len()
+			if work += step; step > maxStep || work > maxWork {
 				return "", errTooMuch
 			}
 			if c.remove {
