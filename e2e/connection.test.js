@@ -139,7 +139,7 @@ test('parallel logins succeed once (trap 26)', async t => {
 
 test('a silent client is closed after two heartbeats and a pinging one stays', async t => {
   const node = await startNode({ connectionEndpoints: [{ type: 'ws-binary', options: { heartbeatInterval: 1000 } }] }, { t })
-  const stays = await login(t, node, {}, { heartbeatInterval: 200 })
+  const stays = await login(t, node, {}, { heartbeatInterval: 1000 })
   const inbox = await subscribed(stays, 'still')
   const silent = await rawLogin(t, node)
   await silent.closed

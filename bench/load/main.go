@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&memory, "store", "disk", "records.store of that node: disk or memory")
 	flags.StringVar(&s.url, "url", "", "load the server at this address instead, ws://host:port/path")
 	flags.IntVar(&s.pid, "pid", 0, "process id of that server, for its CPU and memory")
-	flags.DurationVar(&s.time, "time", 5*time.Second, "measured time of each scenario, after a second of warm-up")
+	flags.DurationVar(&s.time, "time", 5*time.Second, "measured time of each scenario, after at most a second of warm-up")
 	flags.IntVar(&s.idle, "idle", 10_000, "connections of the idle scenario")
 	flags.IntVar(&s.count, "subscribers", 1000, "subscribers of the fanout scenario")
 	flags.StringVar(&only, "only", "", "run these scenarios only: "+strings.Join(names(), ","))

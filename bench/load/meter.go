@@ -15,7 +15,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// warmUp is not measured.
+// warmUp is how long the load runs before it is measured, if that long.
 const warmUp = time.Second
 
 // meter counts what happens in the measured time.
@@ -53,7 +53,7 @@ func (m *meter) done(n int, began time.Time) {
 
 // measure lets the load run, warm-up first.
 func (m *meter) measure(ctx context.Context) error {
-	if err := pause(ctx, warmUp); err != nil {
+	if err := pause(ctx, min(warmUp, m.s.time)); err != nil {
 		return err
 	}
 	server, own := cpuOf(m.s.pid), cpuOf(os.Getpid())
