@@ -516,7 +516,7 @@ func (o *owner) arrive(ctx context.Context, l loadResult) {
 
 func (o *owner) setFault(err error) {
 	o.fault = err
-	o.stats.setFault(err)
+	o.stats.fault.Store(err != nil)
 }
 
 // judge asks the rules about an action on the record as it is. The operator is

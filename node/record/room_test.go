@@ -561,6 +561,30 @@ func TestAFailedAppendIsToldAndForgotten(t *testing.T) {
 	}
 }
 
+// What Ready says is answered to anybody on the public port.
+func TestReadySaysThatTheStoreFailedAndNotWhatItHolds(t *testing.T) {
+	fenced, release := make(chan struct{}), make(chan struct{})
+	s := &faulty{Store: store.NewMemory(), onAppend: func([]store.Op) error { return errors.New(`append of "secret/name" in /dir`) }}
+	s.onFence = func() error {
+		fenced <- struct{}{}
+		<-release
+		return nil
+	}
+	r := start(t, options{store: s})
+	<-fenced
+	if err := r.Ready(); err == nil {
+		t.Error("Ready before the store is taken over")
+	}
+	release <- struct{}{}
+	say(t, r, newClient("a"), `UPDATE secret/name v=1 data={} corr=1 ack`)
+	<-fenced // again, after the failed append
+	err := r.Ready()
+	if err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "dir") || !strings.Contains(err.Error(), "see the log") {
+		t.Errorf("Ready = %v, want to be sent to the log", err)
+	}
+	close(release)
+}
+
 func TestALoadThatFailsIsAnswered(t *testing.T) {
 	s := &faulty{Store: store.NewMemory(), onLoad: func(ctx context.Context, name string) error {
 		if name == "slow" {

@@ -8,7 +8,7 @@ import (
 // counters are written by the owner and read by metrics.
 type counters struct {
 	ready        atomic.Bool
-	fault        atomic.Pointer[string]
+	fault        atomic.Bool // the store failed and is not back
 	writes       atomic.Int64
 	refused      atomic.Int64
 	conflicts    atomic.Int64
@@ -20,15 +20,6 @@ type counters struct {
 	loadErrors   atomic.Int64
 	cacheBytes   atomic.Int64
 	cacheRecords atomic.Int64
-}
-
-func (c *counters) setFault(err error) {
-	if err == nil {
-		c.fault.Store(nil)
-		return
-	}
-	text := err.Error()
-	c.fault.Store(&text)
 }
 
 // Stats are the room's numbers since start; CacheBytes and CacheRecords are now.
@@ -57,11 +48,12 @@ func (r *Room) Stats() Stats {
 	}
 }
 
-// Ready is nil when the room serves writes, or says why it does not. It may be
-// called from anywhere.
+// Ready is nil when the room serves writes, or says why it does not, in words
+// for anybody: the cause, which may name records and files, is in the log. It may
+// be called from anywhere.
 func (r *Room) Ready() error {
-	if text := r.stats.fault.Load(); text != nil {
-		return errors.New("record store failed: " + *text)
+	if r.stats.fault.Load() {
+		return errors.New("the record store failed and is not back: see the log")
 	}
 	if !r.stats.ready.Load() {
 		return errors.New("record store is not taken over yet")
