@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"strings"
+
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -34,7 +36,7 @@ func (r *Room) request(c sub.Client, m *protocol.Message) {
 		})
 		return
 	}
-	call := &running{question: question{m.Name, m.CorrelationID}, data: m.Data, from: c}
+	call := newCall(c, m)
 	r.mu.Lock()
 	if c.Gone() {
 		r.mu.Unlock()
@@ -44,6 +46,16 @@ func (r *Room) request(c sub.Client, m *protocol.Message) {
 	if k.made[call.id] != nil {
 		r.mu.Unlock()
 		r.invalid(c, m)
+		return
+	}
+	if k.bytes > 0 && k.bytes+call.size() > maxRunning {
+		r.count.Invalid++
+		r.mu.Unlock()
+		c.Answer(&protocol.Message{
+			Topic: protocol.TopicRPC, Action: protocol.RPCRequestError, Data: tooManyCalls,
+			Has:  m.Has&(protocol.HasName|protocol.HasCorrelationID) | protocol.HasData,
+			Name: m.Name, CorrelationID: m.CorrelationID,
+		})
 		return
 	}
 	r.count.Requests++
@@ -63,10 +75,25 @@ func (r *Room) request(c sub.Client, m *protocol.Message) {
 		k.made = make(map[string]*running, 1)
 	}
 	k.made[call.id] = call
+	k.bytes += call.size()
 	d := r.ask(call, p)
 	r.mu.Unlock()
 	d.send()
 }
+
+// newCall is the call that m asks for. It copies what it keeps of m, whose frame
+// may be much larger.
+func newCall(c sub.Client, m *protocol.Message) *running {
+	s := m.Name + m.CorrelationID
+	return &running{
+		question: question{s[:len(m.Name)], s[len(m.Name):]},
+		data:     strings.Clone(m.Data), bytes: len(s) + len(m.Data), from: c,
+	}
+}
+
+// size is what the call counts for while it is under way. The data stays in
+// memory as long as the call does.
+func (c *running) size() int { return c.bytes + callOverhead }
 
 // ask puts the call to p: both timers start. The caller holds mu and sends the
 // delivery when it does not any more.
@@ -123,6 +150,7 @@ func (r *Room) end(call *running) {
 	id := call.from.ID()
 	if k := r.clients[id]; k != nil {
 		delete(k.made, call.id)
+		k.bytes -= call.size()
 		r.forget(id, k)
 	}
 }

@@ -25,6 +25,8 @@
 //     The caller's promise is settled by a REQUEST_ERROR with the data
 //     "INVALID_MESSAGE_DATA", whoever sent it; a provider gets INVALID_MESSAGE_DATA
 //     besides, and its call is over.
+//   - A REQUEST of a caller with very many calls under way (64 MB of them) is settled
+//     by a REQUEST_ERROR with the data "TOO_MANY_CALLS".
 //   - A caller that leaves: the call is not put to anybody else, and what its
 //     provider still says is dropped without an error, until it ends or times out.
 //   - UNPROVIDE does not end the calls that are being answered.
@@ -67,6 +69,13 @@ const (
 	chunk = 256
 	// invalidData is the error value of a call whose data was not JSON.
 	invalidData = `"INVALID_MESSAGE_DATA"`
+	// maxRunning is how much the calls of one caller that are under way may count
+	// for, in bytes; callOverhead is what each does beside its texts. That is some
+	// hundred thousand small calls.
+	maxRunning   = 64 << 20
+	callOverhead = 512
+	// tooManyCalls is the error value of a call beyond that.
+	tooManyCalls = `"TOO_MANY_CALLS"`
 )
 
 // Room knows the providers and the running calls. Its methods may be called from
@@ -97,6 +106,7 @@ type client struct {
 	provides map[string]int      // rpc name → index in providers
 	made     map[string]*running // by correlation id
 	asked    map[question]*running
+	bytes    int // that the calls in made count for
 }
 
 // question is how a provider names a call.
@@ -105,8 +115,9 @@ type question struct{ name, id string }
 // running is one call under way. Guarded by Room.mu but for the question and from.
 type running struct {
 	question
-	data string
-	from sub.Client
+	data  string
+	bytes int // of name, id and data at first
+	from  sub.Client
 
 	orphan   bool                // the caller has left
 	provider provider            // who is asked

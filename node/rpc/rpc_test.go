@@ -712,3 +712,38 @@ func BenchmarkCall(b *testing.B) {
 		r.Handle(p, res)
 	}
 }
+
+// A caller and a provider that is silent, or one client that is both, fill no
+// memory.
+func TestACallersRunningCallsAreBounded(t *testing.T) {
+	inBubble(t, nil, func(w *world) {
+		p, c, other := w.provider(), w.client(), w.client()
+		data := `"` + strings.Repeat("x", 1<<20) + `"`
+		fit := 0
+		for i := range 2 * maxRunning >> 20 {
+			w.do(c, protocol.RPCRequest, fmt.Sprint(i), data)
+			if got := c.take(); len(got) == 0 {
+				fit++
+			} else if want := fmt.Sprintf("REQUEST_ERROR name=add id=%d data=%s", i, tooManyCalls); len(got) != 1 || got[0] != want {
+				t.Fatalf("call %d was answered %q, want nothing or %q", i, got, want)
+			}
+		}
+		if most := maxRunning >> 20; fit >= most || fit < most/2 {
+			t.Errorf("%d calls of 1 MB run, want a little less than %d", fit, most)
+		}
+		w.do(other, protocol.RPCRequest, "of another", data)
+		other.expect(t)
+		w.do(p, protocol.RPCResponse, "0", "1")
+		c.expect(t, "RESPONSE name=add id=0 data=1")
+		w.do(c, protocol.RPCRequest, "again", data)
+		c.expect(t)
+		time.Sleep(DefaultConfig().AckTimeout + 1)
+		synctest.Wait()
+		c.take()
+		for i := range fit {
+			w.do(c, protocol.RPCRequest, fmt.Sprint("later", i), data)
+		}
+		c.expect(t)
+		p.take()
+	})
+}
