@@ -1,0 +1,167 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hadal/auth"
+	"hadal/node/record"
+	"hadal/protocol"
+	"hadal/protocol/jsonpath"
+	"hadal/store"
+)
+
+// witness is a client that counts what it is sent, and looks whether each of it
+// can be read.
+type witness struct {
+	t    testing.TB
+	id   uint64
+	user *auth.User
+	gone atomic.Bool
+
+	answers atomic.Int64
+}
+
+func (w *witness) ID() uint64                 { return w.id }
+func (w *witness) User() *auth.User           { return w.user }
+func (w *witness) Gone() bool                 { return w.gone.Load() }
+func (w *witness) Pace()                      {}
+func (w *witness) Send(o *protocol.Outbound)  { w.look(&o.Message) }
+func (w *witness) Answer(m *protocol.Message) { w.answers.Add(1); w.look(m) }
+
+func (w *witness) look(m *protocol.Message) {
+	var back protocol.Message
+	if err := protocol.Decode(protocol.Append(nil, m), &back); err != nil {
+		w.t.Errorf("%s %s cannot be read: %v", m.Topic, m.Action.Name(m.Topic), err)
+	}
+	echo := m.Topic == protocol.TopicRecord && m.Action == protocol.RecordInvalidMessageData
+	if m.Data != "" && !echo && !jsonpath.ValidJSON(m.Data) {
+		w.t.Errorf("%s %s carries %q, which is not JSON", m.Topic, m.Action.Name(m.Topic), m.Data)
+	}
+}
+
+// fuzzNode is a node's pipeline with all its rooms, which run, and no socket.
+func fuzzNode(t testing.TB) (n *Node, stop func()) {
+	cfg := Default()
+	cfg.RPC.ProvideRequestorName = true
+	n, err := New(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := record.New(cfg.Record, cfg.Records, record.Deps{
+		Store: store.NewMemory(), Epoch: 1, Subs: n.recordSubs, Listen: n.recordListen,
+		Rules: n.rules, Log: n.log, Observe: func(time.Duration) {},
+	})
+	n.pipe.rooms[protocol.TopicRecord] = records
+	n.record = records
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for _, run := range []func(context.Context) error{records.Run, n.rpc.Run, n.eventListen.Run, n.recordListen.Run} {
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Errorf("Run = %v", err)
+			}
+		})
+	}
+	return n, func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// frames cuts data into frames: two bytes of length, little endian, before each.
+func frames(data []byte) [][]byte {
+	var all [][]byte
+	for len(data) >= 2 {
+		n := min(int(binary.LittleEndian.Uint16(data)), len(data)-2)
+		all = append(all, data[2:2+n])
+		data = data[2+n:]
+	}
+	return all
+}
+
+// FuzzPipeline sends any frames of two clients through every room.
+func FuzzPipeline(f *testing.F) {
+	join := func(messages ...protocol.Message) []byte {
+		var b []byte
+		for i := range messages {
+			frame := protocol.Append(nil, &messages[i])
+			b = append(binary.LittleEndian.AppendUint16(b, uint16(len(frame))), frame...)
+		}
+		return b
+	}
+	names := []string{"a", "a/b", "hadal/x", "a"}
+	var everything []protocol.Message
+	for _, topic := range []protocol.Topic{protocol.TopicEvent, protocol.TopicRecord, protocol.TopicRPC, protocol.TopicPresence} {
+		for action := range protocol.Action(128) {
+			if !action.Known(topic) {
+				continue
+			}
+			for _, data := range []string{``, `{}`, `[{"path":"a[1].b","data":{"c":null}},{"path":"d"}]`, `{oops`} {
+				m := protocol.Message{
+					Topic: topic, Action: action, Name: "a", Names: names, Data: data, Path: "x[3].y", Version: -1,
+					CorrelationID: "1", Subscription: "a", IsWriteAck: data != "",
+					Has: protocol.HasVersion | protocol.HasCorrelationID | protocol.HasName | protocol.HasSubscription,
+				}
+				if data == `{}` || shapeOf(topic, action) == patch || shapeOf(topic, action) == erase {
+					m.Has |= protocol.HasPath
+				}
+				everything = append(everything, m)
+				f.Add(join(m, m))
+			}
+		}
+	}
+	f.Add(join(everything...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, stop := fuzzNode(t)
+		clients := []*witness{{t: t, id: 1, user: &auth.User{ID: "ada"}}, {t: t, id: 2, user: &auth.User{ID: auth.Anonymous}}}
+		for _, c := range clients {
+			n.presence.Login(c)
+		}
+		asked := 0
+		for i, frame := range frames(data) {
+			var m protocol.Message
+			if protocol.Decode(frame, &m) != nil {
+				continue
+			}
+			asked += 1 + len(m.Names)
+			n.pipe.receive(clients[i%2], &m)
+		}
+		for _, c := range clients {
+			c.gone.Store(true)
+			for _, r := range n.pipe.rooms {
+				if r != nil {
+					r.Closed(c)
+				}
+			}
+		}
+		if err := n.record.Flush(context.Background()); err != nil {
+			t.Errorf("Flush = %v", err)
+		}
+		stop()
+		// What a message is worth: an ack or a refusal, and for each name a complaint,
+		// a word about its provider, an answer, and for calls the callers' answers.
+		if got := clients[0].answers.Load() + clients[1].answers.Load(); got > int64(4*asked) {
+			t.Errorf("%d answers to %d messages and names, want at most four each", got, asked)
+		}
+		if e, r := n.eventSubs.Stats(), n.recordSubs.Stats(); e.Names+e.Subscriptions+r.Names+r.Subscriptions != 0 {
+			t.Errorf("subscriptions are left: events %+v, records %+v", e, r)
+		}
+		if p := n.presence.Stats(); p.Users+p.Sockets+p.Subscriptions+p.Global != 0 {
+			t.Errorf("presence is left: %+v", p)
+		}
+		if c := n.rpc.Stats(); c.Providers+c.Names != 0 {
+			t.Errorf("providers are left: %+v", c)
+		}
+		for _, l := range []int{n.eventListen.Stats().Listeners, n.recordListen.Stats().Listeners} {
+			if l != 0 {
+				t.Errorf("%d listeners are left", l)
+			}
+		}
+	})
+}
