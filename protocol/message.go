@@ -115,6 +115,13 @@ type Message struct {
 	RequestorName string // RPC only
 	RequestorData string // RPC only, JSON text
 
+	// Alone is set by who read the message, when its client sends one by one:
+	// nothing came with this message or the few before. A room that sends on what
+	// it received, at once and on that reader's goroutine, hands it on: such a
+	// message is worth a write of its own, while others are better written
+	// together. It is no part of the message's bytes.
+	Alone bool
+
 	URL             string // CHALLENGE and REDIRECT only
 	ProtocolVersion string // CHALLENGE only
 	SDKVersion      string // CHALLENGE only

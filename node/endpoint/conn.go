@@ -105,7 +105,7 @@ func (c *Conn) Answer(m *protocol.Message) {
 		return
 	}
 	c.counters.sent(m)
-	c.wire.push(protocol.EncodeFrame(c.form, m, ""), true)
+	c.wire.push(protocol.EncodeFrame(c.form, m, ""), true, m.Alone)
 }
 
 // Send queues a broadcast. It never blocks and may be called under a lock. A
@@ -115,7 +115,7 @@ func (c *Conn) Send(o *protocol.Outbound) {
 		return
 	}
 	c.counters.sent(&o.Message)
-	c.wire.push(o.Frame(c.form), false)
+	c.wire.push(o.Frame(c.form), false, o.Alone)
 }
 
 // Pace blocks while more bytes of answers wait for the client than
@@ -185,6 +185,7 @@ func (c *Conn) receive(b []byte) {
 		c.undecodable(err)
 	} else {
 		c.counters.received(m)
+		m.Alone = c.wire.in.alone(len(b))
 		c.handle(m)
 	}
 	// Empty, or the pool would keep the frame alive; but with room for names.
@@ -259,7 +260,7 @@ func (c *Conn) say(t protocol.Topic, a protocol.Action) {
 		return
 	}
 	c.counters.out.cell(t, a).Add(1)
-	c.wire.push(notices[notice{t, a}], true)
+	c.wire.push(notices[notice{t, a}], true, false)
 }
 
 type notice struct {

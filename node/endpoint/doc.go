@@ -22,6 +22,13 @@
 // WebSocket frame; but many frames leave in one system call. Pongs and close
 // frames, which gorilla makes, go behind what was queued before them.
 //
+// A frame that comes alone (protocol.Message.Alone) and finds nothing waiting is
+// written by who pushes it, if the socket is plain and takes it at once: the
+// pump need not be woken for one frame. That costs the pusher a system call, at
+// times under a lock of sub; so only readers ask for it, for what they send on,
+// and only while messages come to them one by one: a burst is better written
+// together.
+//
 // # Too much for a client
 //
 // Answers to a client's own requests are never dropped. While more of them wait

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -92,8 +93,12 @@ type wire struct {
 	in reader
 }
 
-// push queues a frame and rings the doorbell if nobody has. It never blocks.
-func (w *wire) push(b []byte, answer bool) {
+// push queues a frame and rings the doorbell if nobody has, or writes a frame
+// that is alone itself. It never blocks.
+func (w *wire) push(b []byte, answer, alone bool) {
+	if alone && w.writeNow(frame{b, answer}) {
+		return
+	}
 	limits := &w.conn.srv.cfg.WebSocket
 	w.mu.Lock()
 	if w.gone.Load() {
@@ -113,12 +118,65 @@ func (w *wire) push(b []byte, answer bool) {
 			return
 		}
 	}
+	ring := w.enqueue(frame{b, answer}, false)
+	w.mu.Unlock()
+	if ring {
+		w.ring()
+	}
+}
+
+// enqueue puts a frame at the end of the queue, or in front, and says whether to
+// ring. The caller holds mu.
+func (w *wire) enqueue(f frame, front bool) (ring bool) {
 	if w.queue == nil {
 		w.queue = queues.Get().(*[]frame)
 	}
-	*w.queue = append(*w.queue, frame{b, answer})
-	ring := !w.rung
-	w.rung = true
+	if front {
+		*w.queue = slices.Insert(*w.queue, 0, f)
+	} else {
+		*w.queue = append(*w.queue, f)
+	}
+	ring, w.rung = !w.rung, true
+	return ring
+}
+
+// writeNow writes a frame to an idle plain socket on the caller's goroutine, as
+// much of it as the socket takes at once, which saves waking the pump; what is
+// left goes to the queue. It does not block, and reports false, having done
+// nothing, when the frame must be queued.
+func (w *wire) writeNow(f frame) bool {
+	// sock is nil above TLS; before there is a session nobody has upgraded.
+	if w.in.sock == nil || len(f.b) >= largeFrame || w.conn.session.Load() == nil || !w.writing.TryLock() {
+		return false
+	}
+	defer w.writing.Unlock()
+	// As nobody is writing, an empty queue means that no byte waits anywhere:
+	// there is nothing on the books, and watched is 0.
+	w.mu.Lock()
+	idle := w.queue == nil && !w.gone.Load()
+	w.mu.Unlock()
+	if !idle {
+		return false
+	}
+	n := tryWrite(w.in.sock, f.b)
+	w.conn.counters.bytesOut.Add(uint64(n))
+	if n < len(f.b) {
+		w.putBack(frame{f.b[n:], f.answer})
+	}
+	return true
+}
+
+// putBack queues the rest of a frame before what was pushed meanwhile, also when
+// the connection is gone by now: a goodbye must not follow half a frame. The
+// caller holds writing.
+func (w *wire) putBack(f frame) {
+	w.mu.Lock()
+	if f.answer {
+		w.answers += len(f.b)
+	} else {
+		w.broadcasts += len(f.b)
+	}
+	ring := w.enqueue(f, true)
 	w.mu.Unlock()
 	if ring {
 		w.ring()
@@ -450,13 +508,20 @@ type reader struct {
 	sock   syscall.RawConn // nil where only a plain Read will do
 	readFn func(fd uintptr) bool
 	err    error // readFn's
+
+	// ahead is how many bytes gorilla was given since the socket was last read,
+	// less those of the messages it made of them. See alone.
+	ahead int
+	// singles counts the latest messages that nothing was read behind.
+	singles int
 }
 
 // Read hands gorilla what the client sent.
-func (w *wire) Read(p []byte) (int, error) {
+func (w *wire) Read(p []byte) (n int, err error) {
 	r := &w.in
+	defer func() { r.ahead += n }()
 	if len(r.early) > 0 {
-		n := copy(p, r.early)
+		n = copy(p, r.early)
 		if r.early = r.early[n:]; len(r.early) == 0 {
 			r.early = nil
 		}
@@ -464,21 +529,49 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	if r.buf == nil {
 		if r.sock == nil || len(p) >= readChunk {
-			n, err := w.nc.Read(p)
+			n, err = w.nc.Read(p)
 			w.heard(n)
 			return n, err
 		}
 		if err := r.fill(); err != nil {
 			return 0, err
 		}
+		r.ahead = 0
 		w.heard(r.to)
 	}
-	n := copy(p, r.buf[r.from:r.to])
+	n = copy(p, r.buf[r.from:r.to])
 	if r.from += n; r.from == r.to {
 		readChunks.Put(r.buf)
 		r.buf = nil
 	}
 	return n, nil
+}
+
+// manySingles is when messages are said to come one by one. The last of a burst
+// is a single, and the first of the next often ahead of the rest; so it takes one
+// more.
+const manySingles = 3
+
+// alone says whether messages come one by one: nothing was read behind the
+// message of n bytes that gorilla has just made, be it here or in gorilla's own
+// small buffer, nor behind those before. It is called once for each message.
+// Control frames, fragments and messages longer than a chunk make it a guess,
+// until the socket is read again.
+func (r *reader) alone(n int) bool {
+	head := 6 // with the mask
+	switch {
+	case n >= 1<<16:
+		head = 14
+	case n >= 126:
+		head = 8
+	}
+	r.ahead -= head + n
+	if r.ahead > 0 || r.buf != nil || r.early != nil {
+		r.singles = 0
+		return false
+	}
+	r.singles++
+	return r.singles >= manySingles
 }
 
 // heard notes that the client is alive.

@@ -60,7 +60,9 @@ func TestManyPublishersEachInOrder(t *testing.T) {
 					if i%200 == 199 {
 						size = sizes[6+i/200%2]
 					}
-					conn.Send(broadcast(fmt.Sprintf("%d/%d", p, i), `"`+strings.Repeat("x", size)+`"`))
+					o := broadcast(fmt.Sprintf("%d/%d", p, i), `"`+strings.Repeat("x", size)+`"`)
+					o.Alone = i%3 != 0 // written at once, if it can be
+					conn.Send(o)
 				}
 			}()
 		}

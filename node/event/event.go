@@ -106,7 +106,7 @@ func (r *Room) emit(c sub.Client, m *protocol.Message) {
 		has |= protocol.HasData
 	}
 	o := &protocol.Outbound{Message: protocol.Message{
-		Topic: protocol.TopicEvent, Action: protocol.EventEmit, Has: has, Name: m.Name, Data: m.Data,
+		Topic: protocol.TopicEvent, Action: protocol.EventEmit, Has: has, Name: m.Name, Data: m.Data, Alone: m.Alone,
 	}}
 	n := r.subs.Deliver(m.Name, c, o)
 	r.emitted.Add(1)

@@ -331,3 +331,14 @@ func BenchmarkEmit(b *testing.B) {
 		})
 	}
 }
+
+func TestAnEventThatCameAloneIsSentOnAsSuch(t *testing.T) {
+	r := newRoom()
+	from, to := &fake{id: 1}, &fake{id: 2}
+	r.sub(to, "1", "e")
+	to.expect(t, acked(protocol.EventSubscribe, "1"))
+	for _, alone := range []bool{true, false} {
+		r.do(from, protocol.Message{Action: protocol.EventEmit, Name: "e", Has: protocol.HasName, Alone: alone})
+		to.expect(t, protocol.Message{Action: protocol.EventEmit, Name: "e", Has: protocol.HasName, Alone: alone})
+	}
+}

@@ -1,0 +1,89 @@
+//go:build unix
+
+package endpoint
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// prepare lets fill read the socket itself.
+func (r *reader) prepare(t *net.TCPConn) {
+	sock, err := t.SyscallConn()
+	if err != nil {
+		return // a plain Read will do
+	}
+	r.sock = sock
+	r.readFn = r.readNow // made once: a closure for each read would be garbage
+}
+
+// fill waits until there is something to read, and only then takes a buffer
+// from the pool.
+func (r *reader) fill() error {
+	if err := r.sock.Read(r.readFn); err != nil {
+		return err
+	}
+	return r.err
+}
+
+// readNow tries to read and says whether it need not be tried again. Most reads
+// are followed by one that finds nothing; it cannot be left out, because Go's
+// poller forgets, when RawConn.Read begins, that more has come since the last.
+func (r *reader) readNow(fd uintptr) bool {
+	buf := readChunks.Get().(*[readChunk]byte)
+	n, err := syscall.Read(int(fd), buf[:])
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), buf[:])
+	}
+	if n > 0 {
+		r.buf, r.from, r.to, r.err = buf, 0, n, nil
+		return true
+	}
+	readChunks.Put(buf)
+	switch {
+	case err == syscall.EAGAIN:
+		return false
+	case err != nil:
+		r.err = os.NewSyscallError("read", err)
+	default:
+		r.err = io.EOF
+	}
+	return true
+}
+
+// attempt is one write that does not wait.
+type attempt struct {
+	b  []byte
+	n  int
+	fn func(fd uintptr) bool // write, made once
+}
+
+var attempts = sync.Pool{New: func() any {
+	a := new(attempt)
+	a.fn = a.write
+	return a
+}}
+
+// write is RawConn.Write's callback: it never asks to be called again when the
+// socket has room.
+func (a *attempt) write(fd uintptr) bool {
+	a.n, _ = syscall.Write(int(fd), a.b) // see tryWrite
+	return true
+}
+
+// tryWrite writes what the socket takes without waiting and returns how much
+// that was. Errors count as nothing: whoever writes next, and can wait, meets
+// them again, or, if it was a deadline of long ago, sets a new one. The caller
+// sees to it that nobody else writes, for which this would wait.
+func tryWrite(sock syscall.RawConn, b []byte) int {
+	a := attempts.Get().(*attempt)
+	a.b, a.n = b, 0
+	_ = sock.Write(a.fn)
+	n := max(a.n, 0)
+	a.b = nil
+	attempts.Put(a)
+	return n
+}
