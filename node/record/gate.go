@@ -2,11 +2,12 @@ package record
 
 import "sync"
 
-// gateWidth is how many requests of one client whose answers carry a record may
+// gateWidth is how many requests of one client whose answers may carry a record may
 // be under way. The answers are as large as records, and the client's reader sees
 // that it should wait for them to be taken (sub.Client.Pace) only when they have
-// been given: so many may come at once. Writes of the version -1 carry nothing
-// back and pass beside the gate.
+// been given: so many may come at once. Patches
+// cost the owner as much, so they are counted too, or others would wait for very
+// many of them. Whole records of the version -1 pass beside the gate.
 const gateWidth = 128
 
 // gate counts the requests of one client that are under way. Its reader enters,

@@ -74,6 +74,7 @@ func TestReadsUnderWayAreBounded(t *testing.T) {
 		for name, ask := range map[string]func(c *client, i int){
 			"reads":     func(c *client, i int) { say(t, r, c, fmt.Sprintf("READ x/%d", i)) },
 			"conflicts": func(c *client, i int) { say(t, r, c, fmt.Sprintf("UPDATE y/%d v=1 data={}", i)) },
+			"patches":   func(c *client, i int) { say(t, r, c, fmt.Sprintf("PATCH p/%d v=-1 path=x data=1", i)) },
 			"lists":     func(c *client, i int) { say(t, r, c, fmt.Sprintf("SUBSCRIBEANDREAD names=z/%d", i)) },
 		} {
 			a := newClient("a")

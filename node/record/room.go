@@ -176,8 +176,8 @@ func (r *Room) write(req *request, m *protocol.Message) {
 		})
 		return
 	}
-	if req.version != anyVersion {
-		r.enter(req) // it may be answered with the record
+	if req.version != anyVersion || req.changes != nil {
+		r.enter(req) // it may be answered with the record, or costs a walk over it
 	}
 	r.put(req)
 }
