@@ -6,7 +6,7 @@ import { rawLogin } from './lib/raw.js'
 import { test } from './lib/test.js'
 
 for (const end of ['kill', 'stop']) {
-  test(`${end}: acknowledged writes, versions and deletes are kept`, async t => {
+  test(`${end}: acknowledged writes, versions and deletes are kept (trap 13)`, async t => {
     const node = await startNode({}, { t })
     const client = await login(t, node)
     const record = await ready(client, 'kept/record')

@@ -1,5 +1,5 @@
 // The rows of spec 15 that no other file covers; each test names its row. (Rows 6,
-// 8, 16, 18 and 20 are in permissions, 22 to 27 and 45 in connection, 32 in rpc,
+// 8, 16, 18 and 20 are in permissions, 13 in restart, 22 to 27 and 45 in connection, 32 in rpc,
 // 34 and 35 in presence, 36 and 48 in reconnect too, 37 in listening, 40 in
 // bad-input.)
 import assert from 'node:assert/strict'
