@@ -395,9 +395,7 @@ func FuzzFirstBytesOfAClient(f *testing.F) {
 		c := ts.rawDial(t)
 		c.write([]byte(upgradeRequest("/deepstream")))
 		c.upgraded()
-		if _, err := c.Write(b); err != nil {
-			t.Skip("closed while we were still sending")
-		}
+		_, _ = c.Write(b) // fails when the server closes first, as it may
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
