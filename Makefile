@@ -71,15 +71,20 @@ test-unit: node-modules ## Go tests with the race detector
 	$(call section,Unit tests)
 	$(GO) test -race -timeout 10m ./...
 
+# Go's fuzzer before 1.27 sometimes reports its own time limit as a failure
+# (go.dev/issue/75804); one that found something says where it wrote the input.
 .PHONY: test-fuzz
 test-fuzz: ## Every fuzz target for FUZZTIME (4s)
 	$(call section,Fuzz tests, $(FUZZTIME) each)
-	@git ls-files --cached --others --exclude-standard '*_test.go' \
+	@log=$$(mktemp); git ls-files --cached --others --exclude-standard '*_test.go' \
 	| xargs awk '/^func Fuzz[A-Za-z0-9_]*\(/ { sub(/^func /, ""); sub(/\(.*/, ""); print FILENAME, $$0 }' \
 	| while read -r file target; do \
 		printf '%s in %s\n' "$$target" "$$(dirname "$$file")"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" </dev/null; \
-	done
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "./$$(dirname "$$file")" \
+			</dev/null 2>&1 | tee "$$log" && continue; \
+		grep -q 'context deadline exceeded' "$$log" && ! grep -q 'Failing input written' "$$log" || exit 1; \
+		echo "(no finding: the fuzzer took its own time limit for a failure)"; \
+	done; rm -f "$$log"
 
 .PHONY: test-e2e
 test-e2e: build node-modules ## The published JS client against the node

@@ -75,6 +75,8 @@ func reasonOf(err error) Reason {
 			return ConnectionLost // gorilla's word for EOF
 		}
 		return ClientClosed
+	case errors.Is(err, websocket.ErrCloseSent):
+		return ClientClosed // gorilla answered the client's close before our pump wrote again
 	case errors.As(err, &netErr), errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return ConnectionLost
 	case strings.HasPrefix(err.Error(), "websocket: "):

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -471,4 +472,22 @@ func TestConnectionsAreNumberedAndDescribed(t *testing.T) {
 	a.Disconnect()
 	first.wantClose(1008)
 	eventually(t, "a is gone", func() bool { return ts.Stats().Closed["disconnected by the operator"] == 1 && len(ts.Conns()) == 1 })
+}
+
+func TestWhyAPumpEnded(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want Reason
+	}{
+		{websocket.ErrCloseSent, ClientClosed}, // its close was answered before our pump wrote again
+		{&websocket.CloseError{Code: websocket.CloseNormalClosure}, ClientClosed},
+		{&websocket.CloseError{Code: websocket.CloseAbnormalClosure}, ConnectionLost},
+		{websocket.ErrReadLimit, MessageTooBig},
+		{io.ErrUnexpectedEOF, ConnectionLost},
+		{errors.New("websocket: bad MASK"), ProtocolError},
+	} {
+		if got := reasonOf(tc.err); got != tc.want {
+			t.Errorf("%v is %q, want %q", tc.err, got, tc.want)
+		}
+	}
 }

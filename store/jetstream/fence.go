@@ -24,7 +24,7 @@ func (s *Store) Fence(ctx context.Context, epoch uint64) error {
 	if closed {
 		return fmt.Errorf("fence under epoch %d: %w", epoch, store.ErrClosed)
 	}
-	if err := s.retry(ctx, func(try context.Context) error { return s.fence(try, epoch) }); err != nil {
+	if err := s.retry(ctx, fencePatience, func(try context.Context) error { return s.fence(try, epoch) }); err != nil {
 		return fmt.Errorf("fence under epoch %d: %w", epoch, err)
 	}
 	return nil

@@ -44,9 +44,12 @@ import (
 // How long a call goes on trying while the stream has no leader, unless its
 // context ends earlier, and how long one attempt of a read may take.
 const (
-	patience     = 2 * time.Second
-	firstAttempt = 250 * time.Millisecond
-	retryPause   = 50 * time.Millisecond
+	patience = 2 * time.Second
+	// A fence stands between the node and all its records, so a busy disk is
+	// waited for longer.
+	fencePatience = 20 * time.Second
+	firstAttempt  = 250 * time.Millisecond
+	retryPause    = 50 * time.Millisecond
 	// appendPatience bounds an Append whose context has no deadline. A commit
 	// that takes longer is not slow, it is lost.
 	appendPatience = 10 * time.Second
@@ -289,7 +292,7 @@ func (s *Store) corrupt(subject string, seq uint64, reason string) error {
 
 // retry calls try until it succeeds, fails for good, or patience and ctx end.
 // Each attempt has twice the time of the one before.
-func (s *Store) retry(ctx context.Context, try func(context.Context) error) error {
+func (s *Store) retry(ctx context.Context, patience time.Duration, try func(context.Context) error) error {
 	give := time.Now().Add(patience)
 	for attempt := firstAttempt; ; attempt *= 2 {
 		tctx, cancel := context.WithTimeout(ctx, attempt)

@@ -30,7 +30,7 @@ func (s *Store) Load(ctx context.Context, name string) (store.Record, error) {
 	}
 	var m message
 	if err == nil {
-		err = s.retry(ctx, func(ctx context.Context) (err error) {
+		err = s.retry(ctx, patience, func(ctx context.Context) (err error) {
 			m, err = s.loadOnce(ctx, name)
 			return err
 		})

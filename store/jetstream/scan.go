@@ -145,7 +145,7 @@ func (s *Store) endScan(ctx context.Context, sc *scan) error {
 	if err != nil {
 		return err
 	}
-	return s.retry(ctx, func(ctx context.Context) error {
+	return s.retry(ctx, patience, func(ctx context.Context) error {
 		info, err := s.streamInfo(ctx)
 		if err == nil && info.LastSeq != base {
 			err = fmt.Errorf("the stream is at sequence %d, this owner at %d: %w", info.LastSeq, base, store.ErrFenced)
