@@ -126,12 +126,13 @@ func enabled(on bool, r room) room {
 
 // Run serves until ctx ends, then drains: it accepts nobody any more, makes
 // durable and answers what was asked, says goodbye to the clients, and returns
-// when nothing is left running. A second ctx, ended by the caller's patience, is
-// not needed: every step of the way out is bounded.
+// when nothing is left running. Every step of the way out is bounded.
 func (n *Node) Run(ctx context.Context) error {
 	if err := n.endpoint.Listen(ctx); err != nil {
 		return err
 	}
+	// Again, if the way out below has run; a start that fails must let go of the port.
+	defer n.logError("close port", func() error { return n.endpoint.Shutdown(context.WithoutCancel(ctx)) })
 	dir, err := cluster.OpenDir(n.cfg.DataDir)
 	if err != nil {
 		return err
@@ -157,13 +158,12 @@ func (n *Node) Run(ctx context.Context) error {
 	n.mu.Unlock()
 
 	// The rooms outlive the endpoint: they end when it has drained.
-	rooms, stopRooms := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer stopRooms(nil)
+	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var background sync.WaitGroup
 	defer background.Wait()
-	defer stopRooms(nil)
+	defer stopRooms()
 	for name, run := range map[string]func(context.Context) error{
 		"records": records.Run, "rpc": n.rpc.Run, "admin": n.admin.Serve,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
