@@ -317,11 +317,14 @@ func (s *Store) retry(ctx context.Context, patience time.Duration, try func(cont
 // passing says whether an error may be gone in a moment: no leader, no answer,
 // a connection being made again.
 func passing(err error) bool {
+	if errors.Is(err, errMoved) { // wraps the server's refusal, which as such would be final
+		return true
+	}
 	if api, ok := errors.AsType[*apiError](err); ok {
 		return api.Code == 503 || api.Code == 500
 	}
 	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, errMoved)
+		errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrDisconnected)
 }
 
 // errMoved means that the stream changed between two requests.
