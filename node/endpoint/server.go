@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,9 +102,25 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 		MaxHeaderBytes:    maxHeaderBytes,
 		Protocols:         protocols,
 		ConnState:         s.connState,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers do
+		ErrorLog:          stdlog.New(httpErrors{log}, "", 0),
 	}
 	return s, nil
+}
+
+// httpErrors takes what the HTTP server has to say. Most of it is what strangers
+// do; that no client can be accepted, mostly for want of descriptors, is the
+// operator's, who hears of it as often as the server tries: soon once a second.
+type httpErrors struct{ log *slog.Logger }
+
+// Write implements io.Writer.
+func (h httpErrors) Write(p []byte) (int, error) {
+	text := strings.TrimSpace(string(p))
+	if strings.Contains(text, "Accept error") {
+		h.log.Warn("cannot accept clients: if too many files are open, raise the limit (ulimit -n, LimitNOFILE=)", "err", text)
+	} else {
+		h.log.Debug("http server", "err", text)
+	}
+	return len(p), nil
 }
 
 // Listen binds the port, so that Addr is known; clients wait until Serve.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -489,5 +490,23 @@ func TestWhyAPumpEnded(t *testing.T) {
 		if got := reasonOf(tc.err); got != tc.want {
 			t.Errorf("%v is %q, want %q", tc.err, got, tc.want)
 		}
+	}
+}
+
+func TestTheOperatorHearsThatNobodyCanBeAccepted(t *testing.T) {
+	var b bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&b, nil))
+	w := httpErrors{log}
+	for _, line := range []string{
+		"http: TLS handshake error from 127.0.0.1:1: EOF\n",
+		"http: Accept error: accept tcp 127.0.0.1:6020: accept4: too many open files; retrying in 5ms\n",
+	} {
+		if _, err := w.Write([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := b.String()
+	if strings.Contains(got, "handshake") || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "too many open files") {
+		t.Errorf("the log says\n%s\nwant a warning of the accept error alone", got)
 	}
 }
