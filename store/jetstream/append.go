@@ -92,13 +92,17 @@ func within(ctx context.Context) (context.Context, context.CancelFunc) {
 // fold keeps the last op of each name, in order, or says why the batch cannot
 // be stored. It does not change ops.
 func (s *Store) fold(ops []store.Op) ([]store.Op, error) {
+	return fold(ops, s.maxRecord, s.maxMessage)
+}
+
+func fold(ops []store.Op, maxRecord, maxMessage int) ([]store.Op, error) {
 	if err := store.CheckOps(ops); err != nil {
 		return nil, err
 	}
 	for i := range ops {
 		size := len(ops[i].Data)
-		if size > s.maxRecord || size+len(ops[i].Name) > s.maxMessage {
-			return nil, fmt.Errorf("record %.100q has %d bytes, at most %d fit: %w", ops[i].Name, size, s.maxRecord, store.ErrRefused)
+		if size > maxRecord || size+len(ops[i].Name) > maxMessage {
+			return nil, fmt.Errorf("record %.100q has %d bytes, at most %d fit: %w", ops[i].Name, size, maxRecord, store.ErrRefused)
 		}
 	}
 	if len(ops) < 2 {
@@ -166,7 +170,7 @@ func (s *Store) send(ctx context.Context, base, dead uint64, ops []store.Op) err
 
 // publish sends a message, waits for the stream to have stored it, and returns
 // its sequence.
-func (s *Store) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
+func (s *link) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
 	reply, err := s.nc.RequestMsgWithContext(ctx, msg)
 	if err != nil {
 		return 0, err

@@ -170,7 +170,7 @@ func (s *Store) again(ctx context.Context, sc *scan, ops []store.Op) error {
 }
 
 // purge removes all messages up to a sequence. Nothing live is among them.
-func (s *Store) purge(ctx context.Context, until uint64) error {
+func (s *link) purge(ctx context.Context, until uint64) error {
 	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.PURGE."+s.stream, fmt.Appendf(nil, `{"seq":%d}`, until+1))
 	if err != nil {
 		return err

@@ -105,16 +105,11 @@ type Stats struct {
 
 // Store is a store.Store on one stream. Open makes it.
 type Store struct {
-	nc         *nats.Conn
-	js         jetstream.JetStream
-	stream     string // name of the stream
-	subjects   string // beginning of the subjects of records, with its dot
+	link
 	fenceAt    string // subject of the fence
 	direct     bool   // the stream has no replicas
 	maxRecord  int    // bytes of JSON
 	maxMessage int    // bytes of JSON and name
-	mark       *mark  // nil without Options.Mark
-	log        *slog.Logger
 
 	mu    sync.Mutex // held through Append and Fence
 	buf   []byte     // guarded by mu; the payload being sent
@@ -139,7 +134,17 @@ type Store struct {
 	compacts  chan struct{} // wakes the compactor
 	stop      context.CancelFunc
 	done      sync.WaitGroup
-	stopCh    <-chan struct{}
+}
+
+// link is one stream and the way to it, which STATE and LOG have in common.
+type link struct {
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	stream   string // name of the stream
+	subjects string // beginning of the subjects of records or batches, with its dot
+	mark     *mark  // nil when none is kept
+	log      *slog.Logger
+	stopCh   <-chan struct{} // closed when the store is
 }
 
 var _ store.Store = (*Store)(nil)
@@ -197,9 +202,10 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 	}
 	background, stop := context.WithCancel(context.Background())
 	s := &Store{
-		nc: nc, js: js, stream: name, subjects: root + "r.", fenceAt: root + "fence", direct: cfg.AllowDirect, maxRecord: maxRecord, maxMessage: maxMessage, mark: m, log: log,
+		link:    link{nc: nc, js: js, stream: name, subjects: root + "r.", mark: m, log: log, stopCh: background.Done()},
+		fenceAt: root + "fence", direct: cfg.AllowDirect, maxRecord: maxRecord, maxMessage: maxMessage,
 		batch: rand.Text(), scans: make(map[*scan]struct{}),
-		compactAt: compactAt, compacts: make(chan struct{}, 1), stop: stop, stopCh: background.Done(),
+		compactAt: compactAt, compacts: make(chan struct{}, 1), stop: stop,
 	}
 	if opts.compactAt > 0 {
 		s.compactAt = opts.compactAt
@@ -286,13 +292,13 @@ func (e *CorruptError) Error() string {
 // Unwrap makes the error store.ErrCorrupt.
 func (e *CorruptError) Unwrap() error { return store.ErrCorrupt }
 
-func (s *Store) corrupt(subject string, seq uint64, reason string) error {
+func (s *link) corrupt(subject string, seq uint64, reason string) error {
 	return &CorruptError{Stream: s.stream, Subject: subject, Sequence: seq, Reason: reason}
 }
 
 // retry calls try until it succeeds, fails for good, or patience and ctx end.
 // Each attempt has twice the time of the one before.
-func (s *Store) retry(ctx context.Context, patience time.Duration, try func(context.Context) error) error {
+func (s *link) retry(ctx context.Context, patience time.Duration, try func(context.Context) error) error {
 	give := time.Now().Add(patience)
 	for attempt := firstAttempt; ; attempt *= 2 {
 		tctx, cancel := context.WithTimeout(ctx, attempt)

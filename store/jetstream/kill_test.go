@@ -13,6 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"hadal/store"
 	"hadal/store/storetest"
@@ -56,7 +59,7 @@ func victim(dir string) error {
 	srv, nc := startServer(t, dir, true)
 	defer srv.Shutdown()
 	ctx := context.Background()
-	s, err := Open(ctx, nc, Options{Mark: filepath.Join(dir, "mark"), compactAt: 5})
+	s, err := victimStore(ctx, nc, dir)
 	if err != nil {
 		return err
 	}
@@ -81,6 +84,17 @@ func victim(dir string) error {
 	}
 }
 
+// loggedFile in its directory gives the victim a LOG.
+const loggedFile = "logged"
+
+func victimStore(ctx context.Context, nc *nats.Conn, dir string) (store.Store, error) {
+	opts := Options{Mark: filepath.Join(dir, "mark"), compactAt: 5}
+	if _, err := os.Stat(filepath.Join(dir, loggedFile)); err != nil {
+		return Open(ctx, nc, opts)
+	}
+	return OpenLogged(ctx, nc, LogOptions{Options: opts, LogMark: filepath.Join(dir, "mark-log"), CheckpointAge: 2 * time.Millisecond})
+}
+
 // panics stands in for a test in the victim.
 type panics struct{ testing.TB }
 
@@ -92,13 +106,34 @@ func (*panics) Output() io.Writer              { return os.Stderr }
 
 func TestKillLosesNothingAcknowledgedAndTearsNoBatch(t *testing.T) {
 	t.Parallel()
+	killRounds(t, t.TempDir(), func(r *rig) store.Store { return r.store(t) })
+}
+
+func TestKillLosesNothingOfTheLog(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, loggedFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	killRounds(t, dir, func(r *rig) store.Store {
+		l := &logRig{rig: r, opts: LogOptions{CheckpointAge: time.Hour}}
+		return l.store(t)
+	})
+}
+
+// killRounds lets victims work on a directory, kills them, and looks each time
+// what open finds.
+func killRounds(t *testing.T, dir string, open func(*rig) store.Store) {
+	t.Helper()
 	total := int32(0)
 	for round := range 10 {
 		acked := killVictim(t, dir, 1+rand.IntN(30), total)
 		r := &rig{dir: dir, sync: true}
 		r.start(t)
-		s := r.fenced(t)
+		s := open(r)
+		if err := s.Fence(t.Context(), 1); err != nil {
+			t.Fatalf("round %d: Fence: %v", round, err)
+		}
 		versions := make(map[string]store.Record)
 		if err := s.Scan(t.Context(), "", func(r store.Record) error { versions[r.Name] = r; return nil }); err != nil {
 			t.Fatalf("round %d: Scan: %v", round, err)
@@ -118,6 +153,9 @@ func TestKillLosesNothingAcknowledgedAndTearsNoBatch(t *testing.T) {
 			t.Errorf("round %d: acknowledged %d, found batch %d and alone %d", round, acked, batch, alone)
 		}
 		total = alone
+		if err := s.Close(); err != nil {
+			t.Errorf("round %d: Close: %v", round, err)
+		}
 		r.stop(t)
 	}
 }

@@ -56,7 +56,7 @@ func (m *mark) write(seq uint64) error {
 }
 
 // checkMark compares the end of the stream with what was acknowledged.
-func (s *Store) checkMark(last uint64) error {
+func (s *link) checkMark(last uint64) error {
 	acked, err := s.acknowledged()
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (s *Store) checkMark(last uint64) error {
 // nil when that one was never acknowledged. The last message is the newest of its
 // subject and nothing removes it, so others before it are likely gone as well:
 // a server that finds less than its index says goes on where the index ended.
-func (s *Store) missingEnd(last uint64) error {
+func (s *link) missingEnd(last uint64) error {
 	acked, err := s.acknowledged()
 	if err != nil || acked < last {
 		return err
@@ -80,7 +80,7 @@ func (s *Store) missingEnd(last uint64) error {
 }
 
 // acknowledged is the sequence that the mark says; 0 without a mark.
-func (s *Store) acknowledged() (uint64, error) {
+func (s *link) acknowledged() (uint64, error) {
 	if s.mark == nil {
 		return 0, nil
 	}
@@ -88,13 +88,13 @@ func (s *Store) acknowledged() (uint64, error) {
 }
 
 // remedy is what an operator can do about a stream that lacks messages.
-func (s *Store) remedy() string {
+func (s *link) remedy() string {
 	return fmt.Sprintf("restore it, or remove the file %s to go on without what is lost", s.mark.name)
 }
 
 // setMark notes an acknowledged sequence. The append has happened, so a failure
 // is told and changes nothing.
-func (s *Store) setMark(seq uint64) {
+func (s *link) setMark(seq uint64) {
 	if s.mark == nil {
 		return
 	}

@@ -119,27 +119,36 @@ func getBySequence(seq uint64) []byte {
 // message sends one of these requests. It returns ErrNotFound when the server
 // finds none or cannot read it, which it does not tell apart.
 func (s *Store) message(ctx context.Context, request []byte) (message, error) {
-	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+s.stream, request)
+	subject, seq, payload, err := s.raw(ctx, request)
 	if err != nil {
 		return message{}, err
+	}
+	return s.decode(subject, seq, payload)
+}
+
+// raw is message for a payload that is not yet decoded.
+func (s *link) raw(ctx context.Context, request []byte) (subject string, seq uint64, payload []byte, err error) {
+	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+s.stream, request)
+	if err != nil {
+		return "", 0, nil, err
 	}
 	answer := gjson.ParseBytes(reply.Data)
 	if err := errorIn(answer); err != nil {
 		if api, ok := errors.AsType[*apiError](err); ok && api.ErrCode == codeNoMessage {
-			return message{}, store.ErrNotFound
+			return "", 0, nil, store.ErrNotFound
 		}
-		return message{}, err
+		return "", 0, nil, err
 	}
 	got := answer.Get("message")
-	subject, seq := got.Get("subject").Str, got.Get("seq").Uint()
+	subject, seq = got.Get("subject").Str, got.Get("seq").Uint()
 	if subject == "" || seq == 0 {
-		return message{}, errors.New("the answer holds no message")
+		return "", 0, nil, errors.New("the answer holds no message")
 	}
-	payload, err := base64.StdEncoding.DecodeString(got.Get("data").Str)
+	payload, err = base64.StdEncoding.DecodeString(got.Get("data").Str)
 	if err != nil {
-		return message{}, s.corrupt(subject, seq, err.Error())
+		return "", 0, nil, s.corrupt(subject, seq, err.Error())
 	}
-	return s.decode(subject, seq, payload)
+	return subject, seq, payload, nil
 }
 
 // decode checks a payload. The result is a copy.
@@ -162,12 +171,12 @@ type streamState struct {
 	Listed            bool // the subject asked for is there
 }
 
-func (s *Store) streamInfo(ctx context.Context) (streamState, error) {
+func (s *link) streamInfo(ctx context.Context) (streamState, error) {
 	return s.requestInfo(ctx, "")
 }
 
 // requestInfo asks for the state, and whether a subject is there if it is not empty.
-func (s *Store) requestInfo(ctx context.Context, subject string) (streamState, error) {
+func (s *link) requestInfo(ctx context.Context, subject string) (streamState, error) {
 	var request []byte
 	if subject != "" {
 		request = fmt.Appendf(nil, `{"subjects_filter":"%s"}`, subject)
