@@ -108,18 +108,13 @@ func (o *owner) run(ctx context.Context) {
 		if !o.accepting() {
 			bell = nil // what waits there is not lost: serve looks after every event
 		}
+		var again <-chan struct{}
 		if more {
-			select {
-			case err := <-o.appended:
-				o.settle(work, err)
-			case l := <-o.loaded:
-				o.arrive(work, l)
-			default:
-			}
-			continue
+			again = always
 		}
 		select {
 		case <-bell:
+		case <-again:
 		case err := <-o.appended:
 			o.settle(work, err)
 		case l := <-o.loaded:
@@ -138,14 +133,23 @@ func (o *owner) run(ctx context.Context) {
 	}
 }
 
+// always is ready: a turn that ended early goes on, and whatever else is ready
+// has its chance in between.
+var always = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // accepting says whether requests may be served now.
 func (o *owner) accepting() bool {
 	return !o.open.full() && len(o.toLoad) < loadsWaiting && (o.fault == nil || o.refusing)
 }
 
-// idle says that nothing is under way and nothing waits.
+// idle says that nothing is under way and nothing waits. While requests are held
+// back some may be in the mailbox.
 func (o *owner) idle() bool {
-	return o.flying == nil && o.open.empty() && o.loads == 0 && len(o.toLoad) == 0 &&
+	return o.accepting() && o.flying == nil && o.open.empty() && o.loads == 0 && len(o.toLoad) == 0 &&
 		len(o.ready) == 0 && len(o.stalled) == 0 && o.next == len(o.backlog)
 }
 
@@ -494,7 +498,7 @@ func (o *owner) load(ctx context.Context, e *entry) {
 // arrive takes in the result of a load.
 func (o *owner) arrive(ctx context.Context, l loadResult) {
 	o.loads--
-	if len(o.toLoad) > 0 {
+	for o.loads < loadsAtOnce && len(o.toLoad) > 0 {
 		e := o.toLoad[0]
 		o.toLoad[0], o.toLoad = nil, o.toLoad[1:]
 		o.load(ctx, e)
