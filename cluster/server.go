@@ -86,6 +86,9 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	if opts.MaxMessage > maxMaxMessage {
 		return fmt.Errorf("messages of %d bytes are too large, at most %d", opts.MaxMessage, maxMaxMessage)
 	}
+	if mutantSync {
+		opts.SyncAlways, opts.SyncInterval = false, time.Hour
+	}
 	srv, err := server.NewServer(&server.Options{
 		ServerName:        opts.Dir.NodeID(),
 		DontListen:        true,

@@ -6,9 +6,9 @@
 // Append returns nil it is as durable as the driver promises. When it returns
 // an error other than ErrFenced the outcome is unknown, and the driver refuses
 // everything with ErrFenced until Fence has been called: the owner must forget
-// what it held in memory, fence, and load again. The one exception is
-// ErrRefused: the batch could never be stored, nothing was written, and the
-// owner goes on.
+// what it held in memory, fence, and load again. The exceptions are ErrRefused,
+// the batch could never be stored, and ErrFull, there is no room for it now:
+// nothing was written, and the owner goes on.
 //
 // A store begins fenced off, and is fenced off again by a Fence that fails.
 //
@@ -34,6 +34,12 @@ var ErrClosed = errors.New("store is closed")
 // names, an empty name, or a record above the driver's limit. Nothing was
 // written and the store is as before.
 var ErrRefused = errors.New("batch cannot be stored")
+
+// ErrFull means that there is no room for a batch at the moment: on the disk,
+// above what is kept free, or in the driver. Nothing was written and the store is
+// as before; the same batch may be accepted later. The error says where room is
+// missing.
+var ErrFull = errors.New("store has no room")
 
 // ErrCorrupt means that what the driver read back is not what was written: a
 // wrong checksum, an unknown format, a record under another one's name. The

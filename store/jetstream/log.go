@@ -91,6 +91,14 @@ type LogOptions struct {
 	// CheckpointRate is how many records a second a checkpoint writes while the LOG
 	// is small; it goes faster as the LOG grows. 0 means 20 000.
 	CheckpointRate int
+	// Room says whether so many bytes more may be written to the disk now: nil,
+	// or an error that says what is short. It is asked before every append, and
+	// must be quick. nil means that there always is room.
+	Room func(bytes int64) error
+	// Failing is told of every Fence that fails although nobody else owns the
+	// partition and nothing is corrupt: the server may have stopped. nil tells
+	// nobody.
+	Failing func(error)
 }
 
 func (o *LogOptions) setDefaults() {
@@ -274,12 +282,13 @@ func (l *Logged) MaxBatch() int { return l.maxPayload - logOverhead }
 // Append implements store.Store: one message, whatever the number of ops. An
 // ended context leaves the outcome unknown like any other error; without a
 // deadline it waits ten seconds. While the LOG is full it waits for a checkpoint,
-// and is refused with ErrRefused, nothing written, when none comes in time.
+// and is refused with ErrFull, nothing written, when none comes in time; when the
+// disk is full it is refused at once.
 func (l *Logged) Append(ctx context.Context, ops []store.Op) error {
 	ctx, cancel := within(ctx)
 	defer cancel()
 	// Before mu is taken, which the checkpoint needs.
-	if err := l.room(ctx); err != nil {
+	if err := l.room(ctx, ops); err != nil {
 		return fmt.Errorf("append of %d records: %w", len(ops), err)
 	}
 	l.mu.Lock()
@@ -343,14 +352,29 @@ func owned(op *store.Op) store.Op {
 	return store.Op{Record: store.Record{Name: both[:len(op.Name)], Version: op.Version, Data: both[len(op.Name):]}}
 }
 
-// room waits until the LOG may take more, or the store takes nothing at all.
-func (l *Logged) room(ctx context.Context) error {
+// room waits until the LOG may take more, or the store takes nothing at all, and
+// sees that the disk has room for ops and for what a checkpoint will write.
+func (l *Logged) room(ctx context.Context, ops []store.Op) error {
 	high := l.opts.LogBytes / 4 * 3
+	size := int64(messageRoom)
+	for i := range ops {
+		size += int64(len(ops[i].Name)+len(ops[i].Data)) + messageRoom
+	}
 	for {
 		l.state.Lock()
 		pending, drained, usable := l.dirtyBytes+l.writingBytes, l.drained, l.usableLocked() == nil
 		l.state.Unlock()
-		if pending < high || !usable {
+		if !usable {
+			return nil // the caller finds out why
+		}
+		if pending < high {
+			if l.opts.Room == nil {
+				return nil
+			}
+			// Each change goes to the disk twice: into the LOG now, and into STATE.
+			if err := l.opts.Room(pending + 2*size); err != nil {
+				return fmt.Errorf("%w: %w", store.ErrFull, err)
+			}
 			return nil
 		}
 		l.kick()
@@ -359,7 +383,7 @@ func (l *Logged) room(ctx context.Context) error {
 		case <-l.stopCh:
 			return store.ErrClosed
 		case <-ctx.Done():
-			return fmt.Errorf("%d bytes of the log wait for a checkpoint: %w", pending, store.ErrRefused)
+			return fmt.Errorf("%d bytes of the log wait for a checkpoint: %w", pending, store.ErrFull)
 		}
 	}
 }
@@ -382,9 +406,15 @@ func (l *Logged) send(ctx context.Context, subject string, e *logEntry) (int64, 
 	}
 	// nats.go copies the message before it returns.
 	msg := nats.Msg{Subject: subject, Header: nats.Header{headerLastSeq: {strconv.FormatUint(base, 10)}}, Data: l.buf}
+	if mutantFence {
+		msg.Header = nil
+	}
 	seq, err := l.publish(ctx, &msg)
 	if cap(l.buf) > 1<<20 {
 		l.buf = nil
+	}
+	if mutantFence && err == nil {
+		base = seq - 1
 	}
 	if err == nil && seq != base+1 {
 		err = fmt.Errorf("the last sequence is %d, want %d", seq, base+1)

@@ -288,7 +288,7 @@ func TestAFullLogWaitsForACheckpointAndRefuses(t *testing.T) {
 		err := l.Append(ctx, []store.Op{op})
 		cancel()
 		switch {
-		case errors.Is(err, store.ErrRefused):
+		case errors.Is(err, store.ErrFull):
 			refused = true
 		case err != nil:
 			t.Fatal(err)

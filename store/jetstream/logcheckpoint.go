@@ -128,6 +128,15 @@ func (l *Logged) checkpoint(ctx context.Context) error {
 			return err
 		}
 	}
+	if mutantPurge && writing != nil {
+		if err := l.raiseFloor(ctx, until, fences); err != nil {
+			return err
+		}
+		if err := l.purge(ctx, until); err != nil {
+			return err
+		}
+		return l.carry(ctx, writing)
+	}
 	if writing != nil {
 		if err := l.carry(ctx, writing); err != nil {
 			l.state.Lock()

@@ -32,11 +32,18 @@ func (l *Logged) Fence(ctx context.Context, epoch uint64) error {
 		return fmt.Errorf("fence under epoch %d: %w", epoch, store.ErrClosed)
 	}
 	l.fail() // a checkpoint does not make it ready, but be sure
-	if err := l.states.Fence(ctx, epoch); err != nil {
-		return err
+	err := l.states.Fence(ctx, epoch)
+	if err == nil {
+		if err = l.fence(ctx, epoch); err != nil {
+			err = fmt.Errorf("fence under epoch %d: %w", epoch, err)
+		}
 	}
-	if err := l.fence(ctx, epoch); err != nil {
-		return fmt.Errorf("fence under epoch %d: %w", epoch, err)
+	if err != nil {
+		final := errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrClosed)
+		if l.opts.Failing != nil && !final {
+			l.opts.Failing(err)
+		}
+		return err
 	}
 	l.kick()
 	return nil

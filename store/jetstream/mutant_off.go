@@ -1,0 +1,10 @@
+//go:build !mutant
+
+package jetstream
+
+// Mutants are mistakes on purpose, which the crash tests must catch. Only a build
+// with the tag "mutant" can have them; see mutant_on.go.
+const (
+	mutantPurge = false
+	mutantFence = false
+)
