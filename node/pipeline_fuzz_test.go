@@ -27,12 +27,13 @@ type witness struct {
 	answers atomic.Int64
 }
 
-func (w *witness) ID() uint64                 { return w.id }
-func (w *witness) User() *auth.User           { return w.user }
-func (w *witness) Gone() bool                 { return w.gone.Load() }
-func (w *witness) Pace()                      {}
-func (w *witness) Send(o *protocol.Outbound)  { w.look(&o.Message) }
-func (w *witness) Answer(m *protocol.Message) { w.answers.Add(1); w.look(m) }
+func (w *witness) ID() uint64                        { return w.id }
+func (w *witness) User() *auth.User                  { return w.user }
+func (w *witness) Gone() bool                        { return w.gone.Load() }
+func (w *witness) Pace()                             {}
+func (w *witness) AnswerShared(o *protocol.Outbound) { w.look(&o.Message) }
+func (w *witness) Send(o *protocol.Outbound)         { w.look(&o.Message) }
+func (w *witness) Answer(m *protocol.Message)        { w.answers.Add(1); w.look(m) }
 
 func (w *witness) look(m *protocol.Message) {
 	var back protocol.Message

@@ -108,6 +108,16 @@ func (c *Conn) Answer(m *protocol.Message) {
 	c.wire.push(protocol.EncodeFrame(c.form, m, ""), true, m.Alone)
 }
 
+// AnswerShared is Answer for what several clients may ask for: its bytes are
+// shared by all of them.
+func (c *Conn) AnswerShared(o *protocol.Outbound) {
+	if c.Gone() {
+		return
+	}
+	c.counters.sent(&o.Message)
+	c.wire.push(o.Frame(c.form), true, false)
+}
+
 // Send queues a broadcast. It never blocks and may be called under a lock. A
 // client too slow for its broadcasts is cut off.
 func (c *Conn) Send(o *protocol.Outbound) {

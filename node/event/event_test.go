@@ -35,7 +35,8 @@ func (f *fake) Answer(m *protocol.Message) {
 	defer f.mu.Unlock()
 	f.got = append(f.got, *m)
 }
-func (f *fake) Send(o *protocol.Outbound) { f.Answer(&o.Message) }
+func (f *fake) AnswerShared(o *protocol.Outbound) { f.Answer(&o.Message) }
+func (f *fake) Send(o *protocol.Outbound)         { f.Answer(&o.Message) }
 
 func (f *fake) expect(t *testing.T, want ...protocol.Message) {
 	t.Helper()

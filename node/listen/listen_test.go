@@ -28,12 +28,13 @@ type fake struct {
 	wire []string // the same as bytes, in hex; guarded by mu
 }
 
-func (f *fake) ID() uint64                 { return f.id }
-func (f *fake) User() *auth.User           { return &auth.User{ID: "u"} }
-func (f *fake) Gone() bool                 { return f.gone.Load() }
-func (f *fake) Answer(m *protocol.Message) { f.note(m) }
-func (f *fake) Send(o *protocol.Outbound)  { f.note(&o.Message) }
-func (f *fake) Pace()                      {}
+func (f *fake) ID() uint64                        { return f.id }
+func (f *fake) User() *auth.User                  { return &auth.User{ID: "u"} }
+func (f *fake) Gone() bool                        { return f.gone.Load() }
+func (f *fake) Answer(m *protocol.Message)        { f.note(m) }
+func (f *fake) AnswerShared(o *protocol.Outbound) { f.note(&o.Message) }
+func (f *fake) Send(o *protocol.Outbound)         { f.note(&o.Message) }
+func (f *fake) Pace()                             {}
 func (f *fake) note(m *protocol.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,11 +23,12 @@ type fake struct {
 	got   []protocol.Message // guarded by mu
 }
 
-func (f *fake) ID() uint64                { return f.id }
-func (f *fake) User() *auth.User          { return f.user }
-func (f *fake) Gone() bool                { return f.gone.Load() }
-func (f *fake) Pace()                     { f.paced.Add(1) }
-func (f *fake) Send(o *protocol.Outbound) { f.Answer(&o.Message) }
+func (f *fake) ID() uint64                        { return f.id }
+func (f *fake) User() *auth.User                  { return f.user }
+func (f *fake) Gone() bool                        { return f.gone.Load() }
+func (f *fake) Pace()                             { f.paced.Add(1) }
+func (f *fake) AnswerShared(o *protocol.Outbound) { f.Answer(&o.Message) }
+func (f *fake) Send(o *protocol.Outbound)         { f.Answer(&o.Message) }
 func (f *fake) Answer(m *protocol.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -334,7 +335,8 @@ func TestJoinsAndLeavesOfAUserAlternate(t *testing.T) {
 // quiet is a client that costs nothing.
 type quiet struct{ fake }
 
-func (q *quiet) Send(*protocol.Outbound) {}
+func (q *quiet) AnswerShared(*protocol.Outbound) {}
+func (q *quiet) Send(*protocol.Outbound)         {}
 
 func BenchmarkLoginAndLeaveBeforeThousandWatchers(b *testing.B) {
 	r := newRoom()

@@ -76,7 +76,7 @@ func actionOf(err error) protocol.Action {
 // refuseLoad answers a request whose record could not be loaded.
 func (o *owner) refuseLoad(r *request, err error) {
 	defer r.group.finish()
-	defer r.gate.leave()
+	defer r.leave()
 	switch r.kind {
 	case kindWrite:
 		o.answerUpdateError(r, err)
@@ -100,7 +100,7 @@ func (o *owner) answerUpdateError(r *request, err error) {
 		Action: protocol.RecordRecordUpdateError, Name: r.name, IsError: true,
 		IsWriteAck: r.writeAck, CorrelationID: r.correlationID, Has: r.has & protocol.HasCorrelationID,
 	}
-	for _, known := range []error{errMissing, errTooLarge, errVersionsSpent, errTooMuch, errRefusing} {
+	for _, known := range []error{errMissing, errTooLarge, errVersionsSpent, errTooMuch, errRefusing, errFull} {
 		if errors.Is(err, known) {
 			text, _ := json.Marshal(known.Error()) // a string always marshals
 			m.Data = string(text)

@@ -76,5 +76,6 @@ func BenchmarkRead(b *testing.B) {
 // mute is a client that keeps nothing.
 type mute struct{ *client }
 
-func (*mute) Answer(*protocol.Message) {}
-func (*mute) Send(*protocol.Outbound)  {}
+func (*mute) Answer(*protocol.Message)        {}
+func (*mute) AnswerShared(*protocol.Outbound) {}
+func (*mute) Send(*protocol.Outbound)         {}

@@ -6,9 +6,9 @@
 // Everything that happens to the records of a partition happens on one
 // goroutine, its owner (owner.go). Handle, on a client's reader, checks what
 // can be checked without the record, puts a request into the owner's mailbox
-// and returns, so a client may have many writes in flight; a full mailbox
-// blocks the reader, which is the back-pressure. Requests for one record are
-// served in the order they came. That alone gives one order per record, reads
+// and returns, so a client may have many writes in flight; when it has too many the
+// reader blocks, which is the back-pressure. Requests of one client are served in the
+// order they came, those for one record in the order in which they reached the owner. That alone gives one order per record, reads
 // that see the client's own earlier writes, a subscription that is atomic with
 // the read that belongs to it, and rules judged on the very state the write
 // lands on. No lock guards records: only the owner touches them.
@@ -26,14 +26,26 @@
 // of the batch it depends on. So nothing that could still be taken back ever
 // leaves the owner.
 //
-// When an append fails its outcome is unknown. The owner then forgets every
-// record that a failed or open batch touched, refuses what waited for them,
-// fences the store again, and loads afresh. It holds new requests back for
-// holdTime meanwhile, and refuses writes after that until the store is back.
+// An append that the store refuses, because it has no room or could never hold it,
+// has written nothing: those who wait for it are told, and the next one may
+// succeed. When an append fails otherwise its outcome is unknown. The owner then
+// holds the batch, fences the store, appends the batch once more, and only then
+// goes on: the batch holds results and nobody else can have written in between, so
+// it does not matter whether the first attempt had reached the disk. New requests
+// are held back meanwhile, for holdTime; after that the owner forgets every record
+// that the held and the open batch touched, tells those who wait, and refuses
+// writes until the store is back.
 //
-// A client has few requests under way whose answers carry records (gate.go), and a
-// list of names is served in parts, so that what few bytes ask for is made no
-// faster than the client takes it, and others have their turn.
+// With records.durability "fast" consequences happen at once and do not wait for
+// the batch. It is then never given up while the process runs; what a crash loses
+// is what was not yet appended.
+//
+// # Fairness
+//
+// Each client has a lane to the owner (mailbox.go), which serves a few requests of
+// each in turn. What one client has under way is bounded, in number, in bytes, and
+// once more in answers that carry records. A list of names is served in parts, so
+// that what few bytes ask for is made no faster than the client takes it.
 //
 // # Memory
 //

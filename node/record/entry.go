@@ -1,5 +1,12 @@
 package record
 
+import (
+	"unsafe"
+	"weak"
+
+	"hadal/protocol"
+)
+
 // state is a record as the owner sees it. Data is JSON text.
 type state struct {
 	version int32
@@ -30,7 +37,28 @@ type entry struct {
 	// ready says that the entry stands in the owner's ready list.
 	ready bool
 
+	// told is the last large answer to a read, as long as it waits for a client.
+	told weak.Pointer[protocol.Outbound]
+
 	older, newer *entry // neighbours in the cache's order of use
+}
+
+// sharedSize is the size in bytes from which records are read by all clients in
+// one copy: so very many readers that do not take what they asked for do not
+// multiply it.
+const sharedSize = 4 << 10
+
+// response is m, an answer to a read of this record, in the copy that is under way
+// to others if there is one.
+func (e *entry) response(m *protocol.Message) *protocol.Outbound {
+	// The strings are the same when they are of the same state.
+	if o := e.told.Value(); o != nil && o.Version == m.Version && len(o.Data) == len(m.Data) && unsafe.StringData(o.Data) == unsafe.StringData(m.Data) {
+		return o
+	}
+	m.Topic = protocol.TopicRecord
+	o := &protocol.Outbound{Message: *m}
+	e.told = weak.Make(o)
+	return o
 }
 
 // idle says that nothing would be lost if the entry left memory.

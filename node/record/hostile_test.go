@@ -81,19 +81,19 @@ func TestReadsUnderWayAreBounded(t *testing.T) {
 			done, asked := make(chan struct{}), atomic.Int64{}
 			go func() {
 				defer close(done)
-				for i := range 10 * gateWidth {
+				for i := range 10 * laneHeavy {
 					ask(a, i)
 					asked.Add(1)
 				}
 			}()
 			synctest.Wait()
-			if got := asked.Load(); got > gateWidth {
-				t.Errorf("%s: %d were taken before the first was answered, want at most %d", name, got, gateWidth)
+			if got := asked.Load(); got > laneHeavy {
+				t.Errorf("%s: %d were taken before the first was answered, want at most %d", name, got, laneHeavy)
 			}
 			held <- struct{}{} // one load
 			synctest.Wait()
-			if got := asked.Load(); got > gateWidth+1 {
-				t.Errorf("%s: %d were taken after one answer, want at most %d", name, got, gateWidth+1)
+			if got := asked.Load(); got > laneHeavy+1 {
+				t.Errorf("%s: %d were taken after one answer, want at most %d", name, got, laneHeavy+1)
 			}
 			release := make(chan struct{})
 			go func() {
@@ -107,8 +107,8 @@ func TestReadsUnderWayAreBounded(t *testing.T) {
 			}()
 			<-done
 			synctest.Wait()
-			if got := asked.Load(); got != 10*gateWidth {
-				t.Errorf("%s: %d were taken in the end, want all %d", name, got, 10*gateWidth)
+			if got := asked.Load(); got != 10*laneHeavy {
+				t.Errorf("%s: %d were taken in the end, want all %d", name, got, 10*laneHeavy)
 			}
 			close(release)
 		}

@@ -85,8 +85,17 @@ func (r *Room) Scan(ctx context.Context, prefix string, fn func(store.Record) er
 
 // Flush returns when everything asked before is durable and answered.
 func (r *Room) Flush(ctx context.Context) error {
-	_, err := r.ask(ctx, &request{kind: kindFlush})
-	return err
+	answer := make(chan struct{})
+	req := &request{kind: kindFlush, reply: func(result) { close(answer) }}
+	if err := r.owner.mail.putBehindAll(r.operators, req); err != nil {
+		return err
+	}
+	select {
+	case <-answer:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // ask puts a request to the owner and waits for its result.

@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -17,7 +18,7 @@ import (
 // Bounds of the owner's work.
 const (
 	batchNames   = store.MaxOps // names in one append
-	batchBytes   = 256 << 10    // of data, one larger record excepted
+	batchBytes   = 256 << 10    // of names and data, one larger record excepted
 	batchEffects = 8192         // requests answered by one append
 	loadsAtOnce  = 64           // loads under way
 	loadsWaiting = 4096         // loads queued behind them before requests are held back
@@ -25,10 +26,21 @@ const (
 
 	holdTime      = 2 * time.Second // how long requests wait for a failed store to come back
 	appendTimeout = 10 * time.Second
+	// fullPause is how long a batch that was acknowledged before it was durable
+	// rests while the store has no room for it.
+	fullPause = 250 * time.Millisecond
 )
 
-// errRefusing means that the store has been failing for longer than holdTime.
-var errRefusing = errors.New("store does not accept writes")
+// MaxBatch is the most bytes of names and JSON that one append holds, when a
+// record has at most maxSize bytes and a name at most maxName.
+func MaxBatch(maxSize, maxName int) int { return batchBytes + maxSize + maxName }
+
+var (
+	// errRefusing means that the store has been failing for longer than holdTime.
+	errRefusing = errors.New("store does not accept writes")
+	// errFull means that the store had no room for the batch; nothing was written.
+	errFull = errors.New("no room left on the server's disk; nothing was written, try again later")
+)
 
 // batch is a group of changes that become durable together, and what happens
 // when they have.
@@ -50,6 +62,7 @@ func (b *batch) empty() bool { return len(b.ops) == 0 }
 type owner struct {
 	cfg     Config
 	maxSize int
+	fast    bool // answer before the commit
 	store   store.Store
 	epoch   uint64
 	subs    *sub.Registry
@@ -70,10 +83,12 @@ type owner struct {
 
 	open     *batch
 	flying   *batch // being appended, or nil
+	held     *batch // whose append failed and will be repeated, or nil
 	appended chan error
 
 	fault    error               // why the store was given up; nil when all is well
 	refusing bool                // fault has lasted longer than holdTime
+	ending   bool                // the process waits for nothing any more
 	doubt    map[string]struct{} // names whose last append has an unknown outcome
 	stalled  []*entry            // entries in doubt with a queue
 	refenced chan struct{}
@@ -122,12 +137,15 @@ func (o *owner) run(ctx context.Context) {
 		case <-o.refenced:
 			o.resume(work)
 		case <-o.hold.C:
-			o.refuse()
+			o.ending = done == nil
+			o.refuse(work)
+			o.drop(work)
 		case <-done:
 			done = nil
 			o.mail.stop()
-			if o.fault != nil {
-				o.refuse()
+			o.refuse(work)
+			if o.fast {
+				o.hold.Reset(appendTimeout)
 			}
 		}
 	}
@@ -149,7 +167,7 @@ func (o *owner) accepting() bool {
 // idle says that nothing is under way and nothing waits. While requests are held
 // back some may be in the mailbox.
 func (o *owner) idle() bool {
-	return o.accepting() && o.flying == nil && o.open.empty() && o.loads == 0 && len(o.toLoad) == 0 &&
+	return o.accepting() && o.flying == nil && o.held == nil && o.open.empty() && o.loads == 0 && len(o.toLoad) == 0 &&
 		len(o.ready) == 0 && len(o.stalled) == 0 && o.next == len(o.backlog)
 }
 
@@ -169,7 +187,7 @@ func (o *owner) serve(ctx context.Context) bool {
 		}
 		if o.next == len(o.backlog) {
 			clear(o.backlog)
-			o.backlog, o.next = o.mail.take(o.backlog), 0
+			o.backlog, o.next = o.mail.take(o.backlog[:0]), 0
 			if len(o.backlog) == 0 {
 				return false
 			}
@@ -208,6 +226,7 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 	switch r.kind {
 	case kindSubscribeAndHead:
 		o.subscribeAndHead(ctx, r)
+		r.leave()
 		return
 	case kindClosed:
 		for _, name := range o.subs.RemoveClient(r.client) {
@@ -215,7 +234,9 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 		}
 		return
 	case kindFlush:
-		o.flush(r)
+		if r.group.left--; r.group.left == 0 {
+			o.flush(r)
+		}
 		return
 	}
 	e := o.cache.get(r.name)
@@ -256,12 +277,12 @@ func (o *owner) handle(e *entry, r *request) {
 	case kindSubscribe, kindUnsubscribe:
 		o.subscription(e, r)
 	case kindMarker:
-		o.after(e, func(error) { r.group.finish() })
+		o.whenDurable(e, func(error) { r.group.finish() })
 	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:
 		o.operator(e, r)
 	}
-	if r.gate != nil { // the answer went to after before this
-		o.after(e, func(error) { r.gate.leave() })
+	if r.lane != nil { // the answer went to after before this
+		o.after(e, func(error) { r.leave() })
 	}
 }
 
@@ -284,9 +305,19 @@ func (o *owner) apply(e *entry, s state) {
 	o.open.bytes += len(e.name) + len(s.data)
 }
 
-// after runs effect when the present state of e is durable, which may be now,
+// after runs effect when the present state of e may be told, which may be now,
 // or with an error when it will not be. A nil e has no state.
 func (o *owner) after(e *entry, effect func(err error)) {
+	if o.fast {
+		effect(nil)
+		return
+	}
+	o.whenDurable(e, effect)
+}
+
+// whenDurable runs effect when the present state of e is durable, or with an error
+// when it will not be.
+func (o *owner) whenDurable(e *entry, effect func(err error)) {
 	if e == nil || e.batch == nil {
 		effect(nil)
 		return
@@ -301,6 +332,8 @@ func (o *owner) afterAll(effect func(err error)) {
 		o.open.effects = append(o.open.effects, effect)
 	case o.flying != nil:
 		o.flying.effects = append(o.flying.effects, effect)
+	case o.held != nil:
+		o.held.effects = append(o.held.effects, effect)
 	default:
 		effect(nil)
 	}
@@ -326,31 +359,18 @@ func (o *owner) submit(ctx context.Context) {
 		return
 	}
 	b := o.open
-	o.flying, o.open = b, &batch{}
+	o.open = &batch{}
+	o.append(ctx, b)
+}
+
+// append makes a batch durable, beside the owner.
+func (o *owner) append(ctx context.Context, b *batch) {
+	o.flying = b
 	o.helpers.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 		defer cancel()
-		o.appended <- o.append(ctx, b.ops)
+		o.appended <- o.store.Append(ctx, b.ops)
 	})
-}
-
-// few is how many records are appended one by one rather than as a batch. The
-// embedded server needs 4 to 8 ms to stage a batch of any size, and 0.2 ms for a
-// message that it syncs alone. Records are independent, and a failure half way
-// is what any failed append is: of unknown outcome.
-const few = 24
-
-// append makes the changes durable. It runs beside the owner.
-func (o *owner) append(ctx context.Context, ops []store.Op) error {
-	if len(ops) > few {
-		return o.store.Append(ctx, ops)
-	}
-	for i := range ops {
-		if err := o.store.Append(ctx, ops[i:i+1]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // settle ends the append under way.
@@ -371,22 +391,72 @@ func (o *owner) settle(ctx context.Context, err error) {
 	for _, effect := range b.effects {
 		effect(nil)
 	}
+	if o.fault != nil {
+		o.back(ctx)
+	}
 }
 
-// fail gives up what the failed batch and the open one, which builds on it,
-// changed, and starts fencing.
+// fail ends an append that was not acknowledged. Either nothing was written, and
+// those who wait are told, or nobody knows: then the batch is held, and appended
+// once more when the store has been fenced. What it holds is results, and nobody
+// else can have written in between, so twice is as good as once. A batch that was
+// acknowledged before is held in either case.
 func (o *owner) fail(ctx context.Context, failed *batch, err error) {
-	o.log.Error("record append failed; fencing the store again", "err", err, "records", len(failed.ops))
 	o.stats.appendErrors.Add(1)
+	full := errors.Is(err, store.ErrFull)
+	if (full || errors.Is(err, store.ErrRefused)) && o.fault == nil && !o.fast {
+		o.log.Warn("record writes refused", "err", err, "records", len(failed.ops))
+		if full {
+			err = fmt.Errorf("%w: %w", errFull, err)
+		}
+		o.giveUp(ctx, err, failed)
+		return
+	}
+	o.log.Error("record append failed", "err", err, "records", len(failed.ops))
+	if o.fault == nil {
+		o.hold.Reset(holdTime)
+	}
 	o.setFault(err)
-	o.refusing = false
-	o.hold.Reset(holdTime)
+	if o.held = failed; o.refusing {
+		o.drop(ctx)
+	}
+	o.helpers.Go(func() { o.fence(ctx, full) })
+}
+
+// drop ends the patience with a batch that is held: those who wait are told that it
+// failed. What was acknowledged is dropped at the end of the process only.
+func (o *owner) drop(ctx context.Context) {
+	held := o.held
+	if held == nil || o.fast && !o.ending {
+		return
+	}
+	if o.fast {
+		o.log.Error("acknowledged writes are lost: the store did not take them (records.durability: fast)", "records", len(held.ops)+len(o.open.ops), "err", o.fault)
+	}
+	o.held = nil
+	o.giveUp(ctx, o.fault, held)
+}
+
+// giveUp forgets what a batch and the open one, which builds on it, changed, and
+// tells those who wait.
+func (o *owner) giveUp(ctx context.Context, err error, failed *batch) {
 	open := o.open
 	o.open = &batch{}
+	var queued []*entry
 	for _, b := range []*batch{failed, open} {
 		for _, e := range b.entries {
-			if e.batch == b {
-				o.forget(e)
+			if e.batch != b {
+				continue
+			}
+			e.batch, e.loaded = nil, false
+			o.cache.put(e, state{})
+			if o.fault != nil {
+				o.doubt[e.name] = struct{}{}
+			}
+			if len(e.queue) == 0 {
+				o.cache.remove(e)
+			} else {
+				queued = append(queued, e)
 			}
 		}
 	}
@@ -395,23 +465,22 @@ func (o *owner) fail(ctx context.Context, failed *batch, err error) {
 			effect(err)
 		}
 	}
-	o.helpers.Go(func() { o.fence(ctx) })
+	for _, e := range queued {
+		o.load(ctx, e)
+	}
 }
 
-// forget drops the state of an entry in doubt.
-func (o *owner) forget(e *entry) {
-	e.batch, e.loaded = nil, false
-	o.doubt[e.name] = struct{}{}
-	if len(e.queue) == 0 {
-		o.cache.remove(e)
+// fence tries until the store has been taken over again or ctx ends. A store that
+// was full only wants a rest. It runs beside the owner.
+func (o *owner) fence(ctx context.Context, full bool) {
+	if full {
+		select {
+		case <-ctx.Done():
+		case <-time.After(fullPause):
+			o.refenced <- struct{}{}
+		}
 		return
 	}
-	o.stalled = append(o.stalled, e)
-}
-
-// fence tries until the store has been taken over again or ctx ends. It runs
-// beside the owner.
-func (o *owner) fence(ctx context.Context) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
 		err := o.store.Fence(attempt, o.epoch)
@@ -429,8 +498,18 @@ func (o *owner) fence(ctx context.Context) {
 	}
 }
 
-// resume goes on after the store was fenced.
+// resume goes on after the store was fenced: first with the batch that is held.
 func (o *owner) resume(ctx context.Context) {
+	if b := o.held; b != nil {
+		o.held = nil
+		o.append(ctx, b)
+		return
+	}
+	o.back(ctx)
+}
+
+// back ends a failure.
+func (o *owner) back(ctx context.Context) {
 	o.log.Info("store is back")
 	o.setFault(nil)
 	o.refusing = false
@@ -445,11 +524,12 @@ func (o *owner) resume(ctx context.Context) {
 
 // refuse ends the patience with a failing store: from now on requests are
 // answered, writes with an error.
-func (o *owner) refuse() {
+func (o *owner) refuse(ctx context.Context) {
 	if o.fault == nil || o.refusing {
 		return
 	}
 	o.refusing = true
+	o.drop(ctx)
 	stalled := o.stalled
 	o.stalled = nil
 	for _, e := range stalled {

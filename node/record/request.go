@@ -28,7 +28,7 @@ type request struct {
 	came    time.Time
 
 	group *group
-	gate  *gate        // that the request has entered, or nil
+	lane  *lane        // that the request has entered, or nil
 	names []string     // of kindSubscribeAndHead as it arrives
 	last  bool         // of kindSubscribeAndHead: no part follows
 	reply func(result) // of the operator's requests and kindFlush; called on the owner
@@ -74,8 +74,24 @@ const (
 // needsState says whether the record must be in memory for the request.
 func (k kind) needsState() bool { return k < kindSubscribe }
 
+// size is roughly what the request occupies in memory.
 func (r *request) size() int {
-	return len(r.name) + len(r.data) + len(r.path) + len(r.correlationID) + 256
+	n := len(r.name) + len(r.data) + len(r.path) + len(r.correlationID) + 256
+	for _, name := range r.names {
+		n += len(name) + 16
+	}
+	return n
+}
+
+// heavy says whether the answer may carry a record, or costs a walk over one.
+func (r *request) heavy() bool {
+	switch r.kind {
+	case kindRead, kindSubscribeAndRead, kindSubscribeCreateAndRead:
+		return true
+	case kindWrite:
+		return r.version != anyVersion || r.changes != nil
+	}
+	return false
 }
 
 // group counts the requests that one message was split into. Only the owner

@@ -39,7 +39,8 @@ type Room struct {
 	cfg    Config
 	stats  counters
 
-	gates sync.Map // client id → *gate, of clients that have asked for something
+	lanes     sync.Map // client id → *lane, of clients that have asked for something
+	operators *lane
 }
 
 // Deps are the rooms and services that records need. All are required.
@@ -55,11 +56,11 @@ type Deps struct {
 
 // New wires the room. Nothing happens before Run.
 func New(cfg Config, keep KeepConfig, d Deps) *Room {
-	r := &Room{listen: d.Listen, cfg: cfg}
+	r := &Room{listen: d.Listen, cfg: cfg, operators: newLane()}
 	hold := time.NewTimer(time.Hour)
 	hold.Stop()
 	r.owner = &owner{
-		cfg: cfg, maxSize: keep.MaxSize, store: d.Store, epoch: d.Epoch,
+		cfg: cfg, maxSize: keep.MaxSize, fast: keep.Durability == "fast", store: d.Store, epoch: d.Epoch,
 		subs: d.Subs, listen: d.Listen, rules: d.Rules, log: d.Log, observe: d.Observe,
 		stats: &r.stats,
 		mail:  newMailbox(), cache: newCache(keep.CacheBytes),
@@ -86,8 +87,8 @@ func (r *Room) Run(ctx context.Context) error {
 
 const (
 	// bulkInFlight is how many reads of one bulk request are asked of the owner at
-	// once: two of them are under way (see gateWidth).
-	bulkInFlight = gateWidth / 2
+	// once: two of them are under way.
+	bulkInFlight = laneHeavy / 2
 	// bulkPart is how many names of a bulk request that reads no data become
 	// requests at once. A request is a hundred times what a short name is.
 	bulkPart = 1024
@@ -103,7 +104,6 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 	switch m.Action {
 	case protocol.RecordRead:
 		base.kind = kindRead
-		r.enter(&base)
 		r.put(&base)
 	case protocol.RecordHead:
 		base.kind = kindHead
@@ -140,20 +140,37 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 // its last message.
 func (r *Room) Closed(c sub.Client) {
 	r.listen.Closed(c)
-	r.gates.Delete(c.ID())
-	r.put(&request{kind: kindClosed, client: c})
+	l := r.lane(c)
+	r.lanes.Delete(c.ID())
+	// When the room has stopped nothing is left to forget.
+	_ = r.owner.mail.put(l, &request{kind: kindClosed, client: c})
 }
 
-// put hands a request to the owner. When the room has stopped the process is
-// ending and the client is being closed: nobody is left to answer.
+// put hands requests of one kind to the owner, when there is room for them. When
+// the room has stopped the process is ending and the client is being closed:
+// nobody is left to answer.
 func (r *Room) put(reqs ...*request) bool {
-	if r.owner.mail.put(reqs...) == nil {
+	l := r.operators
+	if c := reqs[0].client; c != nil {
+		l = r.lane(c)
+		l.enter(reqs)
+	}
+	if r.owner.mail.put(l, reqs...) == nil {
 		return true
 	}
 	for _, req := range reqs {
-		req.gate.leave()
+		req.leave()
 	}
 	return false
+}
+
+// lane is the client's own. It is called on the client's reader.
+func (r *Room) lane(c sub.Client) *lane {
+	l, ok := r.lanes.Load(c.ID())
+	if !ok {
+		l, _ = r.lanes.LoadOrStore(c.ID(), newLane())
+	}
+	return l.(*lane)
 }
 
 // write checks a write as far as possible without the record, and queues it.
@@ -176,23 +193,7 @@ func (r *Room) write(req *request, m *protocol.Message) {
 		})
 		return
 	}
-	if req.version != anyVersion || req.changes != nil {
-		r.enter(req) // it may be answered with the record, or costs a walk over it
-	}
 	r.put(req)
-}
-
-// enter waits until the client has few requests under way whose answers carry
-// records, and counts n more of them.
-func (r *Room) enter(req *request) { req.gate = r.enterMany(req.client, 1) }
-
-func (r *Room) enterMany(c sub.Client, n int) *gate {
-	g, ok := r.gates.Load(c.ID())
-	if !ok {
-		g, _ = r.gates.LoadOrStore(c.ID(), newGate())
-	}
-	g.(*gate).enter(n)
-	return g.(*gate)
 }
 
 var (
@@ -272,7 +273,6 @@ func (r *Room) readMany(base request, k kind, m *protocol.Message) {
 	base.answer(ack)
 	base.kind = k
 	for names := range slices.Chunk(m.Names, bulkInFlight) {
-		base.gate = r.enterMany(base.client, len(names))
 		base.client.Pace()
 		if base.client.Gone() || !r.put(split(base, names, nil)...) {
 			return // nobody waits for the rest

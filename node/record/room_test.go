@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hadal/auth"
@@ -27,6 +28,8 @@ type client struct {
 
 	mu  sync.Mutex
 	got []protocol.Message // guarded by mu
+	// shared are the answers that others may get too. Guarded by mu.
+	shared []*protocol.Outbound
 }
 
 var clientIDs atomic.Uint64
@@ -40,7 +43,14 @@ func (c *client) User() *auth.User           { return c.user }
 func (c *client) Gone() bool                 { return c.gone.Load() }
 func (c *client) Pace()                      {}
 func (c *client) Answer(m *protocol.Message) { c.keep(*m) }
-func (c *client) Send(o *protocol.Outbound)  { c.keep(o.Message) }
+func (c *client) AnswerShared(o *protocol.Outbound) {
+	c.keep(o.Message)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shared = append(c.shared, o)
+}
+
+func (c *client) Send(o *protocol.Outbound) { c.keep(o.Message) }
 
 func (c *client) keep(m protocol.Message) {
 	m.Names = append([]string(nil), m.Names...)
@@ -526,39 +536,212 @@ func (c *client) count() int {
 	return len(c.got)
 }
 
-func TestAFailedAppendIsToldAndForgotten(t *testing.T) {
-	var fail atomic.Bool
-	fenced := make(chan struct{}, 8)
-	boom := errors.New("disk on fire")
-	s := &faulty{Store: store.NewMemory()}
-	s.onAppend = func([]store.Op) error {
-		if fail.Load() {
-			return boom
+// An append without a clear outcome is repeated after a fence, whether the first
+// attempt had arrived or not.
+func TestAFailedAppendIsRepeatedAfterAFence(t *testing.T) {
+	for _, arrived := range []bool{false, true} {
+		memory := store.NewMemory()
+		appends, fences := 0, 0
+		s := &faulty{Store: memory}
+		s.onAppend = func(ops []store.Op) error {
+			if appends++; appends > 1 {
+				return nil
+			}
+			if arrived {
+				if err := memory.Append(t.Context(), ops); err != nil {
+					t.Errorf("Append = %v", err)
+				}
+			}
+			return errors.New("no answer")
+		}
+		s.onFence = func() error { fences++; return nil }
+		r := start(t, options{store: s})
+		a, b := newClient("a"), newClient("b")
+		say(t, r, a, `CREATEANDUPDATE r v=1 data={"x":1} corr=1 ack`)
+		say(t, r, a, `UPDATE r v=2 data={"x":2} corr=2 ack`)
+		say(t, r, b, `READ r`)
+		settle(t, r)
+		wantHeard(t, "a", a, "WRITE_ACKNOWLEDGEMENT name=r corr=1 writeAck", "WRITE_ACKNOWLEDGEMENT name=r corr=2 writeAck")
+		wantHeard(t, "b", b, `READ_RESPONSE name=r v=2 data={"x":2}`)
+		if fences != 2 {
+			t.Errorf("%d fences, want one at the start and one after the failure", fences)
+		}
+		if err := r.Ready(); err != nil {
+			t.Errorf("Ready = %v after the store came back", err)
+		}
+	}
+}
+
+// awayStore fails from the word go until it is back.
+func awayStore() (s *faulty, away *atomic.Bool) {
+	away = new(atomic.Bool)
+	s = &faulty{Store: store.NewMemory()}
+	fail := func() error {
+		if away.Load() {
+			return errors.New("disk on fire")
 		}
 		return nil
 	}
-	s.onFence = func() error { fenced <- struct{}{}; return nil }
-	r := start(t, options{store: s})
-	<-fenced
-	a, b := newClient("a"), newClient("b")
-	say(t, r, b, `SUBSCRIBECREATEANDREAD names=r corr=0`)
-	settle(t, r)
-	b.heard()
-	fail.Store(true)
-	say(t, r, a, `UPDATE r v=1 data={"x":1} corr=1 ack`)
-	<-fenced
-	fail.Store(false)
-	say(t, r, a, `READ r`)
-	say(t, r, a, `UPDATE r v=1 data={"x":2} corr=2 ack`)
-	settle(t, r)
-	wantHeard(t, "a", a,
-		"RECORD_UPDATE_ERROR name=r corr=1 error writeAck",
-		"READ_RESPONSE name=r v=0 data={}",
-		"WRITE_ACKNOWLEDGEMENT name=r corr=2 writeAck")
-	wantHeard(t, "b", b, `UPDATE name=r v=1 data={"x":2}`)
-	if err := r.Ready(); err != nil {
-		t.Errorf("Ready = %v after the store came back", err)
+	s.onAppend = func([]store.Op) error { return fail() }
+	s.onFence = fail
+	return s, away
+}
+
+func TestAStoreThatStaysAwayIsToldAndItsWritesForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, away := awayStore()
+		r := start(t, options{store: s})
+		a, b := newClient("a"), newClient("b")
+		say(t, r, b, `SUBSCRIBECREATEANDREAD names=r corr=0`)
+		settle(t, r)
+		b.heard()
+		away.Store(true)
+		say(t, r, a, `UPDATE r v=1 data={"x":1} corr=1 ack`)
+		synctest.Wait()
+		say(t, r, a, `CREATEANDUPDATE new v=1 data={"x":1} corr=2 ack`) // held back
+		say(t, r, b, `READ r`)
+		synctest.Wait()
+		wantHeard(t, "a at first", a)
+		time.Sleep(holdTime)
+		synctest.Wait()
+		wantHeard(t, "a", a,
+			"RECORD_UPDATE_ERROR name=r corr=1 error writeAck",
+			`RECORD_UPDATE_ERROR name=new data="store does not accept writes" corr=2 error writeAck`)
+		wantHeard(t, "b", b, "RECORD_LOAD_ERROR name=r of=READ error")
+		say(t, r, a, `UPDATE r v=1 data={"x":1} corr=3 ack`)
+		synctest.Wait()
+		wantHeard(t, "a while refused", a, `RECORD_UPDATE_ERROR name=r data="store does not accept writes" corr=3 error writeAck`)
+		if r.Ready() == nil {
+			t.Error("Ready while the store is away")
+		}
+		away.Store(false)
+		time.Sleep(2 * time.Second) // the pause between two fences
+		synctest.Wait()
+		say(t, r, a, `READ r`)
+		say(t, r, a, `READ new`)
+		say(t, r, a, `UPDATE r v=1 data={"x":2} corr=4 ack`)
+		settle(t, r)
+		wantHeard(t, "a in the end", a,
+			"RECORD_NOT_FOUND name=new of=READ error", // in memory
+			"READ_RESPONSE name=r v=0 data={}",
+			"WRITE_ACKNOWLEDGEMENT name=r corr=4 writeAck")
+		wantHeard(t, "b in the end", b, `UPDATE name=r v=1 data={"x":2}`)
+	})
+}
+
+func TestAFullStoreRefusesAndGoesOn(t *testing.T) {
+	var full atomic.Bool
+	fences := 0
+	s := &faulty{Store: store.NewMemory()}
+	s.onAppend = func([]store.Op) error {
+		if full.Load() {
+			return fmt.Errorf("volume 7 has 3 bytes left: %w", store.ErrFull)
+		}
+		return nil
 	}
+	s.onFence = func() error { fences++; return nil }
+	r := start(t, options{store: s})
+	a := newClient("a")
+	say(t, r, a, `CREATEANDUPDATE r v=1 data={"x":1} corr=1 ack`)
+	settle(t, r)
+	full.Store(true)
+	say(t, r, a, `UPDATE r v=2 data={"x":2} corr=2 ack`)
+	say(t, r, a, `CREATEANDUPDATE new v=1 data={"x":1} corr=3 ack`)
+	settle(t, r)
+	say(t, r, a, `READ r`)
+	settle(t, r)
+	say(t, r, a, `READ new`)
+	settle(t, r)
+	full.Store(false)
+	say(t, r, a, `UPDATE r v=2 data={"x":3} corr=4 ack`)
+	settle(t, r)
+	const why = `data="no room left on the server's disk; nothing was written, try again later"`
+	wantHeard(t, "a", a,
+		"WRITE_ACKNOWLEDGEMENT name=r corr=1 writeAck",
+		"RECORD_UPDATE_ERROR name=r "+why+" corr=2 error writeAck",
+		"RECORD_UPDATE_ERROR name=new "+why+" corr=3 error writeAck",
+		`READ_RESPONSE name=r v=1 data={"x":1}`,
+		"RECORD_NOT_FOUND name=new of=READ error",
+		"WRITE_ACKNOWLEDGEMENT name=r corr=4 writeAck")
+	if fences != 1 {
+		t.Errorf("%d fences, want the one at the start: a store that refuses is as before", fences)
+	}
+}
+
+// A record whose creation failed is loaded afresh for whoever waits for it, and
+// does not exist.
+func TestWhatFailedIsNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release, loads := make(chan struct{}), atomic.Int64{}
+		s := &faulty{Store: store.NewMemory(), onAppend: func([]store.Op) error {
+			<-release
+			return store.ErrFull
+		}}
+		s.onLoad = func(context.Context, string) error { loads.Add(1); return nil }
+		r := start(t, options{store: s})
+		a := newClient("a")
+		say(t, r, a, `CREATEANDUPDATE r v=1 data={"x":1}`)
+		synctest.Wait() // it is being appended
+		// The next batch is full, so that the read waits in the record's queue.
+		for i := range batchNames {
+			say(t, r, newClient("b"), fmt.Sprintf(`CREATEANDUPDATE n/%d v=1 data={}`, i))
+		}
+		synctest.Wait()
+		before := loads.Load()
+		say(t, r, a, `READ r`)
+		say(t, r, a, `READ r`)
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		if loads.Load() == before {
+			t.Error("the record was not loaded again")
+		}
+		heard := strings.Join(a.heard(), "\n")
+		if strings.Count(heard, "RECORD_NOT_FOUND name=r") != 2 {
+			t.Errorf("a heard\n%s\nwant twice that there is no r", heard)
+		}
+	})
+}
+
+func TestFastAnswersBeforeTheCommitAndNeverGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, away := awayStore()
+		r := start(t, options{store: s, keep: func(k *KeepConfig) { k.Durability = "fast" }})
+		a, b := newClient("a"), newClient("b")
+		say(t, r, b, `SUBSCRIBECREATEANDREAD names=r corr=0`)
+		settle(t, r)
+		b.heard()
+		away.Store(true)
+		say(t, r, a, `UPDATE r v=1 data={"x":1} corr=1 ack`)
+		synctest.Wait()
+		wantHeard(t, "a", a, "WRITE_ACKNOWLEDGEMENT name=r corr=1 writeAck")
+		wantHeard(t, "b", b, `UPDATE name=r v=1 data={"x":1}`)
+		time.Sleep(10 * time.Second)
+		say(t, r, a, `UPDATE r v=2 data={"x":2} corr=2 ack`)
+		say(t, r, a, `READ r`)
+		synctest.Wait()
+		wantHeard(t, "a while refused", a,
+			`RECORD_UPDATE_ERROR name=r data="store does not accept writes" corr=2 error writeAck`,
+			`READ_RESPONSE name=r v=1 data={"x":1}`)
+		away.Store(false)
+		settle(t, r)
+		rec, err := s.Load(t.Context(), "r")
+		if err != nil || rec.Version != 1 || rec.Data != `{"x":1}` {
+			t.Errorf("the store holds %+v, %v, want what was acknowledged", rec, err)
+		}
+	})
+}
+
+// The end of the process is not held up for ever by a store that stays away.
+func TestFastEndsWithAStoreThatStaysAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, away := awayStore()
+		r := start(t, options{store: s, keep: func(k *KeepConfig) { k.Durability = "fast" }})
+		settle(t, r)
+		away.Store(true)
+		say(t, r, newClient("a"), `CREATEANDUPDATE r v=1 data={"x":1} corr=1 ack`)
+		synctest.Wait()
+	}) // the room ends with the test, which fails when something is left running
 }
 
 // What Ready says is answered to anybody on the public port.

@@ -42,12 +42,12 @@ func (o *owner) read(e *entry, r *request) {
 			o.answerLoadError(r, err)
 			return
 		}
-		o.answerRead(r, s)
+		o.answerRead(e, r, s)
 	})
 }
 
 // answerRead subscribes the client if that was asked, and tells it the state.
-func (o *owner) answerRead(r *request, s state) {
+func (o *owner) answerRead(e *entry, r *request, s state) {
 	m := protocol.Message{Action: protocol.RecordReadResponse, Has: protocol.HasVersion, Name: r.name, Version: s.version, Data: s.data}
 	switch r.kind {
 	case kindRead:
@@ -70,6 +70,10 @@ func (o *owner) answerRead(r *request, s state) {
 		if !s.exists {
 			m.Version, m.Data = missingVersion, emptyRecord
 		}
+	}
+	if m.Action == protocol.RecordReadResponse && len(m.Data) >= sharedSize {
+		r.client.AnswerShared(e.response(&m))
+		return
 	}
 	r.answer(&m)
 }

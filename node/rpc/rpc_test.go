@@ -27,11 +27,12 @@ type fake struct {
 	got  []string // guarded by mu
 }
 
-func (f *fake) ID() uint64                { return f.id }
-func (f *fake) User() *auth.User          { return &f.user }
-func (f *fake) Gone() bool                { return f.gone.Load() }
-func (f *fake) Pace()                     {}
-func (f *fake) Send(o *protocol.Outbound) { f.Answer(&o.Message) }
+func (f *fake) ID() uint64                        { return f.id }
+func (f *fake) User() *auth.User                  { return &f.user }
+func (f *fake) Gone() bool                        { return f.gone.Load() }
+func (f *fake) Pace()                             {}
+func (f *fake) AnswerShared(o *protocol.Outbound) { f.Answer(&o.Message) }
+func (f *fake) Send(o *protocol.Outbound)         { f.Answer(&o.Message) }
 func (f *fake) Answer(m *protocol.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -683,12 +684,13 @@ func TestManyAtOnceEachCallEndsOnce(t *testing.T) {
 // quiet is a client that costs nothing.
 type quiet struct{ id uint64 }
 
-func (q quiet) ID() uint64               { return q.id }
-func (q quiet) User() *auth.User         { return nobody }
-func (q quiet) Gone() bool               { return false }
-func (q quiet) Answer(*protocol.Message) {}
-func (q quiet) Send(*protocol.Outbound)  {}
-func (q quiet) Pace()                    {}
+func (q quiet) ID() uint64                      { return q.id }
+func (q quiet) User() *auth.User                { return nobody }
+func (q quiet) Gone() bool                      { return false }
+func (q quiet) Answer(*protocol.Message)        {}
+func (q quiet) AnswerShared(*protocol.Outbound) {}
+func (q quiet) Send(*protocol.Outbound)         {}
+func (q quiet) Pace()                           {}
 
 var nobody = &auth.User{ID: auth.Anonymous}
 

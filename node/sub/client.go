@@ -45,6 +45,9 @@ type Client interface {
 	// does nothing). m is encoded before Answer returns. Answers are never
 	// dropped: they hold back the client's reader instead (see Pace).
 	Answer(m *protocol.Message)
+	// AnswerShared is Answer for what several clients may ask for: its bytes are
+	// shared by all of them. o must not be changed afterwards.
+	AnswerShared(o *protocol.Outbound)
 	// Send queues a broadcast. It never blocks, may be called from anywhere and
 	// under a lock. A client too slow for its broadcasts is closed.
 	Send(o *protocol.Outbound)

@@ -24,11 +24,12 @@ type fake struct {
 	keep bool
 }
 
-func (f *fake) ID() uint64               { return f.id }
-func (f *fake) User() *auth.User         { return &auth.User{ID: "u"} }
-func (f *fake) Gone() bool               { return f.gone.Load() }
-func (f *fake) Answer(*protocol.Message) {}
-func (f *fake) Pace()                    {}
+func (f *fake) ID() uint64                        { return f.id }
+func (f *fake) User() *auth.User                  { return &auth.User{ID: "u"} }
+func (f *fake) Gone() bool                        { return f.gone.Load() }
+func (f *fake) Answer(*protocol.Message)          {}
+func (f *fake) Pace()                             {}
+func (f *fake) AnswerShared(o *protocol.Outbound) { f.Answer(&o.Message) }
 func (f *fake) Send(o *protocol.Outbound) {
 	f.sent.Add(1)
 	if f.keep {
