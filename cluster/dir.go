@@ -22,8 +22,12 @@ const (
 )
 
 // dirFormat is the format of data directories that this version writes. An
-// older one is read; a newer one is refused.
-const dirFormat = 1
+// older one is read, and becomes one of this format; a newer one is refused.
+//
+//	1  records in STATE
+//	2  records in STATE, changes before them in LOG, which a version that knows
+//	   only format 1 would not see
+const dirFormat = 2
 
 // ErrInUse means that another process uses the data directory.
 var ErrInUse = errors.New("data directory is in use")
@@ -128,6 +132,7 @@ func (d *Dir) load() error {
 		}
 	}
 	d.meta.Epoch++
+	d.meta.Format = dirFormat
 	if b, err = json.MarshalIndent(d.meta, "", "  "); err != nil {
 		return fmt.Errorf("data directory %s: %w", d.path, err)
 	}

@@ -47,9 +47,9 @@ func TestEveryStartRaisesTheEpochAndKeepsTheIDs(t *testing.T) {
 }
 
 func TestMetaFilesThatCannotBeServedAreRefused(t *testing.T) {
-	good := `{"format":1,"clusterId":"c","nodeId":"n","partitions":1,"epoch":3}`
+	good := `{"format":2,"clusterId":"c","nodeId":"n","partitions":1,"epoch":3}`
 	tests := []struct{ name, content, want string }{
-		{"a newer format", `{"format":2,"everything":["else"]}`, "written by a newer version of hadal (format 2, this version knows 1)"},
+		{"a newer format", `{"format":3,"everything":["else"]}`, "written by a newer version of hadal (format 3, this version knows 2)"},
 		{"no format", `{}`, "damaged: format 0"},
 		{"empty", ``, "damaged"},
 		{"torn", good[:30], "damaged"},
@@ -164,11 +164,11 @@ func TestADirectoryServesOneProcess(t *testing.T) {
 
 func FuzzMeta(f *testing.F) {
 	f.Add([]byte(`{"format":1,"clusterId":"c","nodeId":"n","partitions":1,"epoch":3}`))
-	f.Add([]byte(`{"format":2}`))
+	f.Add([]byte(`{"format":3}`))
 	f.Add([]byte(`{"format":1,"partitions":1e9}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMeta(b)
-		if err == nil && (m.Format != dirFormat || m.NodeID == "" || m.ClusterID == "" || m.Partitions < 1 || m.Epoch == 0) {
+		if err == nil && (m.Format < 1 || m.Format > dirFormat || m.NodeID == "" || m.ClusterID == "" || m.Partitions < 1 || m.Epoch == 0) {
 			t.Errorf("%q was taken as %+v", b, m)
 		}
 	})

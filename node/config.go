@@ -313,7 +313,13 @@ func (c Config) validateRecords(m *mistakes) {
 	m.oneOf("records.store", k.Store, "disk", "memory")
 	m.oneOf("records.sync", k.Sync, "always", "interval")
 	m.atLeast("records.syncInterval", k.SyncInterval, time.Millisecond)
-	m.oneOf("records.durability", k.Durability, "quorum")
+	m.oneOf("records.durability", k.Durability, "quorum", "fast")
+	m.min("records.logBytes", k.LogBytes, 16<<20)
+	if m.min("records.checkpointBytes", k.CheckpointBytes, 1<<20); k.CheckpointBytes > k.LogBytes/4 {
+		m.add("records.checkpointBytes", "%d is more than a quarter of records.logBytes, %d", k.CheckpointBytes, k.LogBytes)
+	}
+	m.atLeast("records.checkpointAge", k.CheckpointAge, 10*time.Millisecond)
+	m.min("records.diskReserve", k.DiskReserve, 0)
 	m.min("records.cacheBytes", k.CacheBytes, 0)
 	m.min("records.maxSize", int64(k.MaxSize), 1)
 }

@@ -94,6 +94,9 @@ var byteKeys = map[string]bool{
 	"connectionEndpoints.options.queueHardLimit": true,
 	"records.cacheBytes":                         true,
 	"records.maxSize":                            true,
+	"records.logBytes":                           true,
+	"records.checkpointBytes":                    true,
+	"records.diskReserve":                        true,
 }
 
 // secretKeys are never shown: not in messages, not by Show.

@@ -28,8 +28,6 @@ import (
 	"hadal/node/sub"
 	"hadal/perms"
 	"hadal/protocol"
-	"hadal/store"
-	"hadal/store/jetstream"
 )
 
 // Version is the version of the program; the build sets it.
@@ -37,9 +35,6 @@ var Version = "development"
 
 // drainTime is how long a stop waits for what clients still have to get.
 const drainTime = 10 * time.Second
-
-// messageRoom is what a stored record needs beside its JSON.
-const messageRoom = 16 << 10
 
 // Node is one server. New makes it; Run runs it once.
 type Node struct {
@@ -65,6 +60,7 @@ type Node struct {
 	mu     sync.Mutex
 	state  string       // what the node is doing, when it is not ready; guarded by mu
 	record *record.Room // nil before its store stands; guarded by mu
+	store  *recordStore // likewise; guarded by mu
 }
 
 // New joins the rooms. It reads certificates, users and rules, so that what is
@@ -143,18 +139,18 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	defer n.logError("close admin", n.admin.Close)
 	table := cluster.NewSolo(dir, n.cfg.ServerName)
-	st, closeStore, err := n.openStore(ctx, dir)
+	st, err := n.openStore(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer closeStore()
+	defer st.close()
 	records := record.New(n.cfg.Record, n.cfg.Records, record.Deps{
-		Store: st, Epoch: table.Owner(0).Epoch, Subs: n.recordSubs, Listen: n.recordListen,
+		Store: st.Store, Epoch: table.Owner(0).Epoch, Subs: n.recordSubs, Listen: n.recordListen,
 		Rules: n.rules, Log: n.log, Observe: n.metrics.observeWrite,
 	})
 	n.pipe.rooms[protocol.TopicRecord] = enabled(n.cfg.EnabledFeatures.Record, records)
 	n.mu.Lock()
-	n.record = records
+	n.record, n.store = records, st
 	n.mu.Unlock()
 
 	// The rooms outlive the endpoint: they end when it has drained.
@@ -204,38 +200,6 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.log.Info("stopped")
 	return nil
-}
-
-// openStore makes the store that the configuration asks for.
-func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (store.Store, func(), error) {
-	if n.cfg.Records.Store == "memory" {
-		n.log.Warn("records are kept in memory only and are gone at exit", "key", "records.store")
-		st := store.NewMemory()
-		return st, func() { n.logError("close records", st.Close) }, nil
-	}
-	started := time.Now()
-	server, err := cluster.Start(ctx, cluster.Options{
-		Dir: dir, SyncAlways: n.cfg.Records.Sync == "always", SyncInterval: n.cfg.Records.SyncInterval,
-		MaxMessage: n.cfg.Records.MaxSize + messageRoom, Log: n.log,
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	opts := jetstream.Options{MaxRecord: n.cfg.Records.MaxSize, Log: n.log}
-	if n.cfg.Records.Sync == "always" {
-		// With an interval a power cut may lose what the mark says is there.
-		opts.Mark = filepath.Join(dir.Path(), "mark-0")
-	}
-	st, err := jetstream.Open(ctx, server.Conn(), opts)
-	if err != nil {
-		server.Close()
-		return nil, nil, err
-	}
-	n.log.Info("records are open", "dir", dir.Path(), "epoch", dir.Epoch(), "took", time.Since(started).Round(time.Millisecond))
-	return st, func() {
-		n.logError("close records", st.Close)
-		server.Close()
-	}, nil
 }
 
 // logError does something on the way out, where an error can only be told.

@@ -37,8 +37,22 @@ type KeepConfig struct {
 	Sync string `yaml:"sync"`
 	// SyncInterval is the time between fsyncs with sync "interval".
 	SyncInterval time.Duration `yaml:"syncInterval"`
-	// Durability says what an answer waits for: "quorum" (the commit).
+	// Durability says what an answer waits for: "quorum" (the commit) or "fast"
+	// (nothing: the commit follows, and a crash may lose what was answered in the
+	// moment before it).
 	Durability string `yaml:"durability"`
+	// LogBytes is how much of the log may wait to be carried over to the records'
+	// own files. As much is held in memory. At three quarters of it writes wait,
+	// then are refused.
+	LogBytes int64 `yaml:"logBytes"`
+	// CheckpointBytes is how much of the log makes a checkpoint begin, which carries
+	// it over; at most a quarter of logBytes.
+	CheckpointBytes int64 `yaml:"checkpointBytes"`
+	// CheckpointAge is how long a change waits for a checkpoint at most.
+	CheckpointAge time.Duration `yaml:"checkpointAge"`
+	// DiskReserve is how much of the disk is left free: writes that would need it
+	// are refused. 0 switches the check off.
+	DiskReserve int64 `yaml:"diskReserve"`
 	// CacheBytes bounds the memory that records not being written may occupy.
 	CacheBytes int64 `yaml:"cacheBytes"`
 	// MaxSize is the largest record in bytes of JSON; a write that would exceed
@@ -49,11 +63,15 @@ type KeepConfig struct {
 // DefaultKeepConfig is complete.
 func DefaultKeepConfig() KeepConfig {
 	return KeepConfig{
-		Store:        "disk",
-		Sync:         "always",
-		SyncInterval: time.Second,
-		Durability:   "quorum",
-		CacheBytes:   256 << 20,
-		MaxSize:      1 << 20,
+		Store:           "disk",
+		Sync:            "always",
+		SyncInterval:    time.Second,
+		Durability:      "quorum",
+		LogBytes:        512 << 20,
+		CheckpointBytes: 64 << 20,
+		CheckpointAge:   5 * time.Second,
+		DiskReserve:     256 << 20,
+		CacheBytes:      256 << 20,
+		MaxSize:         1 << 20,
 	}
 }

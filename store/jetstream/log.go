@@ -91,6 +91,11 @@ type LogOptions struct {
 	// CheckpointRate is how many records a second a checkpoint writes while the LOG
 	// is small; it goes faster as the LOG grows. 0 means 20 000.
 	CheckpointRate int
+	// SyncDelay is how long it takes, after an append was acknowledged, until it is
+	// on the disk at the latest: 0 when the server has SyncAlways, else twice its
+	// SyncInterval. A checkpoint waits that long before it gives up the LOG's copy,
+	// so that a power cut loses no more than the interval.
+	SyncDelay time.Duration
 	// Room says whether so many bytes more may be written to the disk now: nil,
 	// or an error that says what is short. It is asked before every append, and
 	// must be quick. nil means that there always is room.

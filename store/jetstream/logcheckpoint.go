@@ -148,6 +148,9 @@ func (l *Logged) checkpoint(ctx context.Context) error {
 			}
 			return err
 		}
+		if err := l.synced(ctx); err != nil {
+			return err
+		}
 		if err := l.raiseFloor(ctx, until, fences); err != nil {
 			return err
 		}
@@ -169,6 +172,19 @@ func (l *Logged) checkpoint(ctx context.Context) error {
 	l.drained = make(chan struct{})
 	l.state.Unlock()
 	return nil
+}
+
+// synced returns when what STATE has acknowledged is on the disk.
+func (l *Logged) synced(ctx context.Context) error {
+	if l.opts.SyncDelay == 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(l.opts.SyncDelay):
+		return nil
+	}
 }
 
 // carry appends records to STATE, at a pace that leaves room for others.

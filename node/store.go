@@ -1,0 +1,61 @@
+package node
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"hadal/cluster"
+	"hadal/node/record"
+	"hadal/store"
+	"hadal/store/jetstream"
+)
+
+// messageRoom is what a message of the store holds beside names and JSON.
+const messageRoom = 64 << 10
+
+// recordStore is the store that the configuration asks for, and what it stands on.
+type recordStore struct {
+	store.Store
+	log   *jetstream.Logged // nil when records are kept in memory
+	close func()
+}
+
+// openStore makes the store.
+func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, error) {
+	keep := n.cfg.Records
+	if keep.Store == "memory" {
+		n.log.Warn("records are kept in memory only and are gone at exit", "key", "records.store")
+		st := store.NewMemory()
+		return &recordStore{Store: st, close: func() { n.logError("close records", st.Close) }}, nil
+	}
+	started := time.Now()
+	always := keep.Sync == "always"
+	server, err := cluster.Start(ctx, cluster.Options{
+		Dir: dir, SyncAlways: always, SyncInterval: keep.SyncInterval,
+		MaxMessage: record.MaxBatch(keep.MaxSize, maxName) + messageRoom, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	opts := jetstream.LogOptions{
+		Options:  jetstream.Options{MaxRecord: keep.MaxSize, Log: n.log},
+		LogBytes: keep.LogBytes, CheckpointBytes: keep.CheckpointBytes, CheckpointAge: keep.CheckpointAge,
+	}
+	if always {
+		opts.Mark, opts.LogMark = filepath.Join(dir.Path(), "mark-0"), filepath.Join(dir.Path(), "mark-log-0")
+	} else {
+		// A power cut may take what the marks would say is there.
+		opts.SyncDelay = 2 * keep.SyncInterval
+	}
+	st, err := jetstream.OpenLogged(ctx, server.Conn(), opts)
+	if err != nil {
+		server.Close()
+		return nil, err
+	}
+	n.log.Info("records are open", "dir", dir.Path(), "epoch", dir.Epoch(), "took", time.Since(started).Round(time.Millisecond))
+	return &recordStore{Store: st, log: st, close: func() {
+		n.logError("close records", st.Close)
+		server.Close()
+	}}, nil
+}
