@@ -73,7 +73,9 @@ type Store interface {
 	Fence(ctx context.Context, epoch uint64) error
 	// Append makes all ops happen, in order, or none. Later ops of the same name
 	// win; removing what does not exist is no error. It returns when the result
-	// is durable. At most MaxOps names. The ops are the caller's again afterwards.
+	// is durable. At most MaxOps names. The ops are the caller's again afterwards;
+	// the store may keep their strings, which must not be views of memory that
+	// changes, or that is much larger.
 	Append(ctx context.Context, ops []Op) error
 	// Load reads one record, or ErrNotFound.
 	Load(ctx context.Context, name string) (Record, error)

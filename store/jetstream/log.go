@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -341,20 +340,12 @@ func (l *Logged) takeLocked(ops []store.Op, size int64) {
 		l.since = time.Now()
 	}
 	l.dirtyBytes += size
-	for i := range ops {
-		op := owned(&ops[i])
+	for _, op := range ops {
+		if op.Delete {
+			op.Data = ""
+		}
 		l.dirty[op.Name] = op
 	}
-}
-
-// owned is a copy of an op that keeps nothing else in memory, such as the frame
-// that its strings came in.
-func owned(op *store.Op) store.Op {
-	if op.Delete {
-		return store.Op{Record: store.Record{Name: strings.Clone(op.Name), Version: op.Version}, Delete: true}
-	}
-	both := op.Name + op.Data
-	return store.Op{Record: store.Record{Name: both[:len(op.Name)], Version: op.Version, Data: both[len(op.Name):]}}
 }
 
 // room waits until the LOG may take more, or the store takes nothing at all, and

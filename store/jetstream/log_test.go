@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -69,6 +70,19 @@ func (r *logRig) Open(t *testing.T) store.Store { return r.store(t) }
 func (r *logRig) Restart(t *testing.T) {
 	r.close(t)
 	r.rig.Restart(t)
+}
+
+// crash goes on with the files as they are now, as after a kill.
+func (r *logRig) crash(t testing.TB) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(r.dir)); err != nil {
+		t.Fatal(err)
+	}
+	r.close(t)
+	r.stop(t)
+	r.dir = dir
+	r.start(t)
 }
 
 // fenced is an open store under an epoch.
@@ -558,7 +572,7 @@ func TestALoggedStoreIsAMap(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := newLogRig(t, false, LogOptions{CheckpointRate: 1_000_000})
+	r := newLogRig(t, true, LogOptions{CheckpointRate: 1_000_000})
 	epoch := uint64(0)
 	rapid.Check(t, func(rt *rapid.T) {
 		// Each check goes on where the last one ended.
@@ -634,6 +648,11 @@ func TestALoggedStoreIsAMap(t *testing.T) {
 			},
 			"fence":  func(rt *rapid.T) { epoch++; rapidFence(rt, l, epoch) },
 			"reopen": func(*rapid.T) { again() },
+			"crash": func(rt *rapid.T) {
+				r.crash(t)
+				epoch++
+				l = r.fenced(t, epoch)
+			},
 		})
 		holds(t, l, want)
 		again()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -184,6 +185,16 @@ func (l *Logged) take(r *replay, subject string, seq uint64, payload []byte) err
 	r.bytes += int64(len(payload)) + messageRoom
 	r.next++
 	return nil
+}
+
+// owned is a copy of an op that keeps nothing else in memory, such as the message
+// that its strings came in.
+func owned(op *store.Op) store.Op {
+	if op.Delete {
+		return store.Op{Record: store.Record{Name: strings.Clone(op.Name), Version: op.Version}, Delete: true}
+	}
+	both := op.Name + op.Data
+	return store.Op{Record: store.Record{Name: both[:len(op.Name)], Version: op.Version, Data: both[len(op.Name):]}}
 }
 
 // replay reads the LOG. When the stream loses its leader it goes on where it was.
