@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"net/http"
 	"runtime"
 	"time"
@@ -73,6 +74,14 @@ var (
 	descAppendFails = desc("record_append_errors_total", "Batches whose commit failed.")
 	descCache       = desc("record_cache_bytes", "Memory that cached records occupy.")
 	descCacheNames  = desc("record_cache_records", "Cached records.")
+	descLogPending  = desc("record_log_pending_bytes", "Bytes of the log that wait for a checkpoint; as much is held in memory.")
+	descLogDirty    = desc("record_log_pending_records", "Records whose last change waits for a checkpoint.")
+	descLogBytes    = desc("record_log_bytes", "Bytes that the log occupies on disk.")
+	descStateBytes  = desc("record_state_bytes", "Bytes that the records occupy on disk, without what is yet to be compacted.")
+	descStateCount  = desc("record_state_messages", "Records and tombstones in the records' own files.")
+	descTombstones  = desc("record_state_tombstones", "Removals since the last compaction.")
+	descCheckpoints = desc("record_checkpoints_total", "Checkpoints of the log by result.", "result")
+	descChecked     = desc("record_checkpoint_timestamp_seconds", "When the last checkpoint ended well, in Unix time; 0 before the first.")
 	descReady       = desc("ready", "1 when the node serves fully.")
 )
 
@@ -156,6 +165,24 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descAppendFails, float64(r.AppendErrors))
 	gauge(descCache, float64(r.CacheBytes))
 	gauge(descCacheNames, float64(r.CacheRecords))
+	log := n.stored().log
+	if log == nil {
+		return
+	}
+	l := log.Stats(context.Background()) // bounded by itself
+	gauge(descLogPending, float64(l.Pending))
+	gauge(descLogDirty, float64(l.Dirty))
+	gauge(descLogBytes, float64(l.Bytes))
+	gauge(descStateBytes, float64(l.State.Bytes))
+	gauge(descStateCount, float64(l.State.Messages))
+	gauge(descTombstones, float64(l.State.Tombstones))
+	count(descCheckpoints, float64(l.Checkpoints), "ok")
+	count(descCheckpoints, float64(l.CheckpointFailures), "failed")
+	at := 0.0
+	if !l.LastCheckpoint.IsZero() {
+		at = float64(l.LastCheckpoint.UnixMilli()) / 1000
+	}
+	gauge(descChecked, at)
 }
 
 // actionLabel is the action's name; all numbers that the protocol does not know

@@ -321,6 +321,13 @@ func (n *Node) serving() *record.Room {
 	return n.record
 }
 
+// stored is what the record room keeps its records in; serving is not nil.
+func (n *Node) stored() *recordStore {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.store
+}
+
 func (n *Node) setState(s string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
