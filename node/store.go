@@ -48,14 +48,20 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 		// A power cut may take what the marks would say is there.
 		opts.SyncDelay = 2 * keep.SyncInterval
 	}
+	if opts.StateConn, err = server.Dial("hadal state"); err != nil {
+		server.Close()
+		return nil, err
+	}
 	st, err := jetstream.OpenLogged(ctx, server.Conn(), opts)
 	if err != nil {
+		opts.StateConn.Close()
 		server.Close()
 		return nil, err
 	}
 	n.log.Info("records are open", "dir", dir.Path(), "epoch", dir.Epoch(), "took", time.Since(started).Round(time.Millisecond))
 	return &recordStore{Store: st, log: st, close: func() {
 		n.logError("close records", st.Close)
+		opts.StateConn.Close()
 		server.Close()
 	}}, nil
 }

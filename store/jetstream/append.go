@@ -92,10 +92,11 @@ func within(ctx context.Context) (context.Context, context.CancelFunc) {
 // fold keeps the last op of each name, in order, or says why the batch cannot
 // be stored. It does not change ops.
 func (s *Store) fold(ops []store.Op) ([]store.Op, error) {
-	return fold(ops, s.maxRecord, s.maxMessage)
+	return fold(ops, s.maxRecord, s.maxMessage, s.names)
 }
 
-func fold(ops []store.Op, maxRecord, maxMessage int) ([]store.Op, error) {
+// fold uses the map names for its work and leaves it empty.
+func fold(ops []store.Op, maxRecord, maxMessage int, names map[string]int) ([]store.Op, error) {
 	if err := store.CheckOps(ops); err != nil {
 		return nil, err
 	}
@@ -108,16 +109,16 @@ func fold(ops []store.Op, maxRecord, maxMessage int) ([]store.Op, error) {
 	if len(ops) < 2 {
 		return ops, nil
 	}
-	last := make(map[string]int, len(ops))
+	defer clear(names)
 	for i := range ops {
-		last[ops[i].Name] = i
+		names[ops[i].Name] = i
 	}
-	if len(last) == len(ops) {
+	if len(names) == len(ops) {
 		return ops, nil
 	}
-	folded := make([]store.Op, 0, len(last))
+	folded := make([]store.Op, 0, len(names))
 	for i := range ops {
-		if last[ops[i].Name] == i {
+		if names[ops[i].Name] == i {
 			folded = append(folded, ops[i])
 		}
 	}

@@ -42,8 +42,11 @@ const (
 	compactBytes = 256 << 10
 )
 
-// compactRest is how long the compactor rests after an error.
-const compactRest = 10 * time.Second
+// How long the compactor rests after an error, the first time and at most.
+const (
+	compactRest    = 10 * time.Second
+	compactMaxRest = 5 * time.Minute
+)
 
 // due says whether a compaction is worth its while. The caller holds state.
 func (s *Store) due() bool {
@@ -60,6 +63,7 @@ func (s *Store) wake() {
 
 // compactor compacts whenever it is due, until the store is closed.
 func (s *Store) compactor(ctx context.Context) {
+	rest := compactRest
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,18 +82,30 @@ func (s *Store) compactor(ctx context.Context) {
 			err = s.compact(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
-			s.log.Warn("removed records could not be compacted away", "stream", s.stream, "err", err)
+			s.log.Warn("removed records could not be compacted away, trying again", "stream", s.stream, "in", rest, "err", err)
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(compactRest):
+			case <-time.After(rest):
 			}
+			rest = min(2*rest, compactMaxRest)
+			s.wake()
+		} else {
+			rest = compactRest
 		}
 	}
 }
 
 // compact appends every live record once more and purges what was before.
 func (s *Store) compact(ctx context.Context) error {
+	if s.room != nil {
+		s.state.Lock()
+		size := s.info.Bytes
+		s.state.Unlock()
+		if err := s.room(int64(size)); err != nil {
+			return fmt.Errorf("%w: %w", store.ErrFull, err)
+		}
+	}
 	sc, until, err := s.beginScan("")
 	if err != nil {
 		return err

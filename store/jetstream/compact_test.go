@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"hadal/store"
@@ -146,6 +148,44 @@ func TestTombstonesDoNotGrowForEver(t *testing.T) {
 	}
 	if got, want := content(t, s), map[string]int32{"stays": 1}; !maps.Equal(got, want) {
 		t.Errorf("the store holds %v, want %v", got, want)
+	}
+}
+
+// A compaction writes every record once more, and may not be what fills the disk.
+func TestACompactionNeedsRoom(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, false)
+	var full atomic.Bool
+	var asked atomic.Int64
+	full.Store(true)
+	r.opts.compactAt = 1_000_000 // not by itself
+	r.opts.Room = func(bytes int64) error {
+		asked.Store(bytes)
+		if full.Load() {
+			return errors.New("3 bytes are left")
+		}
+		return nil
+	}
+	s := r.fenced(t)
+	for i := range int32(100) {
+		mustAppend(t, s, storetest.Put(fmt.Sprintf("r/%d", i), i, `{"x":1}`))
+	}
+	before := s.Stats(t.Context())
+	if err := s.compact(t.Context()); !errors.Is(err, store.ErrFull) || !strings.Contains(err.Error(), "3 bytes are left") {
+		t.Errorf("compact = %v, want ErrFull and why", err)
+	}
+	if asked.Load() < 100*int64(len(`{"x":1}`)) {
+		t.Errorf("asked for %d bytes, want what all records occupy", asked.Load())
+	}
+	if after := s.Stats(t.Context()); after.LastSequence != before.LastSequence {
+		t.Errorf("it wrote all the same: sequence %d, was %d", after.LastSequence, before.LastSequence)
+	}
+	full.Store(false)
+	if err := s.compact(t.Context()); err != nil {
+		t.Errorf("compact = %v when there is room", err)
+	}
+	if got := content(t, s); len(got) != 100 {
+		t.Errorf("%d records are left, want 100", len(got))
 	}
 }
 

@@ -75,6 +75,11 @@ type Options struct {
 	// it. Set it when the server has SyncAlways; without, a power cut may take
 	// what was acknowledged, and that is no error. Empty means no check.
 	Mark string
+	// Room says whether so many bytes more may be written to the disk now: nil,
+	// or an error that says what is short. It is asked before a compaction, and by a
+	// Logged before every append, and must be quick. nil means that there always is
+	// room.
+	Room func(bytes int64) error
 	// leaderReads has tests of one server read as with replicas.
 	leaderReads bool
 	// compactAt replaces the constant in tests.
@@ -111,10 +116,11 @@ type Store struct {
 	maxRecord  int    // bytes of JSON
 	maxMessage int    // bytes of JSON and name
 
-	mu    sync.Mutex // held through Append and Fence
-	buf   []byte     // guarded by mu; the payload being sent
-	batch string     // beginning of batch ids, unique to this store
-	sent  uint64     // guarded by mu; number of batches so far
+	mu    sync.Mutex     // held through Append and Fence
+	buf   []byte         // guarded by mu; the payload being sent
+	names map[string]int // guarded by mu; of fold
+	batch string         // beginning of batch ids, unique to this store
+	sent  uint64         // guarded by mu; number of batches so far
 
 	state  sync.Mutex
 	ready  bool               // guarded by state; fenced, and no append failed since
@@ -130,7 +136,8 @@ type Store struct {
 
 	appends, failures, ops atomic.Uint64
 
-	compactAt uint64        // the constant, less in tests
+	compactAt uint64 // the constant, less in tests
+	room      func(int64) error
 	compacts  chan struct{} // wakes the compactor
 	stop      context.CancelFunc
 	done      sync.WaitGroup
@@ -204,8 +211,8 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 	s := &Store{
 		link:    link{nc: nc, js: js, stream: name, subjects: root + "r.", mark: m, log: log, stopCh: background.Done()},
 		fenceAt: root + "fence", direct: cfg.AllowDirect, maxRecord: maxRecord, maxMessage: maxMessage,
-		batch: rand.Text(), scans: make(map[*scan]struct{}),
-		compactAt: compactAt, compacts: make(chan struct{}, 1), stop: stop,
+		batch: rand.Text(), names: make(map[string]int), scans: make(map[*scan]struct{}),
+		compactAt: compactAt, room: opts.Room, compacts: make(chan struct{}, 1), stop: stop,
 	}
 	if opts.compactAt > 0 {
 		s.compactAt = opts.compactAt

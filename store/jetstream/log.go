@@ -76,6 +76,9 @@ type LogOptions struct {
 	Options
 	// LogMark is for the LOG what Options.Mark is for STATE, another file.
 	LogMark string
+	// StateConn is a connection of STATE's own, so that the LOG's appends do not
+	// stand behind a checkpoint's batches. nil has STATE use the LOG's.
+	StateConn *nats.Conn
 	// LogBytes is how large the LOG may become. At three quarters of it Append
 	// waits for a checkpoint; the rest is for fences. Memory is bounded by it
 	// too. 0 means 512 MiB. The server sets that much of its disk aside.
@@ -95,10 +98,6 @@ type LogOptions struct {
 	// SyncInterval. A checkpoint waits that long before it gives up the LOG's copy,
 	// so that a power cut loses no more than the interval.
 	SyncDelay time.Duration
-	// Room says whether so many bytes more may be written to the disk now: nil,
-	// or an error that says what is short. It is asked before every append, and
-	// must be quick. nil means that there always is room.
-	Room func(bytes int64) error
 	// Failing is told of every Fence that fails although nobody else owns the
 	// partition and nothing is corrupt: the server may have stopped. nil tells
 	// nobody.
@@ -164,8 +163,9 @@ type Logged struct {
 
 	checkpoints sync.Mutex // held through a checkpoint, and by Fence
 
-	mu  sync.Mutex // held through Append and Fence
-	buf []byte     // guarded by mu; the payload being sent
+	mu    sync.Mutex     // held through Append and Fence
+	buf   []byte         // guarded by mu; the payload being sent
+	names map[string]int // guarded by mu; of fold
 
 	state  sync.Mutex
 	ready  bool   // guarded by state; fenced, and no append failed since
@@ -234,7 +234,11 @@ func OpenLogged(ctx context.Context, nc *nats.Conn, opts LogOptions) (*Logged, e
 	// What the LOG has taken STATE must take, also after the limit was lowered.
 	inner := opts.Options
 	inner.MaxRecord = 0
-	states, err := Open(ctx, nc, inner)
+	stateConn := opts.StateConn
+	if stateConn == nil {
+		stateConn = nc
+	}
+	states, err := Open(ctx, stateConn, inner)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +275,7 @@ func newLogged(nc *nats.Conn, js jetstream.JetStream, states *Store, opts LogOpt
 		states: states, opts: opts, fenceAt: root + "fence", maxRecord: maxRecord, maxMessage: states.maxMessage,
 		// The single largest record fits, with its name.
 		maxPayload: int(min(nc.MaxPayload(), math.MaxInt32)) - headerRoom + logOverhead,
-		dirty:      make(map[string]store.Op), drained: make(chan struct{}),
+		names:      make(map[string]int), dirty: make(map[string]store.Op), drained: make(chan struct{}),
 		kicks: make(chan struct{}, 1), stop: stop,
 	}
 	l.done.Go(func() { l.checkpointer(background) })
@@ -301,7 +305,7 @@ func (l *Logged) Append(ctx context.Context, ops []store.Op) error {
 	err := l.usableLocked()
 	l.state.Unlock()
 	if err == nil {
-		ops, err = fold(ops, l.maxRecord, l.maxMessage)
+		ops, err = fold(ops, l.maxRecord, l.maxMessage, l.names)
 	}
 	if err != nil {
 		return fmt.Errorf("append: %w", err)
