@@ -49,6 +49,17 @@ type batch struct {
 	entries []*entry // of ops, by index
 	bytes   int
 	effects []func(err error)
+	served  []*request // leave their lanes then
+}
+
+// end makes happen what waits for the batch.
+func (b *batch) end(err error) {
+	for _, effect := range b.effects {
+		effect(err)
+	}
+	for _, r := range b.served {
+		r.leave()
+	}
 }
 
 func (b *batch) full() bool {
@@ -281,8 +292,10 @@ func (o *owner) handle(e *entry, r *request) {
 	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:
 		o.operator(e, r)
 	}
-	if r.lane != nil { // the answer went to after before this
-		o.after(e, func(error) { r.leave() })
+	if e == nil || e.batch == nil || o.fast {
+		r.leave()
+	} else {
+		e.batch.served = append(e.batch.served, r)
 	}
 }
 
@@ -388,9 +401,7 @@ func (o *owner) settle(ctx context.Context, err error) {
 			e.batch = nil
 		}
 	}
-	for _, effect := range b.effects {
-		effect(nil)
-	}
+	b.end(nil)
 	if o.fault != nil {
 		o.back(ctx)
 	}
@@ -460,11 +471,8 @@ func (o *owner) giveUp(ctx context.Context, err error, failed *batch) {
 			}
 		}
 	}
-	for _, b := range []*batch{failed, open} {
-		for _, effect := range b.effects {
-			effect(err)
-		}
-	}
+	failed.end(err)
+	open.end(err)
 	for _, e := range queued {
 		o.load(ctx, e)
 	}
