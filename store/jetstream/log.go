@@ -313,11 +313,10 @@ func (l *Logged) Append(ctx context.Context, ops []store.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	size, err := int64(0), ctx.Err()
-	if err != nil {
+	if err = ctx.Err(); err != nil {
 		l.fail()
 	} else {
-		size, err = l.send(ctx, l.subjects, &logEntry{kind: logBatch, ops: ops})
+		err = l.send(ctx, l.subjects, &logEntry{kind: logBatch, ops: ops})
 	}
 	if err != nil {
 		if !errors.Is(err, store.ErrRefused) {
@@ -327,21 +326,15 @@ func (l *Logged) Append(ctx context.Context, ops []store.Op) error {
 	}
 	l.appends.Add(1)
 	l.ops.Add(uint64(len(ops)))
-	l.state.Lock()
-	first := len(l.dirty) == 0
-	l.takeLocked(ops, size)
-	due := first || l.dirtyBytes >= l.opts.CheckpointBytes || len(l.dirty) >= l.opts.CheckpointRecords
-	l.state.Unlock()
-	if due {
-		l.kick()
-	}
 	return nil
 }
 
-// takeLocked makes ops dirty. The caller holds state.
-func (l *Logged) takeLocked(ops []store.Op, size int64) {
+// takeLocked makes ops dirty, and says whether the checkpointer should look. The
+// caller holds state.
+func (l *Logged) takeLocked(ops []store.Op, size int64) (due bool) {
 	if len(l.dirty) == 0 {
 		l.since = time.Now()
+		due = true
 	}
 	l.dirtyBytes += size
 	for _, op := range ops {
@@ -350,6 +343,7 @@ func (l *Logged) takeLocked(ops []store.Op, size int64) {
 		}
 		l.dirty[op.Name] = op
 	}
+	return due || l.dirtyBytes >= l.opts.CheckpointBytes || len(l.dirty) >= l.opts.CheckpointRecords
 }
 
 // room waits until the LOG may take more, or the store takes nothing at all, and
@@ -388,10 +382,10 @@ func (l *Logged) room(ctx context.Context, ops []store.Op) error {
 	}
 }
 
-// send puts a message at the end of the LOG and fills in all but its kind and
-// ops. It returns the size of the message. After an error the store is fenced off,
-// unless that is ErrRefused. The caller holds mu.
-func (l *Logged) send(ctx context.Context, subject string, e *logEntry) (int64, error) {
+// send puts a message at the end of the LOG and fills in all but its kind, its
+// ops, and the floor that it raises. After an error the store is fenced off, unless
+// that is ErrRefused. The caller holds mu.
+func (l *Logged) send(ctx context.Context, subject string, e *logEntry) error {
 	l.state.Lock()
 	base := l.base
 	e.follows, e.epoch = base, l.epoch
@@ -402,7 +396,7 @@ func (l *Logged) send(ctx context.Context, subject string, e *logEntry) (int64, 
 	l.buf = appendLog(l.buf[:0], e)
 	size := len(l.buf)
 	if size > l.maxPayload {
-		return 0, fmt.Errorf("it has %d bytes, at most %d fit: %w", size, l.maxPayload, store.ErrRefused)
+		return fmt.Errorf("it has %d bytes, at most %d fit: %w", size, l.maxPayload, store.ErrRefused)
 	}
 	// nats.go copies the message before it returns.
 	msg := nats.Msg{Subject: subject, Header: nats.Header{headerLastSeq: {strconv.FormatUint(base, 10)}}, Data: l.buf}
@@ -424,13 +418,18 @@ func (l *Logged) send(ctx context.Context, subject string, e *logEntry) (int64, 
 		if isWrongSequence(err) {
 			err = fmt.Errorf("after sequence %d: %w: %w", base, store.ErrFenced, err)
 		}
-		return 0, err
+		return err
 	}
 	l.setMark(seq)
+	// In one step: a checkpoint takes everything up to base.
 	l.state.Lock()
 	l.base = seq
+	due := e.kind == logBatch && l.takeLocked(e.ops, int64(size)+messageRoom)
 	l.state.Unlock()
-	return int64(size) + messageRoom, nil
+	if due {
+		l.kick()
+	}
+	return nil
 }
 
 // fail fences the store off: it does not know what the LOG holds.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -520,6 +521,77 @@ func TestAnUndonePurgeTakesNothingBack(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// takenState is STATE that takes everything in no time, and notes the order.
+type takenState struct {
+	stateStore
+	mu    sync.Mutex
+	order map[string]int // guarded by mu
+}
+
+func (s *takenState) Append(_ context.Context, ops []store.Op) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range ops {
+		s.order[ops[i].Name] = len(s.order)
+	}
+	return nil
+}
+
+// The floor rises over what a checkpoint has taken, never over a batch that was
+// acknowledged just then.
+func TestTheFloorNeverPassesWhatStateHas(t *testing.T) {
+	t.Parallel()
+	r := newLogRig(t, false, LogOptions{CheckpointRate: 1_000_000_000})
+	l := r.fenced(t, 1)
+	states := &takenState{stateStore: l.states, order: make(map[string]int)}
+	l.states = states
+	type risen struct {
+		floor uint64
+		taken int // how many names STATE had then
+	}
+	var all []risen
+	var done atomic.Bool
+	var checkpoints sync.WaitGroup
+	checkpoints.Go(func() {
+		for !done.Load() {
+			if err := l.Checkpoint(t.Context()); err != nil {
+				t.Errorf("Checkpoint = %v", err)
+				return
+			}
+			l.state.Lock()
+			floor := l.floor
+			l.state.Unlock()
+			states.mu.Lock()
+			all = append(all, risen{floor, len(states.order)})
+			states.mu.Unlock()
+		}
+	})
+	const n = 20_000
+	last := make([]uint64, n) // the sequence at which each name was there at the latest
+	name := func(i int) string { return fmt.Sprintf("n/%d", i) }
+	for i := range last {
+		logAppend(t, l, storetest.Put(name(i), 1, `1`))
+		l.state.Lock()
+		last[i] = l.base
+		l.state.Unlock()
+	}
+	done.Store(true)
+	checkpoints.Wait()
+	states.mu.Lock() // the store may begin a checkpoint of its own
+	defer states.mu.Unlock()
+	i := 0
+	for _, at := range all {
+		for ; i < n && last[i] <= at.floor; i++ {
+			if order, ok := states.order[name(i)]; !ok || order >= at.taken {
+				t.Fatalf("the floor is %d, and %s, at sequence %d, is not in STATE", at.floor, name(i), last[i])
+			}
+		}
+	}
+	if len(all) < 100 {
+		t.Errorf("%d checkpoints only", len(all))
 	}
 }
 

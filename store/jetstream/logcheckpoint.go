@@ -251,7 +251,7 @@ func (l *Logged) raiseFloor(ctx context.Context, until, fences uint64) error {
 	// Not with the context that a Fence ends: an unknown outcome would fence off.
 	wctx, cancel := within(context.WithoutCancel(ctx))
 	defer cancel()
-	if _, err := l.send(wctx, l.fenceAt, &logEntry{kind: logFloor, floor: until}); err != nil {
+	if err := l.send(wctx, l.fenceAt, &logEntry{kind: logFloor, floor: until}); err != nil {
 		return fmt.Errorf("raise the floor to sequence %d: %w", until, err)
 	}
 	l.checkpointed.Add(1)
