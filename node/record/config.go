@@ -50,8 +50,9 @@ type KeepConfig struct {
 	CheckpointBytes int64 `yaml:"checkpointBytes"`
 	// CheckpointAge is how long a change waits for a checkpoint at most.
 	CheckpointAge time.Duration `yaml:"checkpointAge"`
-	// DiskReserve is how much of the disk is left free: writes that would need it
-	// are refused. 0 switches the check off.
+	// DiskReserve is how much of the disk is kept free: writes that would need it
+	// are refused. 0 means an eighth of the disk, but at least 32 MiB and at most
+	// 256 MiB.
 	DiskReserve int64 `yaml:"diskReserve"`
 	// CacheBytes bounds the memory that records not being written may occupy.
 	CacheBytes int64 `yaml:"cacheBytes"`
@@ -70,7 +71,6 @@ func DefaultKeepConfig() KeepConfig {
 		LogBytes:        512 << 20,
 		CheckpointBytes: 64 << 20,
 		CheckpointAge:   5 * time.Second,
-		DiskReserve:     256 << 20,
 		CacheBytes:      256 << 20,
 		MaxSize:         1 << 20,
 	}

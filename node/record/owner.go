@@ -39,7 +39,7 @@ var (
 	// errRefusing means that the store has been failing for longer than holdTime.
 	errRefusing = errors.New("store does not accept writes")
 	// errFull means that the store had no room for the batch; nothing was written.
-	errFull = errors.New("no room left on the server's disk; nothing was written, try again later")
+	errFull = errors.New("the server's disk has no room or takes no writes; nothing was written, try again later")
 )
 
 // batch is a group of changes that become durable together, and what happens

@@ -655,7 +655,7 @@ func TestAFullStoreRefusesAndGoesOn(t *testing.T) {
 	full.Store(false)
 	say(t, r, a, `UPDATE r v=2 data={"x":3} corr=4 ack`)
 	settle(t, r)
-	const why = `data="no room left on the server's disk; nothing was written, try again later"`
+	const why = `data="the server's disk has no room or takes no writes; nothing was written, try again later"`
 	wantHeard(t, "a", a,
 		"WRITE_ACKNOWLEDGEMENT name=r corr=1 writeAck",
 		"RECORD_UPDATE_ERROR name=r "+why+" corr=2 error writeAck",
