@@ -58,7 +58,7 @@ func OpenDir(path string) (*Dir, error) {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory %s cannot be made: %w", path, err)
+		return nil, fmt.Errorf("data directory %s cannot be made: %w", path, withCure(err))
 	}
 	lock, err := takeLock(path)
 	if err != nil {
@@ -77,7 +77,7 @@ func takeLock(dir string) (*os.File, error) {
 	name := filepath.Join(dir, lockFile)
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s cannot be locked: %w", dir, err)
+		return nil, fmt.Errorf("data directory %s cannot be locked: %w", dir, withCure(err))
 	}
 	err = lock(f)
 	if err == nil {
@@ -87,7 +87,7 @@ func takeLock(dir string) (*os.File, error) {
 		if err == nil {
 			return f, nil
 		}
-		return nil, errors.Join(fmt.Errorf("data directory %s cannot be locked: %w", dir, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("data directory %s cannot be locked: %w", dir, withCure(err)), f.Close())
 	}
 	defer f.Close()
 	if !errors.Is(err, errLocked) {
@@ -137,7 +137,7 @@ func (d *Dir) load() error {
 		return fmt.Errorf("data directory %s: %w", d.path, err)
 	}
 	if err := writeFile(name, append(b, '\n')); err != nil {
-		return fmt.Errorf("data directory %s cannot be written: %w", d.path, err)
+		return fmt.Errorf("data directory %s cannot be written: %w", d.path, withCure(err))
 	}
 	return nil
 }
@@ -211,7 +211,7 @@ func writeFile(name string, data []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	if err := os.Rename(name+".new", name); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -25,6 +26,9 @@ type Options struct {
 	// MaxMessage is the largest payload in bytes: above the largest record by 8
 	// KiB or more. 0 means 8 MiB. At most 64 MiB.
 	MaxMessage int
+	// DiskReserve is how many bytes of the disk Room keeps free. 0 means an eighth
+	// of the volume, but at least 32 and at most 256 MiB.
+	DiskReserve int64
 	// Log hears the server's warnings and errors. nil discards them.
 	Log *slog.Logger
 }
@@ -44,60 +48,97 @@ const (
 	maxStore = 1 << 60
 )
 
-// Server is the embedded NATS server, with this process's connection to it.
+// Server is the embedded NATS server, with this process's connection to it. The
+// connections outlive it: Supervise restarts it in its place.
+//
+// Locks are taken in the order lifecycle, mu.
 type Server struct {
-	dir   string
-	log   *slog.Logger
-	srv   *server.Server
-	nc    *nats.Conn
-	close sync.Once
+	opts Options // with the defaults filled in
+	dir  string
+	disk disk
+	log  *slog.Logger
+	nc   *nats.Conn
+	// alarm holds a token when the health shall be looked at.
+	alarm chan struct{}
+
+	lifecycle sync.Mutex // held while a server is started or stopped
+
+	mu      sync.Mutex
+	srv     *server.Server // guarded by mu; nil while there is none
+	closed  bool           // guarded by mu
+	first   complaints     // guarded by mu; of the first server, just started
+	started complaints     // guarded by mu; of this server, just started
+	trouble *trouble       // guarded by mu; nil while all is well
+	doubts  doubts         // guarded by mu
+	told    time.Time      // guarded by mu; when a full disk was logged last
+	stats   Stats          // guarded by mu; without what Stats looks up
 }
 
 // Start starts the server on the data directory and connects to it in memory.
 // It returns when all stored data can be used, or with an error that names the
-// directory.
+// directory. On a disk without room it starts, as long as the server itself can.
 func Start(ctx context.Context, opts Options) (*Server, error) {
 	dir := filepath.Join(opts.Dir.Path(), natsDir)
-	s := &Server{dir: dir}
-	if err := s.start(ctx, opts); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("start the embedded server in %s: %w", dir, err)
-	}
-	return s, nil
-}
-
-func (s *Server) start(ctx context.Context, opts Options) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
-	if err := probe(s.dir); err != nil {
-		return err
-	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s.log = opts.Log
 	if opts.SyncInterval <= 0 {
 		opts.SyncInterval = time.Second
 	}
 	if opts.MaxMessage <= 0 {
 		opts.MaxMessage = defaultMaxMessage
 	}
-	if opts.MaxMessage > maxMaxMessage {
-		return fmt.Errorf("messages of %d bytes are too large, at most %d", opts.MaxMessage, maxMaxMessage)
-	}
 	if mutantSync {
 		opts.SyncAlways, opts.SyncInterval = false, time.Hour
 	}
+	s := &Server{
+		opts: opts, dir: dir, disk: disk{dir: dir, reserve: opts.DiskReserve}, log: opts.Log,
+		alarm: make(chan struct{}, 1),
+	}
+	if err := s.start(ctx); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("start the embedded server in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) error {
+	if s.opts.MaxMessage > maxMaxMessage {
+		return fmt.Errorf("messages of %d bytes are too large, at most %d", s.opts.MaxMessage, maxMaxMessage)
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return withCure(err)
+	}
+	if err := probe(s.dir, startProbe); err != nil {
+		return err
+	}
+	if err := sweep(s.dir); err != nil {
+		return err
+	}
+	if err := s.disk.room(0); err != nil {
+		s.tell(err)
+	}
+	if err := s.boot(ctx); err != nil {
+		return err
+	}
+	s.first = s.started
+	var err error
+	s.nc, err = s.Dial("hadal")
+	return err
+}
+
+// boot starts an embedded server and puts it in place. The caller holds lifecycle,
+// or is Start.
+func (s *Server) boot(ctx context.Context) error {
 	srv, err := server.NewServer(&server.Options{
-		ServerName:        opts.Dir.NodeID(),
+		ServerName:        s.opts.Dir.NodeID(),
 		DontListen:        true,
 		JetStream:         true,
 		StoreDir:          s.dir,
 		JetStreamMaxStore: maxStore,
-		SyncAlways:        opts.SyncAlways,
-		SyncInterval:      opts.SyncInterval,
-		MaxPayload:        int32(opts.MaxMessage),
+		SyncAlways:        s.opts.SyncAlways,
+		SyncInterval:      s.opts.SyncInterval,
+		MaxPayload:        int32(s.opts.MaxMessage),
 		MaxPending:        maxPending,
 		NoSigs:            true,
 		NoLog:             true, // SetLoggerV2 decides
@@ -105,8 +146,7 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	s.srv = srv
-	log := &serverLog{log: opts.Log}
+	log := &serverLog{log: s.log, heard: s.look}
 	srv.SetLoggerV2(log, false, false, false)
 	started := make(chan struct{})
 	go func() {
@@ -117,26 +157,48 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	case <-started:
 	case <-ctx.Done():
 		<-started // there is no way to interrupt it; it ends
-		return context.Cause(ctx)
+		err = context.Cause(ctx)
 	}
-	if err := log.fatal(); err != nil {
-		return err
+	if err == nil {
+		err = log.fatal()
 	}
-	if !srv.ReadyForConnections(startPatience) {
-		return errors.New("it does not get ready")
+	if err == nil && !srv.ReadyForConnections(startPatience) {
+		err = errors.New("it does not get ready")
 	}
-	s.nc, err = s.Dial("hadal")
-	return err
+	if err != nil {
+		shutDown(srv)
+		return withCure(err)
+	}
+	found := complaintsOf(srv)
+	s.mu.Lock()
+	s.srv, s.started = srv, found
+	s.mu.Unlock()
+	return nil
 }
 
-// probe writes a file, so that a directory that cannot be written is found at
-// the start and by its name.
-func probe(dir string) error {
-	f, err := os.CreateTemp(dir, ".probe-*")
-	if err != nil {
-		return err
+// shutDown stops an embedded server, if there is one, and returns when nothing of
+// it runs and its files are closed.
+func shutDown(srv *server.Server) {
+	if srv != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
 	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// server is the embedded server, or nil while there is none.
+func (s *Server) server() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.srv
+}
+
+// take takes the embedded server out of its place.
+func (s *Server) take() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	srv := s.srv
+	s.srv = nil
+	return srv
 }
 
 // Conn is the process's connection to the server, for everyone. It ends with
@@ -144,9 +206,12 @@ func probe(dir string) error {
 func (s *Server) Conn() *nats.Conn { return s.nc }
 
 // Dial makes another connection, for traffic that shall not stand in the way of
-// Conn's. The caller closes it. The name is seen in the server's monitoring.
+// Conn's. The caller closes it. The name is seen in the server's monitoring. While
+// the server restarts it connects anew by itself; what waits for an answer then
+// does not get one.
 func (s *Server) Dial(name string) (*nats.Conn, error) {
-	nc, err := nats.Connect("", nats.InProcessServer(s.srv), nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+	nc, err := nats.Connect("", nats.InProcessServer(door{s}), nats.Name(name), nats.MaxReconnects(-1),
+		nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			s.log.Warn("connection to the embedded server failed", "conn", name, "err", err)
 		}))
@@ -156,25 +221,42 @@ func (s *Server) Dial(name string) (*nats.Conn, error) {
 	return nc, nil
 }
 
+// door leads a connection to the server of the moment.
+type door struct{ s *Server }
+
+var _ nats.InProcessConnProvider = door{}
+
+// InProcessConn implements nats.InProcessConnProvider.
+func (d door) InProcessConn() (net.Conn, error) {
+	srv := d.s.server()
+	if srv == nil {
+		return nil, errStopped
+	}
+	return srv.InProcessConn()
+}
+
 // Close ends the connection and stops the server, and returns when nothing of
 // it runs and its files are closed. Stores on it must be closed before. It may
-// be called twice.
+// be called twice. It waits for a restart under way.
 func (s *Server) Close() {
-	s.close.Do(func() {
-		if s.nc != nil {
-			s.nc.Close()
-		}
-		if s.srv != nil {
-			s.srv.Shutdown()
-			s.srv.WaitForShutdown()
-		}
-	})
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	shutDown(s.take())
 }
 
 // serverLog takes the server's log lines: warnings and errors go to ours, what
-// would end a process of the server's own is kept for Start.
+// would end a process of the server's own is kept for boot. The server writes a
+// line whenever it gives up a stream or JetStream, partly as a notice, and under its
+// locks: heard is told of every line, and may not wait.
 type serverLog struct {
-	log *slog.Logger
+	log   *slog.Logger
+	heard func()
 
 	mu    sync.Mutex
 	first error // guarded by mu; the first fatal line
@@ -189,7 +271,7 @@ func (l *serverLog) fatal() error {
 }
 
 // Noticef implements server.Logger.
-func (l *serverLog) Noticef(string, ...any) {}
+func (l *serverLog) Noticef(string, ...any) { l.heard() }
 
 // Debugf implements server.Logger.
 func (l *serverLog) Debugf(string, ...any) {}
@@ -200,11 +282,13 @@ func (l *serverLog) Tracef(string, ...any) {}
 // Warnf implements server.Logger.
 func (l *serverLog) Warnf(format string, v ...any) {
 	l.log.Warn("embedded server warns", "err", fmt.Sprintf(format, v...))
+	l.heard()
 }
 
 // Errorf implements server.Logger.
 func (l *serverLog) Errorf(format string, v ...any) {
 	l.log.Error("embedded server failed", "err", fmt.Sprintf(format, v...))
+	l.heard()
 }
 
 // Fatalf implements server.Logger. The server goes on after it.
@@ -216,4 +300,5 @@ func (l *serverLog) Fatalf(format string, v ...any) {
 	}
 	l.mu.Unlock()
 	l.log.Error("embedded server failed", "err", text)
+	l.heard()
 }

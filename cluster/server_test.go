@@ -125,7 +125,8 @@ func TestAnEndedContextStopsTheStart(t *testing.T) {
 
 func TestServerWarningsReachTheLog(t *testing.T) {
 	var out strings.Builder
-	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil))}
+	heard := 0
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), heard: func() { heard++ }}
 	l.Noticef("notice %d", 1)
 	l.Debugf("debug %d", 1)
 	l.Tracef("trace %d", 1)
@@ -140,6 +141,9 @@ func TestServerWarningsReachTheLog(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("log has no %s:\n%s", want, out.String())
 		}
+	}
+	if heard != 5 {
+		t.Errorf("%d lines were heard, want 5: all but debug and trace", heard)
 	}
 	if err := l.fatal(); err == nil || err.Error() != "fatal 3" {
 		t.Errorf("fatal = %v, want the first", err)
