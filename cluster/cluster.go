@@ -43,7 +43,7 @@
 //     reads the blocks instead, and is slower. It is rewritten in place, so it may
 //     take the last of the disk from an append.
 //   - A stream that cannot be opened at a start is left out, with a warning.
-//   - A sync that takes seconds, or a minute, delays whatever needs the stream,
+//   - A sync that takes seconds (45 were tried) delays whatever needs the stream,
 //     its reads as well, and kills nothing. 128 MiB or 100 000 messages may wait for a
 //     stream; what comes above that is refused. Nor does a connection end: in memory
 //     only a client that does not read for ten seconds is dropped.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,6 +67,7 @@ type Server struct {
 	mu      sync.Mutex
 	srv     *server.Server // guarded by mu; nil while there is none
 	closed  bool           // guarded by mu
+	conns   []*nats.Conn   // guarded by mu; those dialed and maybe closed since
 	first   complaints     // guarded by mu; of the first server, just started
 	started complaints     // guarded by mu; of this server, just started
 	trouble *trouble       // guarded by mu; nil while all is well
@@ -206,9 +208,9 @@ func (s *Server) take() *server.Server {
 func (s *Server) Conn() *nats.Conn { return s.nc }
 
 // Dial makes another connection, for traffic that shall not stand in the way of
-// Conn's. The caller closes it. The name is seen in the server's monitoring. While
-// the server restarts it connects anew by itself; what waits for an answer then
-// does not get one.
+// Conn's. The caller closes it. The name is seen in the server's monitoring. When
+// the server restarts it connects anew by itself; who waits for an answer then gets
+// nats.ErrDisconnected.
 func (s *Server) Dial(name string) (*nats.Conn, error) {
 	nc, err := nats.Connect("", nats.InProcessServer(door{s}), nats.Name(name), nats.MaxReconnects(-1),
 		nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0),
@@ -218,7 +220,23 @@ func (s *Server) Dial(name string) (*nats.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)
 	}
+	s.mu.Lock()
+	s.conns = append(slices.DeleteFunc(s.conns, (*nats.Conn).IsClosed), nc)
+	s.mu.Unlock()
 	return nc, nil
+}
+
+// hangUp has every connection connect anew. Unlike the end of the server alone it
+// ends the requests under way at once, which else would wait for their timeouts.
+func (s *Server) hangUp() {
+	s.mu.Lock()
+	conns := slices.Clone(s.conns)
+	s.mu.Unlock()
+	for _, nc := range conns {
+		if err := nc.ForceReconnect(); err != nil && !nc.IsClosed() {
+			s.log.Warn("connection to the embedded server failed", "conn", nc.Opts.Name, "err", err)
+		}
+	}
 }
 
 // door leads a connection to the server of the moment.

@@ -308,7 +308,9 @@ func (s *Server) restart(ctx context.Context, reason error) error {
 	}
 	s.log.Warn("embedded server restarts", "err", reason)
 	began := time.Now()
-	shutDown(s.take())
+	old := s.take()
+	s.hangUp()
+	shutDown(old)
 	err := settle(s.dir, s.opts.SyncInterval)
 	if err == nil {
 		err = s.boot(ctx)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -83,6 +84,46 @@ func TestAStoppedJetStreamIsRestartedInItsPlace(t *testing.T) {
 			}
 			return err
 		})
+	}
+}
+
+func TestARestartEndsRequestsUnderWay(t *testing.T) {
+	s := startServer(t, openDir(t, t.TempDir()), Options{})
+	nc, err := s.Dial("another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	// Somebody who listens and does not answer.
+	for _, nc := range []*nats.Conn{s.Conn(), nc} {
+		sub, err := nc.SubscribeSync("ask")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers := make(chan error, 1)
+		go func() {
+			_, err := nc.Request("ask", nil, time.Minute)
+			answers <- err
+		}()
+		if _, err := sub.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.restart(t.Context(), errStopped); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answers; !errors.Is(err, nats.ErrDisconnected) {
+			t.Errorf("the request ended with %v", err)
+		}
+		// The subscription outlives the restart.
+		if err := nc.Publish("ask", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sub.NextMsg(10 * time.Second); err != nil {
+			t.Errorf("NextMsg: %v", err)
+		}
+		if err := sub.Unsubscribe(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
