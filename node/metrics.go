@@ -82,6 +82,10 @@ var (
 	descTombstones  = desc("record_state_tombstones", "Removals since the last compaction.")
 	descCheckpoints = desc("record_checkpoints_total", "Checkpoints of the log by result.", "result")
 	descChecked     = desc("record_checkpoint_timestamp_seconds", "When the last checkpoint ended well, in Unix time; 0 before the first.")
+	descRestarts    = desc("store_restarts_total", "Restarts of the embedded server by result.", "result")
+	descDiskTotal   = desc("disk_bytes", "Size of the volume that holds the records.")
+	descDiskFree    = desc("disk_free_bytes", "Bytes free on it.")
+	descDiskReserve = desc("disk_reserve_bytes", "Bytes of it that are kept free: record writes are refused when there are no more.")
 	descReady       = desc("ready", "1 when the node serves fully.")
 )
 
@@ -165,11 +169,17 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descAppendFails, float64(r.AppendErrors))
 	gauge(descCache, float64(r.CacheBytes))
 	gauge(descCacheNames, float64(r.CacheRecords))
-	log := n.stored().log
-	if log == nil {
+	st := n.stored()
+	if st.log == nil {
 		return
 	}
-	l := log.Stats(context.Background()) // bounded by itself
+	disk := st.server.Stats()
+	count(descRestarts, float64(disk.Restarts), "ok")
+	count(descRestarts, float64(disk.FailedRestarts), "failed")
+	gauge(descDiskTotal, float64(disk.DiskTotal))
+	gauge(descDiskFree, float64(disk.DiskFree))
+	gauge(descDiskReserve, float64(disk.DiskReserve))
+	l := st.log.Stats(context.Background()) // bounded by itself
 	gauge(descLogPending, float64(l.Pending))
 	gauge(descLogDirty, float64(l.Dirty))
 	gauge(descLogBytes, float64(l.Bytes))

@@ -161,7 +161,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer background.Wait()
 	defer stopRooms()
 	for name, run := range map[string]func(context.Context) error{
-		"records": records.Run, "rpc": n.rpc.Run, "admin": n.admin.Serve,
+		"records": records.Run, "store": st.supervise, "rpc": n.rpc.Run, "admin": n.admin.Serve,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {
@@ -298,10 +298,13 @@ func (n *Node) Ready() []admin.Reason {
 	if state != "" {
 		return []admin.Reason{{Part: "node", Why: "the node is " + state, NoLogin: true}}
 	}
-	if err := n.serving().Ready(); err != nil {
-		return []admin.Reason{{Part: "records", Why: err.Error()}}
+	var reasons []admin.Reason
+	for _, err := range []error{n.serving().Ready(), n.stored().ready()} {
+		if err != nil {
+			reasons = append(reasons, admin.Reason{Part: "records", Why: err.Error()})
+		}
 	}
-	return nil
+	return reasons
 }
 
 // Info is what an operator asks first.

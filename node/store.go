@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
@@ -17,8 +18,33 @@ const messageRoom = 64 << 10
 // recordStore is the store that the configuration asks for, and what it stands on.
 type recordStore struct {
 	store.Store
-	log   *jetstream.Logged // nil when records are kept in memory
-	close func()
+	log    *jetstream.Logged // nil when records are kept in memory, like server
+	server *cluster.Server
+	close  func()
+}
+
+// supervise looks after what the store stands on, until ctx ends.
+func (s *recordStore) supervise(ctx context.Context) error {
+	if s.server == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return s.server.Supervise(ctx)
+}
+
+// ready says why nothing can be written, in words for anybody, or nil.
+func (s *recordStore) ready() error {
+	if s.server == nil {
+		return nil
+	}
+	switch err := s.server.Ready(); {
+	case err == nil:
+		return nil
+	case errors.Is(err, cluster.ErrDiskFull):
+		return errors.New("the disk is full: record writes are refused until there is room (see the log)")
+	default:
+		return errors.New("the disk takes no writes: record writes are refused until it does (see the log)")
+	}
 }
 
 // openStore makes the store.
@@ -33,14 +59,16 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 	always := keep.Sync == "always"
 	server, err := cluster.Start(ctx, cluster.Options{
 		Dir: dir, SyncAlways: always, SyncInterval: keep.SyncInterval,
-		MaxMessage: record.MaxBatch(keep.MaxSize, maxName) + messageRoom, Log: n.log,
+		MaxMessage:  record.MaxBatch(keep.MaxSize, maxName) + messageRoom,
+		DiskReserve: keep.DiskReserve, Log: n.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	opts := jetstream.LogOptions{
-		Options:  jetstream.Options{MaxRecord: keep.MaxSize, Log: n.log},
+		Options:  jetstream.Options{MaxRecord: keep.MaxSize, Room: server.Room, Log: n.log},
 		LogBytes: keep.LogBytes, CheckpointBytes: keep.CheckpointBytes, CheckpointAge: keep.CheckpointAge,
+		Failing: server.Suspect,
 	}
 	if always {
 		opts.Mark, opts.LogMark = filepath.Join(dir.Path(), "mark-0"), filepath.Join(dir.Path(), "mark-log-0")
@@ -59,7 +87,7 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 		return nil, err
 	}
 	n.log.Info("records are open", "dir", dir.Path(), "epoch", dir.Epoch(), "took", time.Since(started).Round(time.Millisecond))
-	return &recordStore{Store: st, log: st, close: func() {
+	return &recordStore{Store: st, log: st, server: server, close: func() {
 		n.logError("close records", st.Close)
 		opts.StateConn.Close()
 		server.Close()
