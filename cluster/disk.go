@@ -76,8 +76,8 @@ func (d *disk) room(bytes int64) error {
 		return fmt.Errorf("%w: %s has room for %d more files, %d are kept free", ErrDiskFull, d.dir, s.files, reserveFiles)
 	}
 	if kept := d.kept(s.total); s.free-kept < bytes {
-		return fmt.Errorf("%w: %s has %s free of %s, and %s are kept free (records.diskReserve)",
-			ErrDiskFull, d.dir, inMiB(s.free), inMiB(s.total), inMiB(kept))
+		return fmt.Errorf("%w: %s has %s free of %s, of which %s are kept free (records.diskReserve), and %s are to be written",
+			ErrDiskFull, d.dir, inMiB(s.free), inMiB(s.total), inMiB(kept), inMiB(bytes))
 	}
 	return nil
 }

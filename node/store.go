@@ -37,7 +37,11 @@ func (s *recordStore) ready() error {
 	if s.server == nil {
 		return nil
 	}
-	switch err := s.server.Ready(); {
+	err := s.server.Ready()
+	if err == nil {
+		err = s.log.Room()
+	}
+	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, cluster.ErrDiskFull):

@@ -416,9 +416,11 @@ func (o *owner) fail(ctx context.Context, failed *batch, err error) {
 	o.stats.appendErrors.Add(1)
 	full := errors.Is(err, store.ErrFull)
 	if (full || errors.Is(err, store.ErrRefused)) && o.fault == nil && !o.fast {
-		o.log.Warn("record writes refused", "err", err, "records", len(failed.ops))
-		if full {
+		if full { // which whoever watches the disk has told already
 			err = fmt.Errorf("%w: %w", errFull, err)
+			o.log.Debug("record writes refused", "err", err, "records", len(failed.ops))
+		} else {
+			o.log.Error("record writes refused", "err", err, "records", len(failed.ops))
 		}
 		o.giveUp(ctx, err, failed)
 		return

@@ -362,14 +362,8 @@ func (l *Logged) room(ctx context.Context, ops []store.Op) error {
 			return nil // the caller finds out why
 		}
 		if pending < high {
-			if l.opts.Room == nil {
-				return nil
-			}
 			// Each change goes to the disk twice: into the LOG now, and into STATE.
-			if err := l.opts.Room(pending + 2*size); err != nil {
-				return fmt.Errorf("%w: %w", store.ErrFull, err)
-			}
-			return nil
+			return l.roomFor(pending + 2*size)
 		}
 		l.kick()
 		select {
@@ -380,6 +374,26 @@ func (l *Logged) room(ctx context.Context, ops []store.Op) error {
 			return fmt.Errorf("%d bytes of the log wait for a checkpoint: %w", pending, store.ErrFull)
 		}
 	}
+}
+
+// roomFor asks whether the disk has room.
+func (l *Logged) roomFor(bytes int64) error {
+	if l.opts.Room == nil {
+		return nil
+	}
+	if err := l.opts.Room(bytes); err != nil {
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	}
+	return nil
+}
+
+// Room is nil when the disk has room for what a checkpoint has still to write and
+// a little more, or ErrFull. It may be called from anywhere.
+func (l *Logged) Room() error {
+	l.state.Lock()
+	pending := l.dirtyBytes + l.writingBytes
+	l.state.Unlock()
+	return l.roomFor(pending + messageRoom)
 }
 
 // send puts a message at the end of the LOG and fills in all but its kind, its
