@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -23,7 +22,7 @@ func TestEveryScenarioRunsAgainstANode(t *testing.T) {
 			t.Parallel()
 			var table strings.Builder
 			out := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-			s := settings{time: 200 * time.Millisecond, idle: 50, count: 10}
+			s := settings{time: 200 * time.Millisecond, idle: 50, count: 10, names: 2000}
 			if err := runOne(t.Context(), s, sc, binary, "memory", out); err != nil {
 				t.Fatal(err)
 			}
@@ -38,23 +37,6 @@ func TestEveryScenarioRunsAgainstANode(t *testing.T) {
 				t.Errorf("measured nothing: %q", table.String())
 			}
 		})
-	}
-}
-
-func TestWhatTheKernelSaysOfAProcess(t *testing.T) {
-	for burn := 0; cpuOf(os.Getpid()) == 0; burn++ { // the kernel counts in steps
-		if burn == 1e9 {
-			t.Fatal("cpuOf this process stays 0")
-		}
-	}
-	if got := rssOf(os.Getpid()); got < 1<<20 {
-		t.Errorf("rssOf this process = %d bytes", got)
-	}
-	if got := cpuOf(0); got != 0 {
-		t.Errorf("cpuOf no process = %v, want 0", got)
-	}
-	if got := rssOf(0); got != 0 {
-		t.Errorf("rssOf no process = %d, want 0", got)
 	}
 }
 

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"hadal/bench/target"
 )
 
 func main() {
@@ -39,6 +41,7 @@ type settings struct {
 	time  time.Duration
 	idle  int
 	count int
+	names int
 }
 
 func run(ctx context.Context, args []string) error {
@@ -52,6 +55,7 @@ func run(ctx context.Context, args []string) error {
 	flags.DurationVar(&s.time, "time", 5*time.Second, "measured time of each scenario, after at most a second of warm-up")
 	flags.IntVar(&s.idle, "idle", 10_000, "connections of the idle scenario")
 	flags.IntVar(&s.count, "subscribers", 1000, "subscribers of the fanout scenario")
+	flags.IntVar(&s.names, "names", 100_000, "names of the scenarios with many")
 	flags.StringVar(&only, "only", "", "run these scenarios only: "+strings.Join(names(), ","))
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -80,14 +84,14 @@ func run(ctx context.Context, args []string) error {
 }
 
 // runOne runs one scenario, on a fresh node if we start it.
-func runOne(ctx context.Context, s settings, sc scenario, node, store string, out *tabwriter.Writer) error {
+func runOne(ctx context.Context, s settings, sc scenario, node, store string, out *tabwriter.Writer) (err error) {
 	if node != "" {
-		p, err := startNode(ctx, node, store)
+		n, err := target.StartNode(ctx, node, "", append(sc.env, "HADAL_RECORDS_STORE="+store)...)
 		if err != nil {
 			return err
 		}
-		defer p.stop()
-		s.url, s.pid = p.url, p.pid
+		defer func() { err = errors.Join(err, n.Stop()) }()
+		s.url, s.pid = n.URL, n.PID
 	}
 	m := newMeter(s)
 	if err := sc.run(ctx, s, m); err != nil {

@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"hadal/bench/target"
 )
 
 // warmUp is how long the load runs before it is measured, if that long.
@@ -53,28 +52,17 @@ func (m *meter) done(n int, began time.Time) {
 
 // measure lets the load run, warm-up first.
 func (m *meter) measure(ctx context.Context) error {
-	if err := pause(ctx, min(warmUp, m.s.time)); err != nil {
+	if err := target.Pause(ctx, min(warmUp, m.s.time)); err != nil {
 		return err
 	}
-	server, own := cpuOf(m.s.pid), cpuOf(os.Getpid())
+	server, own := target.CPU(m.s.pid), target.CPU(os.Getpid())
 	began := time.Now()
 	m.on.Store(true)
-	err := pause(ctx, m.s.time)
+	err := target.Pause(ctx, m.s.time)
 	m.on.Store(false)
 	m.took = time.Since(began)
-	m.server, m.own = cpuOf(m.s.pid)-server, cpuOf(os.Getpid())-own
+	m.server, m.own = target.CPU(m.s.pid)-server, target.CPU(os.Getpid())-own
 	return err
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (m *meter) print(out io.Writer, name string) {
@@ -91,47 +79,4 @@ func (m *meter) print(out io.Writer, name string) {
 		return fmt.Sprintf("%.2f", float64(m.hist.ValueAtQuantile(q))/1000)
 	}
 	fmt.Fprintf(out, "%s\t%.0f\t%.0f\t%s\t%s\t%s\t%s\t\n", name, n, n/m.took.Seconds(), each(m.server), ms(50), ms(99), each(m.own))
-}
-
-// tick is what the kernel counts CPU time in.
-const tick = 10 * time.Millisecond
-
-// cpuOf is the user and system time that a process has used; 0 if unknown.
-func cpuOf(pid int) time.Duration {
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * tick
-}
-
-// rssOf is the memory of a process in bytes; 0 if unknown.
-func rssOf(pid int) int64 {
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			if err != nil {
-				return 0
-			}
-			return kb << 10
-		}
-	}
-	return 0
 }

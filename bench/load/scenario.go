@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"hadal/bench/target"
 	"hadal/protocol"
 )
 
@@ -17,16 +19,21 @@ import (
 type scenario struct {
 	name, text string
 	run        func(ctx context.Context, s settings, m *meter) error
+	env        []string // of the node that is started for it
 }
 
 var scenarios = []scenario{
-	{"fanout", "events from 1 publisher to all subscribers, 32 in flight; a delivery is a message", fanout(32)},
-	{"fanout-1", "the same with 1 in flight", fanout(1)},
-	{"pairs", "500 publishers with a subscriber each, 1 event in flight each", pairs},
-	{"write", "record writes without ack, 10 clients with 40 in flight each (a HEAD behind every 40)", writes(false)},
-	{"write-ack", "record writes with ack, 100 clients with 4 in flight each", writes(true)},
-	{"rpc", "50 callers of 50 procedures, 1 call in flight each", rpcs},
-	{"idle", "connections that logged in and do nothing", idle},
+	{"fanout", "events from 1 publisher to all subscribers, 32 in flight; a delivery is a message", fanout(32), nil},
+	{"fanout-1", "the same with 1 in flight", fanout(1), nil},
+	{"pairs", "500 publishers with a subscriber each, 1 event in flight each", pairs, nil},
+	{"write", "record writes without ack to 100 names, 400 in flight: 10 clients with 40 each (a HEAD behind every 10)", recordLoad{write, 10, 4, hotNames}.run, nil},
+	{"write-uniform", "the same to many names", recordLoad{write, 10, 4, manyNames}.run, nil},
+	{"write-ack", "record writes with ack to 100 names, 400 in flight: 100 clients with 4 each", recordLoad{writeAck, 100, 4, hotNames}.run, nil},
+	{"write-ack-uniform", "the same to many names", recordLoad{writeAck, 100, 4, manyNames}.run, nil},
+	{"read-cold", "record reads of many names, 1 MiB of them cached, 400 in flight: 100 clients with 4 each", recordLoad{read, 100, 4, manyNames}.run,
+		[]string{"HADAL_RECORDS_CACHEBYTES=1048576"}},
+	{"rpc", "50 callers of 50 procedures, 1 call in flight each", rpcs, nil},
+	{"idle", "connections that logged in and do nothing", idle, nil},
 }
 
 // payload is 64 bytes of JSON.
@@ -37,7 +44,7 @@ type crew struct {
 	wg      sync.WaitGroup
 	ending  atomic.Bool
 	over    chan struct{} // closed when ending
-	clients []*client
+	clients []*target.Client
 	errs    chan error
 }
 
@@ -55,8 +62,8 @@ func (c *crew) run(f func() error) {
 }
 
 // connect makes n clients, several at a time.
-func (c *crew) connect(ctx context.Context, s settings, prefix string, n int) ([]*client, error) {
-	made := make([]*client, n)
+func (c *crew) connect(ctx context.Context, s settings, prefix string, n int) ([]*target.Client, error) {
+	made := make([]*target.Client, n)
 	errs := make([]error, n)
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, 32)
@@ -64,7 +71,7 @@ func (c *crew) connect(ctx context.Context, s settings, prefix string, n int) ([
 		gate <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-gate }()
-			made[i], errs[i] = connect(ctx, s.url, prefix+strconv.Itoa(i))
+			made[i], errs[i] = target.Connect(ctx, &net.Dialer{}, s.url, prefix+strconv.Itoa(i))
 		})
 	}
 	wg.Wait()
@@ -81,7 +88,7 @@ func (c *crew) end() error {
 	c.ending.Store(true)
 	close(c.over)
 	for _, cl := range c.clients {
-		_ = cl.nc.Close() // being the end, not a failure
+		_ = cl.Close() // being the end, not a failure
 	}
 	c.wg.Wait()
 	select {
@@ -123,15 +130,15 @@ func fanout(window int) func(context.Context, settings, *meter) error {
 			free <- struct{}{}
 		}
 		for _, sub := range subscribers {
-			if err := sub.say(event(protocol.EventSubscribe, "e")); err != nil {
+			if err := sub.Say(event(protocol.EventSubscribe, "e")); err != nil {
 				return err
 			}
-			if err := sub.until(protocol.EventSubscribe); err != nil {
+			if _, err := sub.Until(protocol.EventSubscribe); err != nil {
 				return err
 			}
 			c.run(func() error {
 				for i := 0; ; i++ {
-					if err := sub.until(protocol.EventEmit); err != nil {
+					if _, err := sub.Until(protocol.EventEmit); err != nil {
 						return err
 					}
 					at := i % window
@@ -152,11 +159,11 @@ func fanout(window int) func(context.Context, settings, *meter) error {
 					}
 					left[i%window].Store(int64(s.count))
 					sent[i%window].Store(time.Now().UnixMicro())
-					publisher[0].queue(event(protocol.EventEmit, "e"))
+					publisher[0].Queue(event(protocol.EventEmit, "e"))
 					i++
 					more = len(free) == 0
 				}
-				if err := publisher[0].flush(); err != nil {
+				if err := publisher[0].Flush(); err != nil {
 					return err
 				}
 			}
@@ -179,20 +186,20 @@ func pairs(ctx context.Context, s settings, m *meter) (err error) {
 	}
 	for i, sub := range subscribers {
 		name := "e" + strconv.Itoa(i)
-		if err := sub.say(event(protocol.EventSubscribe, name)); err != nil {
+		if err := sub.Say(event(protocol.EventSubscribe, name)); err != nil {
 			return err
 		}
-		if err := sub.until(protocol.EventSubscribe); err != nil {
+		if _, err := sub.Until(protocol.EventSubscribe); err != nil {
 			return err
 		}
 		c.run(func() error {
 			emit := event(protocol.EventEmit, name)
 			for {
 				began := time.Now()
-				if err := publishers[i].say(emit); err != nil {
+				if err := publishers[i].Say(emit); err != nil {
 					return err
 				}
-				if err := sub.until(protocol.EventEmit); err != nil {
+				if _, err := sub.Until(protocol.EventEmit); err != nil {
 					return err
 				}
 				m.done(1, began)
@@ -200,59 +207,6 @@ func pairs(ctx context.Context, s settings, m *meter) (err error) {
 		})
 	}
 	return m.measure(ctx)
-}
-
-func writes(ack bool) func(context.Context, settings, *meter) error {
-	return func(ctx context.Context, s settings, m *meter) (err error) {
-		clients, window := 10, 40
-		if ack {
-			clients, window = 100, 4
-		}
-		c := newCrew()
-		defer func() { err = errors.Join(err, c.end()) }()
-		writers, err := c.connect(ctx, s, "w", clients)
-		if err != nil {
-			return err
-		}
-		for i, w := range writers {
-			c.run(func() error { return writeLoop(w, fmt.Sprintf("load/%d", i), window, ack, m) })
-		}
-		return m.measure(ctx)
-	}
-}
-
-// writeLoop keeps window writes in flight. Without acks the answer to a HEAD
-// says that the writes before it are done.
-func writeLoop(w *client, name string, window int, ack bool, m *meter) error {
-	data := `{"text":` + payload + `,"n":`
-	for n := 0; ; {
-		began := time.Now()
-		for range window {
-			n++
-			msg := protocol.Message{
-				Topic: protocol.TopicRecord, Action: protocol.RecordCreateAndUpdate, Name: name, Version: -1,
-				Data: data + strconv.Itoa(n) + "}", Has: protocol.HasVersion, IsWriteAck: ack,
-			}
-			if ack {
-				msg.CorrelationID = strconv.Itoa(n)
-			}
-			w.queue(&msg)
-		}
-		answers, action := window, protocol.RecordWriteAcknowledgement
-		if !ack {
-			w.queue(&protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordHead, Name: name})
-			answers, action = 1, protocol.RecordHeadResponse
-		}
-		if err := w.flush(); err != nil {
-			return err
-		}
-		for range answers {
-			if err := w.until(action); err != nil {
-				return err
-			}
-			m.done(window/answers, began)
-		}
-	}
 }
 
 func rpcs(ctx context.Context, s settings, m *meter) (err error) {
@@ -269,11 +223,11 @@ func rpcs(ctx context.Context, s settings, m *meter) (err error) {
 	}
 	for i, p := range providers {
 		name := "f" + strconv.Itoa(i)
-		err := p.say(&protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCProvide, Names: []string{name}, CorrelationID: "0"})
+		err := p.Say(&protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCProvide, Names: []string{name}, CorrelationID: "0"})
 		if err != nil {
 			return err
 		}
-		if err := p.until(protocol.RPCProvide); err != nil {
+		if _, err := p.Until(protocol.RPCProvide); err != nil {
 			return err
 		}
 		c.run(func() error { return provide(p) })
@@ -281,10 +235,10 @@ func rpcs(ctx context.Context, s settings, m *meter) (err error) {
 			for id := 0; ; id++ {
 				began := time.Now()
 				call := &protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCRequest, Name: name, CorrelationID: fmt.Sprint(i, "-", id), Data: payload}
-				if err := callers[i].say(call); err != nil {
+				if err := callers[i].Say(call); err != nil {
 					return err
 				}
-				if err := callers[i].until(protocol.RPCResponse); err != nil {
+				if _, err := callers[i].Until(protocol.RPCResponse); err != nil {
 					return err
 				}
 				m.done(1, began)
@@ -296,16 +250,17 @@ func rpcs(ctx context.Context, s settings, m *meter) (err error) {
 
 // provide accepts and answers every call, as the official client does: in two
 // messages.
-func provide(p *client) error {
+func provide(p *target.Client) error {
 	for {
-		if err := p.until(protocol.RPCRequest); err != nil {
+		call, err := p.Until(protocol.RPCRequest)
+		if err != nil {
 			return err
 		}
-		answer := protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCAccept, Name: p.msg.Name, CorrelationID: p.msg.CorrelationID}
-		p.queue(&answer)
+		answer := protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCAccept, Name: call.Name, CorrelationID: call.CorrelationID}
+		p.Queue(&answer)
 		answer.Action, answer.Data = protocol.RPCResponse, payload
-		p.queue(&answer)
-		if err := p.flush(); err != nil {
+		p.Queue(&answer)
+		if err := p.Flush(); err != nil {
 			return err
 		}
 	}
@@ -317,15 +272,15 @@ func idle(ctx context.Context, s settings, m *meter) (err error) {
 	if _, err := c.connect(ctx, s, "warm", 100); err != nil {
 		return err
 	}
-	before, cpu, began := rssOf(s.pid), cpuOf(s.pid), time.Now()
+	before, cpu, began := target.RSS(s.pid), target.CPU(s.pid), time.Now()
 	if _, err := c.connect(ctx, s, "i", s.idle); err != nil {
 		return err
 	}
-	took, used := time.Since(began), cpuOf(s.pid)-cpu
-	if err := pause(ctx, 3*time.Second); err != nil {
+	took, used := time.Since(began), target.CPU(s.pid)-cpu
+	if err := target.Pause(ctx, 3*time.Second); err != nil {
 		return err
 	}
 	m.note = fmt.Sprintf("%d connections: %.1f KB each; %.0f logins/s, %.0f us server CPU each", s.idle,
-		float64(rssOf(s.pid)-before)/1024/float64(s.idle), float64(s.idle)/took.Seconds(), float64(used.Microseconds())/float64(s.idle))
+		float64(target.RSS(s.pid)-before)/1024/float64(s.idle), float64(s.idle)/took.Seconds(), float64(used.Microseconds())/float64(s.idle))
 	return nil
 }

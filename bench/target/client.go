@@ -1,0 +1,208 @@
+package target
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+
+	"hadal/protocol"
+)
+
+// The opcodes of WebSocket frames that a Client meets.
+const (
+	opBinary = 0x2
+	opClose  = 0x8
+)
+
+// ErrClosed is what Hear returns when the server has sent a close frame.
+var ErrClosed = errors.New("closed by the server")
+
+// Client is one logged-in connection. One goroutine writes, one reads.
+type Client struct {
+	conn net.Conn
+	in   *bufio.Reader
+	out  []byte // the frames written next
+	buf  []byte // the frame read last
+	msg  protocol.Message
+}
+
+// Connect upgrades, passes the challenge and logs in without a password. The
+// dialer decides where from.
+func Connect(ctx context.Context, d *net.Dialer, address, user string) (*Client, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := d.DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{conn: conn, in: bufio.NewReaderSize(conn, 4096)}
+	if err := c.login(u, user); err != nil {
+		return nil, errors.Join(fmt.Errorf("log in: %w", err), conn.Close())
+	}
+	return c, nil
+}
+
+func (c *Client) login(u *url.URL, user string) error {
+	_, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: aGFkYWwgbG9hZCB0ZXN0IQ==\r\n\r\n", u.RequestURI(), u.Host)
+	if err != nil {
+		return err
+	}
+	res, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		return fmt.Errorf("upgrade answered %s", res.Status)
+	}
+	for _, m := range []protocol.Message{
+		{Topic: protocol.TopicConnection, Action: protocol.ConnectionChallenge, URL: u.String(), ProtocolVersion: "0.1a", SDKVersion: "7.1.0", SDKType: "javascript"},
+		{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: fmt.Sprintf(`{"username":%q}`, user)},
+	} {
+		if err := c.Say(&m); err != nil {
+			return err
+		}
+		got, err := c.Hear()
+		if err != nil {
+			return err
+		}
+		if got.Action != protocol.ConnectionAccept && got.Action != protocol.AuthAuthSuccessful {
+			return fmt.Errorf("heard %s %s", got.Topic, got.Action.Name(got.Topic))
+		}
+	}
+	return nil
+}
+
+// Queue adds a message to the next write. Frames are masked with zeros, which
+// is allowed and leaves the payload as it is.
+func (c *Client) Queue(m *protocol.Message) {
+	c.header(opBinary, protocol.Size(m))
+	c.out = protocol.Append(c.out, m)
+}
+
+// header queues that of a frame of n bytes.
+func (c *Client) header(opcode byte, n int) {
+	c.out = append(c.out, 0x80|opcode)
+	switch {
+	case n < 126:
+		c.out = append(c.out, 0x80|byte(n))
+	case n < 1<<16:
+		c.out = binary.BigEndian.AppendUint16(append(c.out, 0x80|126), uint16(n))
+	default:
+		c.out = binary.BigEndian.AppendUint64(append(c.out, 0x80|127), uint64(n))
+	}
+	c.out = append(c.out, 0, 0, 0, 0)
+}
+
+// Flush writes what was queued.
+func (c *Client) Flush() error {
+	_, err := c.conn.Write(c.out)
+	c.out = c.out[:0]
+	return err
+}
+
+// Say queues a message and flushes.
+func (c *Client) Say(m *protocol.Message) error {
+	c.Queue(m)
+	return c.Flush()
+}
+
+// Hear reads the next message; it is valid until the next call.
+func (c *Client) Hear() (*protocol.Message, error) {
+	opcode, err := c.frame()
+	switch {
+	case err != nil:
+		return nil, err
+	case opcode == opClose:
+		return nil, fmt.Errorf("%w: %q", ErrClosed, c.buf)
+	case opcode != opBinary:
+		return nil, fmt.Errorf("heard a frame of type %d", opcode)
+	}
+	if err := protocol.Decode(c.buf, &c.msg); err != nil {
+		return nil, err
+	}
+	return &c.msg, nil
+}
+
+// Waiting says whether Hear has something that was received already.
+func (c *Client) Waiting() bool { return c.in.Buffered() > 0 }
+
+// frame reads the next frame into buf.
+func (c *Client) frame() (opcode byte, err error) {
+	var h [10]byte
+	if _, err := io.ReadFull(c.in, h[:2]); err != nil {
+		return 0, err
+	}
+	n := uint64(h[1] & 0x7f)
+	switch n {
+	case 126:
+		if _, err := io.ReadFull(c.in, h[2:4]); err != nil {
+			return 0, err
+		}
+		n = uint64(binary.BigEndian.Uint16(h[2:4]))
+	case 127:
+		if _, err := io.ReadFull(c.in, h[2:10]); err != nil {
+			return 0, err
+		}
+		n = binary.BigEndian.Uint64(h[2:10])
+	}
+	if n > 1<<26 {
+		return 0, fmt.Errorf("a frame of %d bytes", n)
+	}
+	if uint64(cap(c.buf)) < n {
+		c.buf = make([]byte, n)
+	}
+	c.buf = c.buf[:n]
+	_, err = io.ReadFull(c.in, c.buf)
+	return h[0] & 0x0f, err
+}
+
+// Until reads until a message of that action comes.
+func (c *Client) Until(a protocol.Action) (*protocol.Message, error) {
+	for {
+		m, err := c.Hear()
+		if err != nil {
+			return nil, err
+		}
+		if m.IsError {
+			return nil, fmt.Errorf("heard %s %s for %q", m.Topic, m.Action.Name(m.Topic), m.Name)
+		}
+		if m.Action == a {
+			return m, nil
+		}
+	}
+}
+
+// Close ends the connection without a word.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Reset ends the connection so that the server gets an error instead of an end.
+func (c *Client) Reset() error {
+	if err := c.conn.(*net.TCPConn).SetLinger(0); err != nil {
+		return errors.Join(err, c.conn.Close())
+	}
+	return c.conn.Close()
+}
+
+// Leave ends the connection as WebSocket has it: a close frame, and the server's
+// in return.
+func (c *Client) Leave() error {
+	c.header(opClose, 2)
+	c.out = append(c.out, 0x03, 0xe8) // 1000, normal
+	err := c.Flush()
+	for err == nil {
+		var opcode byte
+		if opcode, err = c.frame(); opcode == opClose {
+			break
+		}
+	}
+	return errors.Join(err, c.conn.Close())
+}
