@@ -104,6 +104,11 @@ bench-micro: ## Go benchmarks beside the hot paths, with allocations
 load: build ## Load the whole node and print what it does (bench/load)
 	$(GO) run ./bench/load --node bin/hadal
 
+.PHONY: bench-store
+bench-store: build ## Measure the record store alone, and its start (bench/store)
+	$(GO) run ./bench/store
+	$(GO) run ./bench/store --start --node bin/hadal --limit 3s
+
 .PHONY: deps
 deps: commands node-modules ## Install what the tests need (root and apt, or the one command to run)
 
