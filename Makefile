@@ -55,6 +55,7 @@ test-long: ## What takes longer: much fuzzing, many crash rounds, everything rep
 	$(GO) test -race -count=3 -timeout 60m ./...
 	@$(MAKE) --no-print-directory test-fuzz FUZZTIME=60s
 	@HADAL_CRASH_ROUNDS=500 $(MAKE) --no-print-directory test-e2e test-browser
+	@$(MAKE) --no-print-directory soak
 
 .PHONY: lint
 lint: ## go vet, staticcheck, gofmt
@@ -108,6 +109,11 @@ load: build ## Load the whole node and print what it does (bench/load)
 bench-store: build ## Measure the record store alone, and its start (bench/store)
 	$(GO) run ./bench/store
 	$(GO) run ./bench/store --start --node bin/hadal --limit 3s
+
+.PHONY: soak
+soak: build ## A million logins, many records and subscriptions, and what they leave behind
+	$(call section,Soak)
+	$(GO) run ./bench/soak --node bin/hadal
 
 .PHONY: deps
 deps: commands node-modules ## Install what the tests need (root and apt, or the one command to run)

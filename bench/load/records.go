@@ -59,12 +59,12 @@ func (l recordLoad) run(ctx context.Context, s settings, m *meter) (err error) {
 		}
 		filling.Add(1)
 		c.run(func() error {
-			err := r.loop(writeAck, l.inFlight, len(r.names), nil)
+			err := r.fill(l.inFlight)
 			filling.Done()
 			if err != nil {
 				return err
 			}
-			return r.loop(l.kind, l.inFlight, 0, m)
+			return r.loop(l.kind, l.inFlight, m)
 		})
 	}
 	filling.Wait()
@@ -79,12 +79,15 @@ type recordClient struct {
 	n      int // writes so far
 }
 
-// loop keeps questions in flight: when some have been answered, as many follow, in
-// one write. It ends after so many, with all names in turn, or with 0 never, with
-// names at random. Answers come in the order of the questions, as nothing has to
-// be loaded; where it has to, in read, they nearly do.
-func (r *recordClient) loop(k kind, inFlight, questions int, m *meter) error {
-	sent := make([]time.Time, inFlight) // a ring
+// fill writes every name once.
+func (r *recordClient) fill(inFlight int) error {
+	return r.Exchange(len(r.names), inFlight, protocol.RecordWriteAcknowledgement, func(i int) { r.write(r.names[i], true) }, nil)
+}
+
+// loop keeps questions about names at random in flight for ever. Their answers
+// come in order, because nothing has to be loaded; where it has to, in read, they
+// nearly do.
+func (r *recordClient) loop(k kind, inFlight int, m *meter) error {
 	answer, messages := protocol.RecordWriteAcknowledgement, 1
 	switch k {
 	case write:
@@ -92,33 +95,17 @@ func (r *recordClient) loop(k kind, inFlight, questions int, m *meter) error {
 	case read:
 		answer = protocol.RecordReadResponse
 	}
-	asked, answered := 0, 0
-	for questions == 0 || answered < questions {
-		for ; asked < answered+inFlight && (questions == 0 || asked < questions); asked++ {
-			sent[asked%inFlight] = time.Now()
-			name := r.names[asked%len(r.names)]
-			if questions == 0 {
-				name = r.names[r.random.IntN(len(r.names))]
-			}
-			r.ask(k, name)
-		}
-		if err := r.Flush(); err != nil {
-			return err
-		}
-		for first := true; answered < asked && (first || r.Waiting()); first = false {
-			if _, err := r.Until(answer); err != nil {
-				return err
-			}
-			if m != nil {
-				m.done(messages, sent[answered%inFlight])
-			}
-			answered++
-		}
-	}
-	return nil
+	sent := make([]time.Time, inFlight) // a ring
+	return r.Exchange(0, inFlight, answer, func(i int) {
+		sent[i%inFlight] = time.Now()
+		r.ask(k)
+	}, func(i int) { m.done(messages, sent[i%inFlight]) })
 }
 
-func (r *recordClient) ask(k kind, name string) {
+func (r *recordClient) any() string { return r.names[r.random.IntN(len(r.names))] }
+
+func (r *recordClient) ask(k kind) {
+	name := r.any()
 	switch k {
 	case read:
 		r.Queue(&protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordRead, Name: name})
@@ -126,7 +113,7 @@ func (r *recordClient) ask(k kind, name string) {
 		r.write(name, true)
 	case write:
 		for range unanswered - 1 {
-			r.write(r.names[r.random.IntN(len(r.names))], false)
+			r.write(r.any(), false)
 		}
 		r.write(name, false)
 		r.Queue(&protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordHead, Name: name})

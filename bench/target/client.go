@@ -132,9 +132,6 @@ func (c *Client) Hear() (*protocol.Message, error) {
 	return &c.msg, nil
 }
 
-// Waiting says whether Hear has something that was received already.
-func (c *Client) Waiting() bool { return c.in.Buffered() > 0 }
-
 // frame reads the next frame into buf.
 func (c *Client) frame() (opcode byte, err error) {
 	var h [10]byte
@@ -179,6 +176,32 @@ func (c *Client) Until(a protocol.Action) (*protocol.Message, error) {
 			return m, nil
 		}
 	}
+}
+
+// Exchange asks n questions, or with 0 for ever, window of them in flight: when some
+// have been answered, as many follow, in one write. ask queues question i, and
+// heard learns of the answer to question i, answers being taken in the order
+// of the questions; it may be nil.
+func (c *Client) Exchange(n, window int, answer protocol.Action, ask, heard func(i int)) error {
+	asked := 0
+	for answered := 0; n == 0 || answered < n; {
+		for ; asked < answered+window && (n == 0 || asked < n); asked++ {
+			ask(asked)
+		}
+		if err := c.Flush(); err != nil {
+			return err
+		}
+		for first := true; answered < asked && (first || c.in.Buffered() > 0); first = false {
+			if _, err := c.Until(answer); err != nil {
+				return err
+			}
+			if heard != nil {
+				heard(answered)
+			}
+			answered++
+		}
+	}
+	return nil
 }
 
 // Close ends the connection without a word.

@@ -2,9 +2,13 @@ package target
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +16,9 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"hadal/node/admin"
 )
@@ -81,6 +88,48 @@ func (n *Node) start(ctx context.Context, binary string, env []string) error {
 		}
 	}
 	return fmt.Errorf("the node did not start: %w\n%s", n.cmd.Wait(), strings.Join(said, "\n"))
+}
+
+// Ask gets a path from the node's admin socket.
+func (n *Node) Ask(ctx context.Context, path string) (_ []byte, err error) {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", n.Socket)
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answered %s", path, res.Status)
+	}
+	return body, err
+}
+
+// Metrics is what the node counts, by name, labels added up.
+func (n *Node) Metrics(ctx context.Context) (map[string]float64, error) {
+	text, err := n.Ask(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("read /metrics: %w", err)
+	}
+	sums := make(map[string]float64, len(families))
+	for name, f := range families {
+		for _, m := range f.GetMetric() {
+			sums[name] += m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetUntyped().GetValue()
+		}
+	}
+	return sums, nil
 }
 
 // Stop has the node end in its own way, and returns when it has. How it ended is
