@@ -34,8 +34,9 @@ type cell struct {
 	P99     time.Duration `json:"p99"`
 	P999    time.Duration `json:"p999"`
 	PerCall float64       `json:"opsPerAppend"`
-	// The most that was seen in the LOG, in bytes on disk and in names, and the
-	// checkpoints that ended.
+	// The most that was seen in the LOG, in bytes on disk and in names (a name that
+	// changes while a checkpoint writes it counts twice), and the checkpoints that
+	// ended.
 	LogBytes    uint64 `json:"logBytes"`
 	Dirty       int    `json:"dirty"`
 	Checkpoints uint64 `json:"checkpoints"`

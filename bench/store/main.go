@@ -74,7 +74,7 @@ func parse(args []string) (settings, error) {
 	flags.DurationVar(&s.limit, "limit", 0, "fail when a start takes longer, for --start")
 	flags.StringVar(&s.node, "node", "", "start this hadal binary as well, for --start")
 	flags.StringVar(&s.child, "child", "", "what a process does that --start has started: fill or serve")
-	flags.StringVar(&s.cpu, "cpu-profile", "", "write a CPU profile of the measured times to this file")
+	flags.StringVar(&s.cpu, "cpu-profile", "", "write a CPU profile of all cells, or of the start, to this file")
 	flags.StringVar(&s.allocs, "alloc-profile", "", "write a profile of all allocations to this file")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -111,7 +111,7 @@ func parse(args []string) (settings, error) {
 	return s, nil
 }
 
-func run(ctx context.Context, args []string, out io.Writer) (err error) {
+func run(ctx context.Context, args []string, out io.Writer) error {
 	s, err := parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -123,18 +123,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	case s.start:
 		return measureStart(ctx, s, out)
 	}
-	if s.cpu != "" {
-		f, err := os.Create(s.cpu)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
-	if err := measureCells(ctx, s, out); err != nil {
+	if err := profiled(s.cpu, func() error { return measureCells(ctx, s, out) }); err != nil {
 		return err
 	}
 	if s.allocs == "" {
@@ -145,6 +134,23 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+}
+
+// profiled runs do under a CPU profile, if there is a file for it.
+func profiled(file string, do func() error) error {
+	if file == "" {
+		return do()
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = do()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 // measureCells runs every cell on a fresh store and prints it.

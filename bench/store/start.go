@@ -98,7 +98,11 @@ func child(ctx context.Context, s settings, dir, what string) (st started, err e
 	if err != nil {
 		return st, err
 	}
-	cmd := exec.CommandContext(ctx, binary, "--child", what, "--dir", dir, "--sync", s.sync,
+	profile := ""
+	if what == childServe {
+		profile = s.cpu
+	}
+	cmd := exec.CommandContext(ctx, binary, "--child", what, "--cpu-profile", profile, "--dir", dir, "--sync", s.sync,
 		"--records", strconv.Itoa(s.records), "--tail", strconv.Itoa(s.tail))
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()
@@ -136,7 +140,10 @@ func runChild(ctx context.Context, s settings, out io.Writer) (err error) {
 	case childFill:
 		err = r.fill(ctx, s)
 	case childServe:
-		st, err = r.serve(ctx, s)
+		err = profiled(s.cpu, func() (err error) {
+			st, err = r.serve(ctx, s)
+			return err
+		})
 	default:
 		err = fmt.Errorf("--child: there is no %q", s.child)
 	}
