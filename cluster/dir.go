@@ -44,9 +44,10 @@ type meta struct {
 
 // Dir is the data directory of this process.
 type Dir struct {
-	path string
-	meta meta
-	lock *os.File
+	path   string
+	meta   meta
+	lock   *os.File
+	damage error // of an inspected one
 }
 
 // OpenDir takes the data directory for this process alone, making it when there
@@ -71,6 +72,50 @@ func OpenDir(path string) (*Dir, error) {
 	return d, nil
 }
 
+// InspectDir takes a data directory to look at, and writes nothing into it. It is
+// ErrInUse while a process has the directory; meanwhile none can take it. What is
+// wrong with the meta file is left for Damage.
+func InspectDir(path string) (*Dir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if _, err := os.ReadDir(path); err != nil {
+		return nil, fmt.Errorf("data directory %s cannot be read: %w", path, err)
+	}
+	d := &Dir{path: path}
+	// A copy may lack the lock file, and then nobody has locked it.
+	d.lock, err = os.Open(filepath.Join(path, lockFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.lock = nil
+	case err != nil:
+		return nil, fmt.Errorf("data directory %s cannot be locked: %w", path, err)
+	default:
+		if err := lock(d.lock); err != nil {
+			return nil, errors.Join(refused(path, d.lock, err), d.lock.Close())
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(path, metaFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Stat(filepath.Join(path, natsDir)); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s is no data directory: it has neither a file %q nor data", path, metaFile), d.Close())
+		}
+		d.damage = fmt.Errorf("file %q is missing", metaFile)
+	case err != nil:
+		return nil, errors.Join(fmt.Errorf("data directory %s cannot be read: %w", path, err), d.Close())
+	default:
+		if d.meta, err = parseMeta(b); err != nil {
+			d.damage = fmt.Errorf("file %q: %w", metaFile, err)
+		}
+	}
+	return d, nil
+}
+
+// Damage is what is wrong with the meta file of an inspected directory, or nil.
+func (d *Dir) Damage() error { return d.damage }
+
 // takeLock locks the lock file and writes the process id into it. The lock goes
 // with the process, however it ends; the file stays.
 func takeLock(dir string) (*os.File, error) {
@@ -89,9 +134,13 @@ func takeLock(dir string) (*os.File, error) {
 		}
 		return nil, errors.Join(fmt.Errorf("data directory %s cannot be locked: %w", dir, withCure(err)), f.Close())
 	}
-	defer f.Close()
+	return nil, errors.Join(refused(dir, f, err), f.Close())
+}
+
+// refused is the error for a lock that was not given.
+func refused(dir string, f *os.File, err error) error {
 	if !errors.Is(err, errLocked) {
-		return nil, fmt.Errorf("data directory %s cannot be locked: %w", dir, err)
+		return fmt.Errorf("data directory %s cannot be locked: %w", dir, err)
 	}
 	who := "another process"
 	if b, err := io.ReadAll(io.LimitReader(f, 32)); err == nil {
@@ -99,7 +148,7 @@ func takeLock(dir string) (*os.File, error) {
 			who = "process " + strconv.Itoa(pid)
 		}
 	}
-	return nil, &inUseError{dir: dir, who: who}
+	return &inUseError{dir: dir, who: who}
 }
 
 // inUseError is ErrInUse for the operator.
@@ -173,6 +222,9 @@ func parseMeta(b []byte) (meta, error) {
 	return m, nil
 }
 
+// Store is where the embedded server keeps its files.
+func (d *Dir) Store() string { return filepath.Join(d.path, natsDir) }
+
 // Path is the directory, absolute.
 func (d *Dir) Path() string { return d.path }
 
@@ -190,6 +242,9 @@ func (d *Dir) Partitions() int { return d.meta.Partitions }
 
 // Close gives the directory up. Whatever works in it must have ended.
 func (d *Dir) Close() error {
+	if d.lock == nil {
+		return nil
+	}
 	if err := d.lock.Close(); err != nil {
 		return fmt.Errorf("data directory %s: %w", d.path, err)
 	}

@@ -173,3 +173,67 @@ func FuzzMeta(f *testing.F) {
 		}
 	})
 }
+
+func TestADirectoryIsInspectedWithoutATrace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	if _, err := InspectDir(path); err == nil || !strings.Contains(err.Error(), "cannot be read") {
+		t.Errorf("InspectDir of nothing = %v", err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := InspectDir(path); err == nil || !strings.Contains(err.Error(), "is no data directory") {
+		t.Errorf("InspectDir of an empty directory = %v", err)
+	}
+	d := openDir(t, path)
+	if _, err := InspectDir(path); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprint("process ", os.Getpid())) {
+		t.Errorf("InspectDir of a directory in use = %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	inspect := func() *Dir {
+		t.Helper()
+		d, err := InspectDir(path)
+		if err != nil {
+			t.Fatalf("InspectDir: %v", err)
+		}
+		t.Cleanup(func() {
+			if err := d.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+				t.Errorf("Close: %v", err)
+			}
+		})
+		return d
+	}
+	for range 2 {
+		d := inspect()
+		if d.Epoch() != 1 || d.Damage() != nil || d.Store() != filepath.Join(path, "nats") {
+			t.Errorf("epoch %d, damage %v, store %s", d.Epoch(), d.Damage(), d.Store())
+		}
+		if _, err := OpenDir(path); !errors.Is(err, ErrInUse) {
+			t.Errorf("OpenDir of an inspected directory = %v", err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A copy without its lock, and damage.
+	meta := filepath.Join(path, "meta")
+	for _, err := range []error{os.Remove(filepath.Join(path, "lock")), os.Truncate(meta, 10), os.Mkdir(filepath.Join(path, "nats"), 0o700)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := inspect().Damage(); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("Damage = %v", err)
+	}
+	if err := os.Remove(meta); err != nil {
+		t.Fatal(err)
+	}
+	if err := inspect().Damage(); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("Damage = %v", err)
+	}
+	if names, err := os.ReadDir(path); err != nil || len(names) != 1 {
+		t.Errorf("the directory holds %v, %v, want nats alone", names, err)
+	}
+}
