@@ -15,6 +15,7 @@ const (
 	exitUsage       = 2
 	exitConfig      = 3
 	exitCannotStart = 4
+	exitDamaged     = 5
 	exitSignal      = 128 // and the number of the signal
 )
 
@@ -29,6 +30,7 @@ func newExitCodes() *cobra.Command {
   2    the command line is wrong
   3    the configuration is wrong, or a file that it names
   4    the node cannot start: its port or its data directory is not to be had
+  5    done, and what was looked at is damaged
   130  a second SIGINT stopped the node at once
   143  a second SIGTERM stopped the node at once
 

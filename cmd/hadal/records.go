@@ -25,10 +25,11 @@ func newRecords() *cobra.Command {
 		Long: "Read and write the records of a running node, as its operator: no rule applies,\n" +
 			"and subscribers do not hear of changes until a client sends a notify for them.\n" +
 			"The node is reached through the admin socket in its data directory, which only\n" +
-			"its own user can open, or through its admin.listen.",
+			"its own user can open, or through its admin.listen. Verify, and export with\n" +
+			"--offline, read the files of a node that does not run.",
 	},
 		newRecordsGet(t), newRecordsSet(t), newRecordsDelete(t),
-		newRecordsList(t), newRecordsExport(t), newRecordsImport(t))
+		newRecordsList(t), newRecordsExport(t), newRecordsImport(t), newRecordsVerify(t))
 	t.flags(cmd)
 	return cmd
 }
@@ -110,11 +111,12 @@ func newRecordsList(t *target) *cobra.Command {
 			out := bufio.NewWriter(cmd.OutOrStdout())
 			err := c.Names(cmd.Context(), prefix(args), func(name string) error {
 				if quoted {
-					b, err := json.Marshal(name)
+					b, err := admin.AppendName(nil, name)
 					if err != nil {
 						return err
 					}
-					name = string(b)
+					_, err = out.Write(b)
+					return err
 				}
 				_, err := fmt.Fprintln(out, name)
 				return err
@@ -122,53 +124,76 @@ func newRecordsList(t *target) *cobra.Command {
 			return errors.Join(err, out.Flush())
 		}),
 	}
-	cmd.Flags().BoolVar(&quoted, "json", false, "print each name as a JSON string, because a name may hold the end of a line")
+	cmd.Flags().BoolVar(&quoted, "json", false, "print each name as a JSON string, because a name may hold the end of a line; one that is no UTF-8 as {\"name64\": base64}")
 	return cmd
 }
 
 func newRecordsExport(t *target) *cobra.Command {
 	var file string
-	cmd := &cobra.Command{
-		Use:   "export [PREFIX]",
-		Short: "Print records with their versions, a line of JSON each",
-		Args:  cobra.MaximumNArgs(1),
-		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) (err error) {
-			to := cmd.OutOrStdout()
-			if file != "" {
-				// Never half an export under the name of a whole one.
-				part, err := os.OpenFile(file+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-				if err != nil {
-					return err
-				}
-				defer func() {
-					if err = errors.Join(err, part.Sync(), part.Close()); err == nil {
-						err = os.Rename(part.Name(), file)
-					} else {
-						err = errors.Join(err, os.Remove(part.Name()))
-					}
-				}()
-				to = part
-			}
+	var offline bool
+	online := withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
+		return intoFile(cmd, file, func(to io.Writer) error {
 			bar := progress(cmd, -1, "exported", false)
 			out := bufio.NewWriterSize(to, 256<<10)
-			err = c.Export(cmd.Context(), prefix(args), func(line []byte) error {
+			err := c.Export(cmd.Context(), prefix(args), func(line []byte) error {
 				_, err := out.Write(line)
 				return errors.Join(err, bar.Add(1))
 			})
 			return errors.Join(err, out.Flush(), bar.Exit())
-		}),
+		})
+	})
+	cmd := &cobra.Command{
+		Use:   "export [PREFIX]",
+		Short: "Print records with their versions, a line of JSON each",
+		Long: "Print records with their versions, a line of JSON each, and a last line by which\n" +
+			"import knows that it has all of them. A name or data that cannot stand in a line\n" +
+			"of JSON as it is stands there as base64, under name64 or data64.\n\n" +
+			"With --offline the files of a node that does not run are read, also damaged ones:\n" +
+			"what can be read is exported, what is damaged is told, with exit code 5. A record\n" +
+			"whose newest state cannot be read is left out, or comes in an older one where\n" +
+			"nothing is left that tells its name.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if offline {
+				return exportOffline(cmd, t, file, prefix(args))
+			}
+			return online(cmd, args)
+		},
 	}
 	cmd.Flags().StringVarP(&file, "output", "o", "", "write to this `file` instead, only when all of it is there")
+	cmd.Flags().BoolVar(&offline, "offline", false, "read the files of a node that does not run")
 	return cmd
 }
 
+// intoFile has write write to standard output, or to a file when one is named:
+// never half an export under the name of a whole one.
+func intoFile(cmd *cobra.Command, file string, write func(io.Writer) error) (err error) {
+	if file == "" {
+		return write(cmd.OutOrStdout())
+	}
+	part, err := os.OpenFile(file+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, part.Sync(), part.Close()); err == nil {
+			err = os.Rename(part.Name(), file)
+		} else {
+			err = errors.Join(err, os.Remove(part.Name()))
+		}
+	}()
+	return write(part)
+}
+
 func newRecordsImport(t *target) *cobra.Command {
-	return &cobra.Command{
+	var partial bool
+	cmd := &cobra.Command{
 		Use:   "import [FILE]",
 		Short: "Write records from an export; without a file, from standard input",
 		Long: "Write records from an export, each with its version, over what is there. It stops\n" +
 			"at the first line that is wrong; what stands before stays written, and the same\n" +
-			"import may be run again.",
+			"import may be run again. That an export lacks lines, or was changed, is an error\n" +
+			"at its end, unless --partial says that it need not be whole.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			from, size := cmd.InOrStdin(), int64(-1)
@@ -185,7 +210,7 @@ func newRecordsImport(t *target) *cobra.Command {
 				from, size = f, info.Size()
 			}
 			bar := progress(cmd, size, "importing", true)
-			n, err := c.Import(cmd.Context(), io.TeeReader(from, bar))
+			n, err := c.Import(cmd.Context(), io.TeeReader(from, bar), partial)
 			if err = errors.Join(err, bar.Exit()); err != nil {
 				return err
 			}
@@ -193,6 +218,8 @@ func newRecordsImport(t *target) *cobra.Command {
 			return err
 		}),
 	}
+	cmd.Flags().BoolVar(&partial, "partial", false, "take lines that are not all of an export, or were edited")
+	return cmd
 }
 
 // withNode opens the target for do, whose context ends with an interrupt.

@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":   expectCode,
+			"damage": damageFile,
 			"hashes": expectHash,
 			"mode":   expectMode,
 			"node":   nodeCommand,
@@ -64,6 +65,22 @@ func expectCode(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(got) != args[0] {
 		ts.Fatalf("exit code %d, want %s", got, args[0])
 	}
+}
+
+// damageFile is `damage FILE TEXT`: it changes a bit of the text in the file.
+func damageFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: damage FILE TEXT")
+	}
+	name := ts.MkAbs(args[0])
+	b, err := os.ReadFile(name)
+	ts.Check(err)
+	i := bytes.Index(b, []byte(args[1]))
+	if i < 0 {
+		ts.Fatalf("%q is not in %s", args[1], name)
+	}
+	b[i] ^= 1
+	ts.Check(os.WriteFile(name, b, 0o600))
 }
 
 // expectHash is `hashes PASSWORD [digest iterations keyLength]`: it fails unless

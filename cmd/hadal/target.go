@@ -47,16 +47,33 @@ func (t *target) open() (*admin.Client, error) {
 		return client, exitWith(exitUsage, err)
 	}
 	if t.socket == "" {
-		if t.dataDir == "" {
-			cfg, _, err := node.LoadConfig(t.config, node.Overrides{})
-			if err != nil {
-				return nil, exitWith(exitConfig, fmt.Errorf("to find the node's data directory: %w", err))
-			}
-			t.dataDir = cfg.DataDir
+		if err := t.findDir(); err != nil {
+			return nil, err
 		}
 		t.socket = filepath.Join(t.dataDir, admin.SocketName)
 	}
 	return admin.OverSocket(t.socket), nil
+}
+
+// findDir sets dataDir from the configuration when no flag has.
+func (t *target) findDir() error {
+	if t.dataDir != "" {
+		return nil
+	}
+	cfg, _, err := node.LoadConfig(t.config, node.Overrides{})
+	if err != nil {
+		return exitWith(exitConfig, fmt.Errorf("to find the node's data directory: %w", err))
+	}
+	t.dataDir = cfg.DataDir
+	return nil
+}
+
+// offline finds the data directory for a command that reads it without a node.
+func (t *target) offline() error {
+	if t.socket+t.url != "" {
+		return usagef("this reads the files of a node that does not run: name its --data-dir")
+	}
+	return t.findDir()
 }
 
 // explain adds to an error of the client what a person should look at.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -137,7 +138,13 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 func (c *Client) Names(ctx context.Context, prefix string, fn func(name string) error) error {
 	return c.lines(ctx, "/records", prefix, func(line []byte) error {
 		var name string
-		if err := json.Unmarshal(line, &name); err != nil {
+		var odd struct{ Name64 []byte }
+		err := json.Unmarshal(line, &name)
+		if bytes.HasPrefix(line, []byte("{")) {
+			err = json.Unmarshal(line, &odd)
+			name = string(odd.Name64)
+		}
+		if err != nil {
 			return fmt.Errorf("read the answer: %w", err)
 		}
 		return fn(name)
@@ -145,10 +152,22 @@ func (c *Client) Names(ctx context.Context, prefix string, fn func(name string) 
 }
 
 // Export calls fn with a line of JSON, its end included, for every record whose
-// name begins with prefix. Import takes such lines.
+// name begins with prefix, and then with the line that ends an export. Import
+// takes such lines.
 func (c *Client) Export(ctx context.Context, prefix string, fn func(line []byte) error) error {
-	return c.lines(ctx, "/export", prefix, func(line []byte) error { return fn(append(line, '\n')) })
+	whole := false
+	err := c.lines(ctx, "/export", prefix, func(line []byte) error {
+		whole = bytes.HasPrefix(line, []byte(`{"end":`))
+		return fn(append(line, '\n'))
+	})
+	if err == nil && !whole {
+		return errBrokenOff
+	}
+	return err
 }
+
+// errBrokenOff means that an answer has no end.
+var errBrokenOff = errors.New("the node broke off its answer")
 
 // lines calls fn for each line of a stream, without its end. The slice is
 // reused after fn.
@@ -170,15 +189,17 @@ func (c *Client) lines(ctx context.Context, path, prefix string, fn func(line []
 		return fn(line)
 	})
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("the node broke off its answer")
+		return errBrokenOff
 	}
 	return err
 }
 
 // Import writes records, a line of JSON each, with their versions, and returns
-// how many. It may be used again after an error: what was written is written once more.
-func (c *Client) Import(ctx context.Context, lines io.Reader) (int, error) {
+// how many. It is an error when the lines are not all of an export, unless partial
+// says that they need not be. It may be used again after an error: what was written
+// is written once more.
+func (c *Client) Import(ctx context.Context, lines io.Reader, partial bool) (int, error) {
 	var v struct{ Imported int }
-	err := c.decode(ctx, http.MethodPost, "/import", nil, lines, &v)
+	err := c.decode(ctx, http.MethodPost, "/import", url.Values{"partial": {strconv.FormatBool(partial)}}, lines, &v)
 	return v.Imported, err
 }

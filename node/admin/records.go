@@ -3,6 +3,7 @@ package admin
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -48,59 +48,9 @@ type Record struct {
 	Data    string
 }
 
-// appendLine appends the record as one line of JSON.
-func (r Record) appendLine(b []byte) ([]byte, error) {
-	name, err := json.Marshal(r.Name)
-	if err != nil {
-		return nil, err
-	}
-	b = append(b, `{"name":`...)
-	b = append(b, name...)
-	b = append(b, `,"version":`...)
-	b = strconv.AppendInt(b, int64(r.Version), 10)
-	b = append(b, `,"data":`...)
-	// Line ends in JSON text are always space between its parts.
-	b = append(b, oneLine.Replace(r.Data)...)
-	return append(b, '}', '\n'), nil
-}
-
-var oneLine = strings.NewReplacer("\n", " ", "\r", " ")
-
-// parseRecord reads one line of an import. Other keys than those of an export
-// are mistakes.
-func parseRecord(line []byte) (Record, error) {
-	var raw struct {
-		Name    *string         `json:"name"`
-		Version *int32          `json:"version"`
-		Data    json.RawMessage `json:"data"`
-	}
-	dec := json.NewDecoder(bytes.NewReader(line))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&raw); err != nil {
-		return Record{}, fmt.Errorf("not a record as JSON: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Record{}, errors.New("something follows the record")
-	}
-	switch {
-	case raw.Name == nil || *raw.Name == "":
-		return Record{}, errors.New("has no name")
-	case raw.Version == nil || *raw.Version < 0:
-		return Record{}, fmt.Errorf("record %q: version is missing or negative", *raw.Name)
-	case raw.Data == nil:
-		return Record{}, fmt.Errorf("record %q: data is missing", *raw.Name)
-	}
-	return Record{Name: *raw.Name, Version: *raw.Version, Data: string(raw.Data)}, nil
-}
-
-const (
-	// maxRecord is the most bytes of one record that are read at all; how large a
-	// record may be, Records decides.
-	maxRecord = 64 << 20
-	// importers is how many records of an import are written at once, so that
-	// they share commits.
-	importers = 256
-)
+// importers is how many records of an import are written at once, so that they
+// share commits.
+const importers = 256
 
 // recordsAPI answers the requests about records.
 type recordsAPI struct {
@@ -200,49 +150,42 @@ func (a *recordsAPI) delete(w http.ResponseWriter, r *http.Request, name string)
 }
 
 func (a *recordsAPI) list(w http.ResponseWriter, r *http.Request) {
-	a.stream(w, r, func(line func([]byte) error) error {
-		return a.records.Names(r.Context(), r.URL.Query().Get("prefix"), func(name string) error {
-			b, err := json.Marshal(name)
-			if err != nil {
+	a.stream(w, r, func(to io.Writer) error {
+		out := bufio.NewWriterSize(to, 64<<10)
+		var line []byte
+		err := a.records.Names(r.Context(), r.URL.Query().Get("prefix"), func(name string) (err error) {
+			if line, err = AppendName(line[:0], name); err != nil {
 				return err
 			}
-			return line(append(b, '\n'))
+			_, err = out.Write(line)
+			return err
 		})
+		return errors.Join(err, out.Flush())
 	})
 }
 
 func (a *recordsAPI) export(w http.ResponseWriter, r *http.Request) {
-	var buf []byte
-	a.stream(w, r, func(line func([]byte) error) error {
-		return a.records.Scan(r.Context(), r.URL.Query().Get("prefix"), func(rec Record) (err error) {
-			if buf, err = rec.appendLine(buf[:0]); err != nil {
-				return err
-			}
-			return line(buf)
-		})
+	a.stream(w, r, func(to io.Writer) error {
+		out := NewExporter(to)
+		if err := a.records.Scan(r.Context(), r.URL.Query().Get("prefix"), out.Add); err != nil {
+			return errors.Join(err, out.out.Flush())
+		}
+		return out.End()
 	})
 }
 
-// stream answers with lines as they come. An error after the first ones can be
+// stream answers with what write writes. An error after the beginning can be
 // told only by a last line and a broken answer.
-func (a *recordsAPI) stream(w http.ResponseWriter, r *http.Request, lines func(line func([]byte) error) error) {
+func (a *recordsAPI) stream(w http.ResponseWriter, r *http.Request, write func(io.Writer) error) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
-	out := bufio.NewWriterSize(w, 64<<10)
-	began := false
-	err := lines(func(b []byte) error {
-		began = true
-		_, err := out.Write(b)
-		return err
-	})
+	out := &begun{w: w}
+	err := write(out)
 	switch {
 	case err == nil:
-		err = out.Flush()
-	case !began:
-		a.fail(w, r, err)
 		return
-	}
-	if err == nil {
+	case !out.yes:
+		a.fail(w, r, err)
 		return
 	}
 	if r.Context().Err() == nil {
@@ -251,17 +194,34 @@ func (a *recordsAPI) stream(w http.ResponseWriter, r *http.Request, lines func(l
 	b, jsonErr := json.Marshal(failure{Error: err.Error()})
 	if jsonErr == nil {
 		// Whether these reach the client does not matter: the abort does.
-		_, _ = out.Write(append(b, '\n'))
-		_ = out.Flush()
+		_, _ = w.Write(append(b, '\n'))
 		_ = http.NewResponseController(w).Flush()
 	}
 	panic(http.ErrAbortHandler)
 }
 
+// begun knows whether anything was written.
+type begun struct {
+	w   io.Writer
+	yes bool
+}
+
+// Write implements io.Writer.
+func (b *begun) Write(p []byte) (int, error) {
+	b.yes = b.yes || len(p) > 0
+	return b.w.Write(p)
+}
+
 // imports writes the records of the body. They are spread over writers by name,
 // so that of several lines for one record the last one stays. It stops at the
-// first mistake; what was written until then stays written.
+// first mistake; what was written until then stays written. With ?partial=true the
+// body needs no end line.
 func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
+	partial, err := strconv.ParseBool(cmp.Or(r.URL.Query().Get("partial"), "false"))
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "partial is true or false")
+		return
+	}
 	ctx, stop := context.WithCancelCause(r.Context())
 	defer stop(nil)
 	type work struct {
@@ -291,15 +251,24 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 	}
 	seed := maphash.MakeSeed()
 	line := 0
+	var check exportCheck
 	readErr := eachLine(r.Body, func(text []byte) error {
 		line++
 		if len(bytes.TrimSpace(text)) == 0 {
 			return nil
 		}
-		rec, err := parseRecord(text)
+		l, err := parseLine(text)
 		if err != nil {
 			return err
 		}
+		if l.End {
+			return check.end(&l)
+		}
+		rec, err := l.record()
+		if err != nil {
+			return err
+		}
+		check.line(text)
 		select {
 		case queues[maphash.String(seed, rec.Name)%importers] <- work{rec, line}:
 			return nil
@@ -312,30 +281,46 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 	}
 	wg.Wait()
 
-	count := int(imported.Load())
-	if at := int(failedLine.Load()); at != 0 {
+	fail := func(status, line int, err error) {
+		count := int(imported.Load())
+		text := fmt.Sprintf("%v; %d records are written, and the import may be repeated", err, count)
+		if line > 0 {
+			text = fmt.Sprintf("line %d: %s", line, text)
+		}
+		// A client that still sends would hear of a broken pipe instead of this.
+		full := http.NewResponseController(w).EnableFullDuplex()
+		answer(w, status, failure{Error: text, Line: line, Imported: count})
+		if full == nil && http.NewResponseController(w).Flush() == nil {
+			// It ends when the client has read the answer, or goes away.
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
+	}
+	switch at := int(failedLine.Load()); {
+	case at != 0:
 		err := context.Cause(ctx)
-		answer(w, statusOf(err), failure{Error: fmt.Sprintf("line %d: %v", at, err), Line: at, Imported: count})
-		return
+		fail(statusOf(err), at, err)
+	case readErr != nil:
+		fail(http.StatusBadRequest, max(line, 1), readErr)
+	case !partial && check.verdict() != nil:
+		fail(http.StatusBadRequest, 0, check.verdict())
+	default:
+		answer(w, http.StatusOK, struct {
+			Imported int `json:"imported"`
+		}{int(imported.Load())})
 	}
-	if readErr != nil {
-		at := max(line, 1)
-		answer(w, http.StatusBadRequest, failure{Error: fmt.Sprintf("line %d: %v", at, readErr), Line: at, Imported: count})
-		return
-	}
-	answer(w, http.StatusOK, struct {
-		Imported int `json:"imported"`
-	}{count})
 }
 
 // eachLine calls fn for every line of r, which it may use until it returns.
 func eachLine(r io.Reader, fn func(line []byte) error) error {
 	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 64<<10), maxRecord)
+	lines.Buffer(make([]byte, 64<<10), maxLine)
 	for lines.Scan() {
 		if err := fn(lines.Bytes()); err != nil {
 			return err
 		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("the next line has more than %d bytes, which no record needs", maxLine)
 	}
 	return lines.Err()
 }

@@ -11,8 +11,10 @@
 //	PUT    /record?name=N        body: the data; answers {"version"}
 //	DELETE /record?name=N
 //	GET    /records?prefix=P     names, a JSON string a line
-//	GET    /export?prefix=P      records, an object a line
-//	POST   /import               records, an object a line; answers {"imported"}
+//	GET    /export?prefix=P      records, an object a line, and an end line
+//	POST   /import?partial=false the same; answers {"imported"}
+//
+// What JSON cannot hold stands as base64 under name64 or data64: export.go.
 //
 // Record names stand in the query, because a path would lose the double
 // slashes and dots that names may have. Errors are {"error": text}; a stream
@@ -37,6 +39,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -303,6 +306,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 func answerText(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	// A client that has gone does not read its answer; there is nobody to tell.
 	_, _ = w.Write(text)

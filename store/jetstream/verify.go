@@ -115,7 +115,9 @@ func (p *Problem) String() string {
 	if p.Offset >= 0 {
 		fmt.Fprintf(&b, ", byte %d", p.Offset)
 	}
-	b.WriteString(": stream " + p.Stream)
+	if p.Stream != "" {
+		b.WriteString(": stream " + p.Stream)
+	}
 	if p.Sequence > 0 {
 		fmt.Fprintf(&b, ", sequence %d", p.Sequence)
 	}
@@ -130,8 +132,9 @@ func (p *Problem) String() string {
 
 // What an operator can do.
 const (
-	cureRestore = "restore the directory from a copy; or export what can be read with `hadal records export --offline`, and import that or a backup into a new directory"
-	cureMark    = cureRestore + "; or remove the file %s to start without what is lost"
+	// CureRestore is the cure of everything.
+	CureRestore = "restore the directory from a copy; or export what can be read with `hadal records export --offline`, and import that or a backup into a new directory"
+	cureMark    = CureRestore + "; or remove the file %s to start without what is lost"
 )
 
 // verifier is one call of Verify.
@@ -180,12 +183,12 @@ func (v *verifier) verify(ctx context.Context) error {
 		}
 	case log.Last > 0 && states.Acknowledged == 0: // else that was told
 		// An owner writes its fence into STATE before it touches the LOG.
-		v.problem(Problem{File: states.dir, Offset: -1, Stream: states.Name, Cure: cureRestore, What: "the stream is missing, and its log is there"})
+		v.problem(Problem{File: states.dir, Offset: -1, Stream: states.Name, Cure: CureRestore, What: "the stream is missing, and its log is there"})
 	case log.Last == 0:
 		v.note("there are no records: no node has served from this directory yet")
 	}
 	if log.Epoch > states.Epoch && states.there {
-		v.problem(Problem{File: states.dir, Offset: -1, Stream: states.Name, Cure: cureRestore,
+		v.problem(Problem{File: states.dir, Offset: -1, Stream: states.Name, Cure: CureRestore,
 			What: fmt.Sprintf("the log has seen epoch %d and the state only %d: they are not of the same moment", log.Epoch, states.Epoch)})
 	}
 	for _, s := range []*files{states, log} {
@@ -351,7 +354,7 @@ func (v *verifier) eachMessage(ctx context.Context, s *files, fn func(stored) er
 			case itemMessage:
 				if s.above > 0 && it.seq >= s.above {
 					v.problem(Problem{File: block.name, Offset: int64(it.off), Stream: s.Name, Sequence: it.seq, Subject: subject,
-						What: fmt.Sprintf("it stands before sequence %d", s.above), Cure: cureRestore})
+						What: fmt.Sprintf("it stands before sequence %d", s.above), Cure: CureRestore})
 					break
 				}
 				if _, gone := removed[it.seq]; gone {
@@ -387,7 +390,7 @@ func (v *verifier) readBlock(s *files, block blockFile) ([]byte, error) {
 	defer f.Close()
 	size := block.size
 	if size > blockMaxFile {
-		v.problem(Problem{File: block.name, Offset: blockMaxFile, Stream: s.Name, Cure: cureRestore,
+		v.problem(Problem{File: block.name, Offset: blockMaxFile, Stream: s.Name, Cure: CureRestore,
 			What: fmt.Sprintf("the file has %d bytes, a block has at most %d; the rest is not looked at", size, blockMaxFile)})
 		size = blockMaxFile
 	}
@@ -396,7 +399,7 @@ func (v *verifier) readBlock(s *files, block blockFile) ([]byte, error) {
 	}
 	n, err := f.ReadAt(v.buf[:size], 0)
 	if err != nil {
-		v.problem(Problem{File: block.name, Offset: int64(n), Stream: s.Name, Cure: cureRestore, What: fmt.Sprintf("it cannot be read: %v", err)})
+		v.problem(Problem{File: block.name, Offset: int64(n), Stream: s.Name, Cure: CureRestore, What: fmt.Sprintf("it cannot be read: %v", err)})
 	}
 	if bytes.HasPrefix(v.buf[:n], []byte("cmp\x01")) {
 		v.note("%s looks compressed, which no version of hadal asks for", block.name)
@@ -408,7 +411,7 @@ func (v *verifier) readBlock(s *files, block blockFile) ([]byte, error) {
 // very end that may come out later: a kill leaves an unfinished message there,
 // after what was acknowledged.
 func (v *verifier) damage(s *files, block blockFile, it item, subject string) bool {
-	p := Problem{File: block.name, Offset: int64(it.off), Stream: s.Name, Subject: subject, What: it.why, Cure: cureRestore}
+	p := Problem{File: block.name, Offset: int64(it.off), Stream: s.Name, Subject: subject, What: it.why, Cure: CureRestore}
 	if it.subject > 0 {
 		p.Sequence = it.seq
 	}
@@ -449,7 +452,7 @@ func (v *verifier) checkEnd(s *files, index *streamIndex) {
 		return
 	}
 	p.What = fmt.Sprintf("the stream ends here, and the server's index goes to sequence %d; with records.sync: interval a power cut may do that", index.last)
-	p.Cure = cureRestore
+	p.Cure = CureRestore
 	v.problem(p)
 }
 

@@ -32,7 +32,7 @@ func streamHash(stream string, content []byte) []byte {
 // server passes the stream over with a warning, and the node would begin an empty
 // one.
 func (v *verifier) checkMeta(s *files) error {
-	p := Problem{File: filepath.Join(s.dir, "meta.inf"), Offset: -1, Stream: s.Name, Cure: cureRestore}
+	p := Problem{File: filepath.Join(s.dir, "meta.inf"), Offset: -1, Stream: s.Name, Cure: CureRestore}
 	content, err := os.ReadFile(p.File)
 	sum, sumErr := os.ReadFile(filepath.Join(s.dir, "meta.sum"))
 	var config struct {
@@ -224,7 +224,7 @@ func (v *verifier) checkMissing(s *files, index *streamIndex) {
 		there[b.number] = true
 	}
 	for number, g := range missing {
-		p := Problem{File: filepath.Join(s.msgs, fmt.Sprintf("%d.blk", number)), Offset: -1, Stream: s.Name, Subject: g.first, Cure: cureRestore}
+		p := Problem{File: filepath.Join(s.msgs, fmt.Sprintf("%d.blk", number)), Offset: -1, Stream: s.Name, Subject: g.first, Cure: CureRestore}
 		p.What = fmt.Sprintf("%d records that the server's index lists are missing, of which this is one", g.count)
 		if !there[number] {
 			p.What = "the file is missing, and " + p.What

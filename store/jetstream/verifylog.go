@@ -20,7 +20,7 @@ func (v *verifier) verifyLog(ctx context.Context, s *files) error {
 			v.report.Purged++
 			return nil
 		}
-		p := Problem{File: m.file, Offset: m.offset, Stream: s.Name, Sequence: m.seq, Subject: m.subject, Cure: cureRestore}
+		p := Problem{File: m.file, Offset: m.offset, Stream: s.Name, Sequence: m.seq, Subject: m.subject, Cure: CureRestore}
 		if follows && nextAt.seq != m.seq+1 {
 			v.hole(s, nextAt, m.seq)
 		}
@@ -39,7 +39,7 @@ func (v *verifier) verifyLog(ctx context.Context, s *files) error {
 			return nil
 		}
 		if follows && (next.epoch < e.epoch || next.kind != logFence && next.epoch != e.epoch) {
-			late := Problem{File: nextAt.file, Offset: nextAt.offset, Stream: s.Name, Sequence: nextAt.seq, Subject: nextAt.subject, Cure: cureRestore}
+			late := Problem{File: nextAt.file, Offset: nextAt.offset, Stream: s.Name, Sequence: nextAt.seq, Subject: nextAt.subject, Cure: CureRestore}
 			late.What = fmt.Sprintf("its epoch is %d after epoch %d", next.epoch, e.epoch)
 			v.problem(late)
 		}
@@ -76,7 +76,7 @@ func (v *verifier) verifyLog(ctx context.Context, s *files) error {
 		v.hole(s, nextAt, s.Floor)
 	}
 	if !s.fence && s.end > 0 {
-		v.problem(Problem{File: s.msgs, Offset: -1, Stream: s.Name, Subject: fence, Cure: cureRestore,
+		v.problem(Problem{File: s.msgs, Offset: -1, Stream: s.Name, Subject: fence, Cure: CureRestore,
 			What: "the log has no fence that can be read"})
 	}
 	index, err := v.readIndex(s)
@@ -89,6 +89,6 @@ func (v *verifier) verifyLog(ctx context.Context, s *files) error {
 
 // hole reports that messages are missing between one and the next.
 func (v *verifier) hole(s *files, next stored, before uint64) {
-	v.problem(Problem{File: next.file, Offset: next.offset, Stream: s.Name, Sequence: before + 1, Subject: s.prefix + "b", Cure: cureRestore,
+	v.problem(Problem{File: next.file, Offset: next.offset, Stream: s.Name, Sequence: before + 1, Subject: s.prefix + "b", Cure: CureRestore,
 		What: fmt.Sprintf("messages are missing before this place, sequences %d to %d; everything up to %d was carried over", before+1, next.seq-1, s.Floor)})
 }

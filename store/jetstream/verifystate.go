@@ -13,7 +13,7 @@ func (v *verifier) verifyState(ctx context.Context, s *files) error {
 	fence, record := s.prefix+"fence", s.prefix+"r."
 	err := v.eachMessage(ctx, s, func(m stored) error {
 		tokens, isRecord := strings.CutPrefix(m.subject, record)
-		p := Problem{File: m.file, Offset: m.offset, Stream: s.Name, Sequence: m.seq, Subject: m.subject, Cure: cureRestore}
+		p := Problem{File: m.file, Offset: m.offset, Stream: s.Name, Sequence: m.seq, Subject: m.subject, Cure: CureRestore}
 		switch {
 		case m.subject == fence && s.fence, m.seq <= s.Floor:
 			v.report.Purged++
@@ -53,7 +53,7 @@ func (v *verifier) verifyState(ctx context.Context, s *files) error {
 		return err
 	}
 	if !s.fence && s.Messages > 0 {
-		v.problem(Problem{File: s.msgs, Offset: -1, Stream: s.Name, Subject: fence, Cure: cureRestore,
+		v.problem(Problem{File: s.msgs, Offset: -1, Stream: s.Name, Subject: fence, Cure: CureRestore,
 			What: "the stream has no fence that can be read: removed records may come back"})
 	}
 	index, err := v.readIndex(s)
@@ -121,7 +121,7 @@ func (v *verifier) isAt(name, subject string) bool {
 // checkEpoch compares a fence with what the data directory knows.
 func (v *verifier) checkEpoch(s *files, m stored, epoch uint64) {
 	if v.opts.Epoch > 0 && epoch > v.opts.Epoch {
-		v.problem(Problem{File: m.file, Offset: m.offset, Stream: s.Name, Sequence: m.seq, Subject: m.subject, Cure: cureRestore,
+		v.problem(Problem{File: m.file, Offset: m.offset, Stream: s.Name, Sequence: m.seq, Subject: m.subject, Cure: CureRestore,
 			What: fmt.Sprintf("it is of epoch %d, and the file meta of the data directory is of %d: they are not of the same moment, and a node would be refused", epoch, v.opts.Epoch)})
 	}
 }
