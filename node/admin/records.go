@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Records is the record room as operators use it. No rule applies, and nobody
@@ -48,9 +50,13 @@ type Record struct {
 	Data    string
 }
 
-// importers is how many records of an import are written at once, so that they
-// share commits.
-const importers = 256
+const (
+	// importers is how many records of an import are written at once, so that they
+	// share commits.
+	importers = 1024
+	// importBytes bounds what they hold in memory, one larger record excepted.
+	importBytes = 32 << 20
+)
 
 // recordsAPI answers the requests about records.
 type recordsAPI struct {
@@ -227,9 +233,12 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 	type work struct {
 		rec  Record
 		line int
+		size int64
 	}
+	memory := semaphore.NewWeighted(importBytes)
 	var imported atomic.Int64
-	var failedLine atomic.Int64
+	var failing sync.Once
+	failedLine := 0 // read when all writers have ended
 	var wg sync.WaitGroup
 	var queues [importers]chan work
 	for i := range queues {
@@ -237,15 +246,17 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 		queues[i] = queue
 		wg.Go(func() {
 			for job := range queue {
-				if ctx.Err() != nil {
-					continue // to let the reader end
+				if ctx.Err() == nil { // else only to let the reader end
+					if err := a.records.Restore(ctx, job.rec); err != nil {
+						failing.Do(func() {
+							failedLine = job.line
+							stop(err)
+						})
+					} else {
+						imported.Add(1)
+					}
 				}
-				if err := a.records.Restore(ctx, job.rec); err != nil {
-					failedLine.CompareAndSwap(0, int64(job.line))
-					stop(err)
-					continue
-				}
-				imported.Add(1)
+				memory.Release(job.size)
 			}
 		})
 	}
@@ -269,8 +280,12 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 			return err
 		}
 		check.line(text)
+		size := min(int64(len(text)), importBytes)
+		if memory.Acquire(ctx, size) != nil {
+			return context.Cause(ctx)
+		}
 		select {
-		case queues[maphash.String(seed, rec.Name)%importers] <- work{rec, line}:
+		case queues[maphash.String(seed, rec.Name)%importers] <- work{rec, line, size}:
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -295,10 +310,10 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 		}
 	}
-	switch at := int(failedLine.Load()); {
-	case at != 0:
+	switch {
+	case failedLine != 0:
 		err := context.Cause(ctx)
-		fail(statusOf(err), at, err)
+		fail(statusOf(err), failedLine, err)
 	case readErr != nil:
 		fail(http.StatusBadRequest, max(line, 1), readErr)
 	case !partial && check.verdict() != nil:
