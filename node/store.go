@@ -8,6 +8,7 @@ import (
 
 	"hadal/cluster"
 	"hadal/node/record"
+	"hadal/protocol/jsonpath"
 	"hadal/store"
 	"hadal/store/jetstream"
 )
@@ -61,6 +62,14 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 	}
 	started := time.Now()
 	always := keep.Sync == "always"
+	mark, logMark := "", ""
+	if always { // else a power cut may take what the marks would say is there
+		mark, logMark = filepath.Join(dir.Path(), "mark-0"), filepath.Join(dir.Path(), "mark-log-0")
+		// The server would cut the log off at what is damaged, and say nothing.
+		if err := jetstream.CheckLog(ctx, jetstream.VerifyOptions{Dir: dir.Store(), LogMark: logMark, Epoch: dir.Epoch(), Valid: jsonpath.ValidJSON}); err != nil {
+			return nil, err
+		}
+	}
 	server, err := cluster.Start(ctx, cluster.Options{
 		Dir: dir, SyncAlways: always, SyncInterval: keep.SyncInterval,
 		MaxMessage:  record.MaxBatch(keep.MaxSize, maxName) + messageRoom,
@@ -74,10 +83,8 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 		LogBytes: keep.LogBytes, CheckpointBytes: keep.CheckpointBytes, CheckpointAge: keep.CheckpointAge,
 		Failing: server.Suspect,
 	}
-	if always {
-		opts.Mark, opts.LogMark = filepath.Join(dir.Path(), "mark-0"), filepath.Join(dir.Path(), "mark-log-0")
-	} else {
-		// A power cut may take what the marks would say is there.
+	opts.Mark, opts.LogMark = mark, logMark
+	if !always {
 		opts.SyncDelay = 2 * keep.SyncInterval
 	}
 	if opts.StateConn, err = server.Dial("hadal state"); err != nil {

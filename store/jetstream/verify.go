@@ -151,15 +151,42 @@ type verifier struct {
 // Verify checks the files of one partition. The error is about the reading
 // itself, or of Each; what is damaged is in the Report.
 func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
-	if opts.Valid == nil {
-		opts.Valid = func(data string) bool { return json.Valid([]byte(data)) }
-	}
-	v := &verifier{opts: opts, seen: make(map[uint64]struct{})}
-	v.report.Streams, v.report.Problems, v.report.Notes = []StreamReport{}, []Problem{}, []string{}
+	v := newVerifier(opts)
 	if err := v.verify(ctx); err != nil {
 		return v.report, fmt.Errorf("verify partition %d in %s: %w", opts.Partition, opts.Dir, err)
 	}
 	return v.report, nil
+}
+
+// CheckLog is for a node that starts: it reads the LOG before the server does and
+// returns a CorruptError for the first damage. STATE is not read: it is large, and
+// what is damaged there is found by whoever reads it. Without a LogMark nothing is
+// checked: then the operator wants to go on with what there is, or it is not known
+// what was acknowledged.
+func CheckLog(ctx context.Context, opts VerifyOptions) error {
+	v := newVerifier(opts)
+	log, err := v.open(LogName(opts.Partition), fmt.Sprintf("hadal.l%d.", opts.Partition), opts.LogMark)
+	if err == nil && log.there && log.Acknowledged > 0 {
+		err = v.verifyLog(ctx, log)
+	}
+	if err != nil {
+		return fmt.Errorf("check the log in %s: %w", opts.Dir, err)
+	}
+	if log.Acknowledged == 0 || !v.report.Damaged() {
+		return nil
+	}
+	p := v.report.Problems[0]
+	return fmt.Errorf("%s: %w; nothing was touched: `hadal records verify` says more. What to do: %s; or remove the file %s to start without what is lost",
+		filepath.Base(p.File), &CorruptError{Stream: p.Stream, Subject: p.Subject, Sequence: p.Sequence, Reason: p.What}, CureRestore, opts.LogMark)
+}
+
+func newVerifier(opts VerifyOptions) *verifier {
+	if opts.Valid == nil {
+		opts.Valid = func(data string) bool { return json.Valid([]byte(data)) }
+	}
+	return &verifier{opts: opts, seen: make(map[uint64]struct{}), report: Report{
+		Streams: []StreamReport{}, Problems: []Problem{}, Notes: []string{},
+	}}
 }
 
 func (v *verifier) verify(ctx context.Context) error {
