@@ -132,10 +132,18 @@ func (l *Logged) checkpoint(ctx context.Context) error {
 		if err := l.raiseFloor(ctx, until, fences); err != nil {
 			return err
 		}
+		// Nobody but a crash shall notice.
+		l.state.Lock()
+		l.writing = writing
+		l.state.Unlock()
 		if err := l.purge(ctx, until); err != nil {
 			return err
 		}
-		return l.carry(ctx, writing)
+		err := l.carry(ctx, writing)
+		l.state.Lock()
+		l.writing, l.purged, l.writingBytes = nil, until, 0
+		l.state.Unlock()
+		return err
 	}
 	if writing != nil {
 		if err := l.carry(ctx, writing); err != nil {
