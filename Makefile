@@ -15,6 +15,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # FUZZTIME is how long each fuzz target runs; `make test-long` raises it.
 FUZZTIME ?= 4s
 
+# CRASH are flags of the crash test; `make test-long` says --full.
+CRASH ?=
+
 # NODE_DIRS are the folders with a package.json of ours.
 NODE_DIRS := e2e protocol/testdata/golden
 
@@ -23,7 +26,12 @@ APT_chromium := chromium
 APT_node     := nodejs
 APT_npm      := npm
 APT_gcc      := gcc libc6-dev
-COMMANDS     := chromium node npm gcc
+APT_mkfs.ext4 := e2fsprogs
+APT_mount    := mount
+COMMANDS     := chromium node npm gcc mkfs.ext4 mount
+
+# Some of them are where only root looks.
+export PATH := $(PATH):/usr/sbin:/sbin
 
 # section prints a heading that is easy to find in a long log.
 section = @printf '\n==== %s\n' "$(1)"
@@ -41,9 +49,9 @@ run: build ## Build, then start a node on its defaults; data in ./hadal-data
 	exec bin/hadal start --data-dir hadal-data
 
 .PHONY: test
-test: ## All tests: lint, unit and race, short fuzz, the JS client, a browser
+test: ## All tests: lint, unit and race, short fuzz, crashes, the JS client, a browser
 	@began=$$SECONDS; \
-	for step in deps lint test-unit test-fuzz test-e2e test-browser; do \
+	for step in deps lint test-unit test-fuzz test-crash test-e2e test-browser; do \
 		$(MAKE) --no-print-directory $$step || { printf '\n==== FAILED: make %s\n' "$$step"; exit 1; }; \
 	done; \
 	printf '\n==== All tests passed in %d s\n' "$$((SECONDS - began))"
@@ -54,6 +62,7 @@ test-long: ## What takes longer: much fuzzing, many crash rounds, everything rep
 	$(call section,Unit tests three times over)
 	$(GO) test -race -count=3 -timeout 60m ./...
 	@$(MAKE) --no-print-directory test-fuzz FUZZTIME=60s
+	@$(MAKE) --no-print-directory test-crash CRASH=--full
 	@HADAL_CRASH_ROUNDS=500 $(MAKE) --no-print-directory test-e2e test-browser
 	@$(MAKE) --no-print-directory soak
 
@@ -65,6 +74,7 @@ lint: ## go vet, staticcheck, gofmt
 		printf 'gofmt would change these files; run gofmt -w on them:\n%s\n' "$$unformatted"; exit 1; \
 	fi
 	$(GO) vet ./...
+	$(GO) vet -tags mutant ./cluster ./store/jetstream ./e2e/crash
 	$(GO) tool staticcheck ./...
 
 .PHONY: test-unit
@@ -86,6 +96,15 @@ test-fuzz: ## Every fuzz target for FUZZTIME (4s)
 		grep -q 'context deadline exceeded' "$$log" && ! grep -q 'Failing input written' "$$log" || exit 1; \
 		echo "(no finding: the fuzzer took its own time limit for a failure)"; \
 	done; rm -f "$$log"
+
+# The crash test needs root and loop devices, or HADAL_NO_ROOT_TESTS=1, which
+# leaves out what needs them.
+.PHONY: test-crash
+test-crash: build ## SIGKILL, power cuts, and the mistakes that must be noticed
+	$(call section,Crashes)
+	$(GO) build -o bin/crash ./e2e/crash
+	$(GO) build -tags mutant -o bin/crash-mutant ./e2e/crash
+	bin/crash --node bin/hadal --mutant bin/crash-mutant $(CRASH)
 
 .PHONY: test-e2e
 test-e2e: build node-modules ## The published JS client against the node
