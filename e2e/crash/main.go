@@ -112,6 +112,8 @@ var checks = []check{
 	{"purge", mutantPurge, false},
 	{"fenceless", mutantFence, false},
 	{"sync", mutantSync, true},
+	{"full", diskFull, true},
+	{"readonly", diskReadOnly, true},
 }
 
 // noRootEnv leaves out the checks that need root.

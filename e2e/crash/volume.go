@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,8 +28,8 @@ func openWork() (dir string, done func() error, err error) {
 	}
 	for _, dir := range old {
 		lock, err := lockDir(dir)
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			continue // its run goes on
+		if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+			continue // its run goes on, or is somebody else's, or has just ended
 		}
 		if err != nil {
 			return "", nil, fmt.Errorf("remove what an earlier run left in %s: %w", dir, err)
