@@ -283,26 +283,29 @@ func diskFull(ctx context.Context, s *settings) (summary string, err error) {
 	if err := t.writes(ctx, 100); err != nil {
 		return "", err
 	}
-	for _, by := range []string{"its records", "a foreign file"} {
-		say("filled by %s", by)
-		if by == "a foreign file" {
-			if free, err = t.fill("foreign", 0); err != nil {
-				return "", err
-			}
-		}
-		refusal, err := t.writeUntil(ctx, false, 2*time.Minute)
-		if err != nil {
-			return "", err
-		}
-		if err := t.suffers(ctx, refusal, fullWords); err != nil {
-			return "", err
-		}
-		if err := free(); err != nil {
-			return "", err
-		}
-		if err := t.recovers(ctx); err != nil {
-			return "", err
-		}
+	say("filled by its records")
+	if err := t.isFull(ctx); err != nil {
+		return "", err
+	}
+	if err := errors.Join(free(), t.recovers(ctx)); err != nil {
+		return "", err
+	}
+	say("filled by a foreign file, to the last block, while it writes")
+	filled := make(chan error, 1)
+	go func() {
+		var err error
+		free, err = t.fill("foreign", 0)
+		filled <- err
+	}()
+	err = t.isFull(ctx)
+	if err := errors.Join(err, <-filled); err != nil {
+		return "", err
+	}
+	if err := t.isFull(ctx); err != nil { // and now that it is
+		return "", err
+	}
+	if err := errors.Join(free(), t.recovers(ctx)); err != nil {
+		return "", err
 	}
 	for _, by := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if err := t.restart(ctx, by); err != nil {
@@ -310,6 +313,15 @@ func diskFull(ctx context.Context, s *settings) (summary string, err error) {
 		}
 	}
 	return fmt.Sprintf("disk full: by records and by a foreign file, %s records acknowledged, 0 lost; writes went on without a restart", count(len(t.kept))), nil
+}
+
+// isFull writes until that is refused, and looks at the node then.
+func (t *sufferer) isFull(ctx context.Context) error {
+	refusal, err := t.writeUntil(ctx, false, 2*time.Minute)
+	if err != nil {
+		return err
+	}
+	return t.suffers(ctx, refusal, fullWords)
 }
 
 // readOnlyWords is what tells an operator of a disk that cannot be written.

@@ -90,11 +90,11 @@ func (w *writer) ask() {
 	m := protocol.Message{Topic: protocol.TopicRecord, Name: nameOf(n), Has: protocol.HasName}
 	w.asked = event{who: w.who, name: n}
 	switch dice := w.rand.IntN(32); {
-	case dice == 0:
+	case dice < 3:
 		m.Action = protocol.RecordDelete
 		w.asked.kind = sentDelete
 		w.victim.pipe.tell(w.asked)
-	case dice < 3:
+	case dice < 5:
 		m.Action = protocol.RecordRead
 		w.asked.kind = read
 	default:
