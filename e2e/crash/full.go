@@ -27,9 +27,17 @@ const (
 	recordSize  = 16 << 10
 )
 
-// comeBack is how long a node may take to accept writes again after its disk can be
-// written.
-const comeBack = 60 * time.Second
+// Times of a node in trouble.
+const (
+	// fillIn is how long it may take to fill the volume.
+	fillIn = 3 * time.Minute
+	// lasting is how long nothing must be accepted for the disk to be full: longer
+	// than from one checkpoint to the next.
+	lasting = 8 * time.Second
+	// comeBack is how long a node may take to accept writes again after its disk can
+	// be written.
+	comeBack = 60 * time.Second
+)
 
 // sufferer is a node on a small volume, with its clients, and what it acknowledged.
 type sufferer struct {
@@ -42,6 +50,7 @@ type sufferer struct {
 
 	names    int                 // given away
 	kept     map[string]string   // acknowledged data
+	recent   []string            // the last names acknowledged
 	doubtful map[string][]string // data that was refused: it may be there all the same
 }
 
@@ -96,6 +105,7 @@ func (t *sufferer) write(ctx context.Context, name string) (refusal string, err 
 		return "", err
 	case got.Action == protocol.RecordWriteAcknowledgement && got.Name == name:
 		t.kept[name], t.doubtful[name] = data, nil
+		t.recent = append(t.recent[max(len(t.recent)-3, 0):], name)
 		return "", nil
 	case got.IsError && got.Name == name:
 		t.doubtful[name] = append(t.doubtful[name], data)
@@ -113,24 +123,37 @@ func (t *sufferer) another() string {
 	return fmt.Sprintf("r/%d", t.names-1)
 }
 
-// writeUntil writes until the node refuses, or, if accepted, until it accepts.
-func (t *sufferer) writeUntil(ctx context.Context, accepted bool, patience time.Duration) (refusal string, err error) {
-	for give := time.Now().Add(patience); time.Now().Before(give); {
+// writeUntilRefused writes until nothing has been accepted for a while, and returns
+// what the node said. A single refusal may pass: a checkpoint makes room.
+func (t *sufferer) writeUntilRefused(ctx context.Context) (refusal string, err error) {
+	accepted := time.Now()
+	for give := accepted.Add(fillIn); time.Now().Before(give); {
 		said, err := t.write(ctx, t.another())
-		if err != nil {
+		switch {
+		case err != nil:
 			return "", err
-		}
-		if (said == "") == accepted {
+		case said == "":
+			accepted = time.Now()
+			continue
+		case time.Since(accepted) > lasting:
 			return said, nil
 		}
-		if said != "" {
-			<-time.After(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
+	}
+	return "", violation(fmt.Sprintf("writes are still accepted after %v", fillIn))
+}
+
+// writeUntilAccepted writes until that succeeds.
+func (t *sufferer) writeUntilAccepted(ctx context.Context) error {
+	last := ""
+	for give := time.Now().Add(comeBack); time.Now().Before(give); {
+		var err error
+		if last, err = t.write(ctx, t.another()); err != nil || last == "" {
+			return err
 		}
+		<-time.After(50 * time.Millisecond)
 	}
-	if accepted {
-		return "", violation(fmt.Sprintf("writes are still refused %v after the disk can be written again", patience))
-	}
-	return "", violation(fmt.Sprintf("writes are still accepted after %v", patience))
+	return violation(fmt.Sprintf("writes are still refused %v after the disk can be written again: %s", comeBack, last))
 }
 
 // writes has n writes acknowledged.
@@ -147,9 +170,21 @@ func (t *sufferer) writes(ctx context.Context, n int) error {
 	return nil
 }
 
-// suffers looks at a node that refuses writes: it says why, answers reads of what is
-// in memory and what is not, and passes events on.
-func (t *sufferer) suffers(ctx context.Context, refusal string, why *regexp.Regexp) error {
+// trouble is what a node may do while it refuses writes.
+type trouble struct {
+	why *regexp.Regexp // what /readyz says
+	// stopped: JetStream met the error itself, and has stopped. Then only records in
+	// memory can be read; others are refused, and in time.
+	stopped bool
+}
+
+// suffers writes until that is refused, and looks at the node: it says why, answers
+// reads, and passes events on.
+func (t *sufferer) suffers(ctx context.Context, is trouble) error {
+	refusal, err := t.writeUntilRefused(ctx)
+	if err != nil {
+		return err
+	}
 	say("%s acknowledged, then refused: %s", count(len(t.kept)), refusal)
 	var status int
 	var text string
@@ -158,7 +193,7 @@ func (t *sufferer) suffers(ctx context.Context, refusal string, why *regexp.Rege
 		if status, text, err = t.node.ready(ctx); err != nil {
 			return err
 		}
-		if status != 200 && why.MatchString(text) {
+		if status != 200 && is.why.MatchString(text) {
 			break
 		}
 		if time.Now().After(give) {
@@ -167,12 +202,23 @@ func (t *sufferer) suffers(ctx context.Context, refusal string, why *regexp.Rege
 		<-time.After(50 * time.Millisecond)
 	}
 	say("/readyz: %d %s", status, strings.TrimSpace(text))
-	names := slices.Sorted(maps.Keys(t.kept))
-	for range 40 {
-		if err := t.look(ctx, names[t.rand.IntN(len(names))]); err != nil {
+	for _, name := range t.recent {
+		if err := t.look(ctx, name); err != nil {
 			return err
 		}
 	}
+	names, unread := slices.Sorted(maps.Keys(t.kept)), 0
+	for range 20 {
+		err := t.look(ctx, names[t.rand.IntN(len(names))])
+		if is.stopped && errors.Is(err, errUnread) {
+			unread++
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	say("records in memory are read, and of 20 others %d", 20-unread)
 	for i := range 20 {
 		if err := t.writer.say(&protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: "news", Data: fmt.Sprint(i), Has: protocol.HasData}); err != nil {
 			return err
@@ -188,6 +234,9 @@ func (t *sufferer) suffers(ctx context.Context, refusal string, why *regexp.Rege
 	return nil
 }
 
+// errUnread means that a read was answered with an error.
+var errUnread error = violation("a record that was acknowledged is not read")
+
 // look reads a record that was acknowledged.
 func (t *sufferer) look(ctx context.Context, name string) error {
 	got, err := t.writer.ask(ctx, &protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordRead, Name: name, Has: protocol.HasName})
@@ -195,7 +244,7 @@ func (t *sufferer) look(ctx context.Context, name string) error {
 	case err != nil:
 		return fmt.Errorf("read %s: %w", name, err)
 	case got.Action != protocol.RecordReadResponse:
-		return violation(fmt.Sprintf("the read of %s is answered by %s %s", name, got.Action.Name(got.Topic), got.Data))
+		return fmt.Errorf("%w: %s answers %s", errUnread, name, got.Action.Name(got.Topic))
 	case got.Data != t.kept[name] && !slices.Contains(t.doubtful[name], got.Data):
 		return violation(fmt.Sprintf("%s is not what was acknowledged", name))
 	}
@@ -205,7 +254,7 @@ func (t *sufferer) look(ctx context.Context, name string) error {
 // recovers waits until writes and /readyz are well again, in the same process.
 func (t *sufferer) recovers(ctx context.Context) error {
 	began := time.Now()
-	if _, err := t.writeUntil(ctx, true, comeBack); err != nil {
+	if err := t.writeUntilAccepted(ctx); err != nil {
 		return err
 	}
 	say("accepted again after %v", time.Since(began).Round(10*time.Millisecond))
@@ -284,24 +333,29 @@ func diskFull(ctx context.Context, s *settings) (summary string, err error) {
 		return "", err
 	}
 	say("filled by its records")
-	if err := t.isFull(ctx); err != nil {
+	if err := t.suffers(ctx, trouble{why: fullWords}); err != nil {
 		return "", err
 	}
-	if err := errors.Join(free(), t.recovers(ctx)); err != nil {
+	say("and a foreign file takes what was kept free, to the last block")
+	freeMore, err := t.fill("foreign", 0)
+	if err != nil {
 		return "", err
 	}
-	say("filled by a foreign file, to the last block, while it writes")
+	if err := t.suffers(ctx, trouble{why: fullWords}); err != nil {
+		return "", err
+	}
+	if err := errors.Join(free(), freeMore(), t.recovers(ctx)); err != nil {
+		return "", err
+	}
+	say("a foreign file takes all there is while records are written")
 	filled := make(chan error, 1)
 	go func() {
 		var err error
 		free, err = t.fill("foreign", 0)
 		filled <- err
 	}()
-	err = t.isFull(ctx)
+	err = t.suffers(ctx, trouble{why: fullWords, stopped: true})
 	if err := errors.Join(err, <-filled); err != nil {
-		return "", err
-	}
-	if err := t.isFull(ctx); err != nil { // and now that it is
 		return "", err
 	}
 	if err := errors.Join(free(), t.recovers(ctx)); err != nil {
@@ -313,15 +367,6 @@ func diskFull(ctx context.Context, s *settings) (summary string, err error) {
 		}
 	}
 	return fmt.Sprintf("disk full: by records and by a foreign file, %s records acknowledged, 0 lost; writes went on without a restart", count(len(t.kept))), nil
-}
-
-// isFull writes until that is refused, and looks at the node then.
-func (t *sufferer) isFull(ctx context.Context) error {
-	refusal, err := t.writeUntil(ctx, false, 2*time.Minute)
-	if err != nil {
-		return err
-	}
-	return t.suffers(ctx, refusal, fullWords)
 }
 
 // readOnlyWords is what tells an operator of a disk that cannot be written.
@@ -347,17 +392,10 @@ func diskReadOnly(ctx context.Context, s *settings) (summary string, err error) 
 		if err := t.protect(true); err != nil {
 			return "", err
 		}
-		refusal, err := t.writeUntil(ctx, false, time.Minute)
-		if err != nil {
+		if err := t.suffers(ctx, trouble{why: readOnlyWords, stopped: true}); err != nil {
 			return "", err
 		}
-		if err := t.suffers(ctx, refusal, readOnlyWords); err != nil {
-			return "", err
-		}
-		if err := t.protect(false); err != nil {
-			return "", err
-		}
-		if err := t.recovers(ctx); err != nil {
+		if err := errors.Join(t.protect(false), t.recovers(ctx)); err != nil {
 			return "", err
 		}
 	}

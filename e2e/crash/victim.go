@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"hadal/auth"
 	"hadal/cluster"
 	"hadal/node/listen"
@@ -60,7 +58,7 @@ func runVictim(args []string) error {
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}
-	v.dir, v.nc = d.Path(), server.Conn()
+	v.dir, v.server = d.Path(), server
 	err = v.live(ctx, d.Epoch(), *checkOnly, *second)
 	stop()
 	err = errors.Join(err, v.end())
@@ -70,11 +68,11 @@ func runVictim(args []string) error {
 
 // victim is one life of the records, with one owner or two.
 type victim struct {
-	pipe pipe
-	seed uint64
-	log  *slog.Logger
-	dir  string
-	nc   *nats.Conn
+	pipe   pipe
+	seed   uint64
+	log    *slog.Logger
+	dir    string
+	server *cluster.Server
 
 	running sync.WaitGroup
 	stores  []store.Store   // in the order of opening
@@ -107,9 +105,13 @@ func (v *victim) live(ctx context.Context, epoch uint64, checkOnly, second bool)
 // were on a node of its own.
 func (v *victim) own(ctx context.Context, epoch uint64) (*record.Room, error) {
 	mark := filepath.Join(v.dir, fmt.Sprintf("mark-%d-", len(v.stores)))
-	st, err := jetstream.OpenLogged(ctx, v.nc, jetstream.LogOptions{
+	state, err := v.server.Dial("state") // the server's end closes it
+	if err != nil {
+		return nil, err
+	}
+	st, err := jetstream.OpenLogged(ctx, v.server.Conn(), jetstream.LogOptions{
 		Options: jetstream.Options{MaxRecord: maxRecord, Mark: mark + "state", Log: v.log},
-		LogMark: mark + "log", CheckpointAge: checkpointAge,
+		LogMark: mark + "log", StateConn: state, CheckpointAge: checkpointAge,
 	})
 	if err != nil {
 		return nil, err
