@@ -18,10 +18,6 @@ FUZZTIME ?= 4s
 # CRASH are flags of the crash test; `make test-long` says --full.
 CRASH ?=
 
-# CRASH_CHECKS are its checks. Those of a disk that is full or cannot be written wait
-# for a node that looks after its disk; `bin/crash --only full,readonly` runs them.
-CRASH_CHECKS := kill,fence,power,purge,fenceless,sync
-
 # NODE_DIRS are the folders with a package.json of ours.
 NODE_DIRS := e2e protocol/testdata/golden
 
@@ -109,7 +105,7 @@ test-crash: build ## SIGKILL, power cuts, and the mistakes that must be noticed
 	$(call section,Crashes)
 	$(GO) build -o bin/crash ./e2e/crash
 	$(GO) build -tags mutant -o bin/crash-mutant ./e2e/crash
-	bin/crash --node bin/hadal --mutant bin/crash-mutant --only $(CRASH_CHECKS) $(CRASH)
+	bin/crash --node bin/hadal --mutant bin/crash-mutant $(CRASH)
 
 .PHONY: test-e2e
 test-e2e: build node-modules ## The published JS client against the node

@@ -48,7 +48,7 @@ func startNode(ctx context.Context, s *settings, dir string) (*node, error) {
 	err := os.WriteFile(config, fmt.Appendf(nil, `{
 		"dataDir": %q, "logLevel": "info",
 		"httpServer": {"type": "default", "options": {"host": "127.0.0.1", "port": 0}},
-		"connectionEndpoints": [{"type": "ws-binary", "options": {}}],
+		"connectionEndpoints": [{"type": "ws-binary", "options": {"heartbeatInterval": 3600000}}],
 		"auth": [{"type": "none"}], "permission": {"type": "none"},
 		"records": {"cacheBytes": 262144}
 	}`, dir), 0o600)

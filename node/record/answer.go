@@ -100,7 +100,7 @@ func (o *owner) answerUpdateError(r *request, err error) {
 		Action: protocol.RecordRecordUpdateError, Name: r.name, IsError: true,
 		IsWriteAck: r.writeAck, CorrelationID: r.correlationID, Has: r.has & protocol.HasCorrelationID,
 	}
-	for _, known := range []error{errMissing, errTooLarge, errVersionsSpent, errTooMuch, errRefusing, errFull} {
+	for _, known := range []error{errMissing, errTooLarge, errVersionsSpent, errTooMuch, errRefusing, errFull, errUnknown} {
 		if errors.Is(err, known) {
 			text, _ := json.Marshal(known.Error()) // a string always marshals
 			m.Data = string(text)

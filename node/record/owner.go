@@ -38,6 +38,8 @@ func MaxBatch(maxSize, maxName int) int { return batchBytes + maxSize + maxName 
 var (
 	// errRefusing means that the store has been failing for longer than holdTime.
 	errRefusing = errors.New("store does not accept writes")
+	// errUnknown means that an append failed and could not be repeated in time.
+	errUnknown = errors.New("the store did not answer; the write may have been made all the same")
 	// errFull means that the store had no room for the batch; nothing was written.
 	errFull = errors.New("the server's disk has no room or takes no writes; nothing was written, try again later")
 )
@@ -447,7 +449,7 @@ func (o *owner) drop(ctx context.Context) {
 		o.log.Error("acknowledged writes are lost: the store did not take them (records.durability: fast)", "records", len(held.ops)+len(o.open.ops), "err", o.fault)
 	}
 	o.held = nil
-	o.giveUp(ctx, o.fault, held)
+	o.giveUp(ctx, fmt.Errorf("%w: %w", errUnknown, o.fault), held)
 }
 
 // giveUp forgets what a batch and the open one, which builds on it, changed, and

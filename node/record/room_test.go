@@ -605,7 +605,7 @@ func TestAStoreThatStaysAwayIsToldAndItsWritesForgotten(t *testing.T) {
 		time.Sleep(holdTime)
 		synctest.Wait()
 		wantHeard(t, "a", a,
-			"RECORD_UPDATE_ERROR name=r corr=1 error writeAck",
+			`RECORD_UPDATE_ERROR name=r data="the store did not answer; the write may have been made all the same" corr=1 error writeAck`,
 			`RECORD_UPDATE_ERROR name=new data="store does not accept writes" corr=2 error writeAck`)
 		wantHeard(t, "b", b, "RECORD_LOAD_ERROR name=r of=READ error")
 		say(t, r, a, `UPDATE r v=1 data={"x":1} corr=3 ack`)

@@ -388,12 +388,12 @@ func (l *Logged) roomFor(bytes int64) error {
 }
 
 // Room is nil when the disk has room for what a checkpoint has still to write and
-// a little more, or ErrFull. It may be called from anywhere.
+// for a record of the largest size, or ErrFull. It may be called from anywhere.
 func (l *Logged) Room() error {
 	l.state.Lock()
 	pending := l.dirtyBytes + l.writingBytes
 	l.state.Unlock()
-	return l.roomFor(pending + messageRoom)
+	return l.roomFor(pending + 2*int64(l.maxRecord))
 }
 
 // send puts a message at the end of the LOG and fills in all but its kind, its
