@@ -260,7 +260,7 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 		}
 		e = &entry{name: strings.Clone(r.name), volatile: hasPrefix(r.name, o.cfg.StorageExclusionPrefixes)}
 		o.cache.add(e)
-		if e.volatile {
+		if e.volatile || o.overwrites(r) {
 			e.loaded = true
 		} else {
 			e.queue = append(e.queue, r)
@@ -273,6 +273,13 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 		return
 	}
 	o.handle(e, r)
+}
+
+// overwrites says whether r will make the record what it says, whatever it was, so
+// that it need not be loaded: a restore. It is then an entry that nobody looks at
+// before apply.
+func (o *owner) overwrites(r *request) bool {
+	return r.kind == kindOperatorSet && r.Carries(protocol.HasVersion) && len(r.data) <= o.maxSize && !o.refusing
 }
 
 // handle serves a request whose record is at hand. e is nil when the request

@@ -893,6 +893,32 @@ func TestTheOperatorWritesInSilence(t *testing.T) {
 	}
 }
 
+func TestARestoreOverwritesWithoutALook(t *testing.T) {
+	var loads atomic.Int64
+	s := &faulty{Store: store.NewMemory(), onLoad: func(context.Context, string) error { loads.Add(1); return nil }}
+	r := start(t, options{store: s, keep: func(k *KeepConfig) { k.MaxSize = 100 }})
+	settle(t, r) // taken over
+	if err := s.Store.Append(t.Context(), []store.Op{{Record: store.Record{Name: "r", Version: 9, Data: `{"x":9}`}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Restore(t.Context(), store.Record{Name: "r", Version: 3, Data: `{"x":3}`}); err != nil || loads.Load() != 0 {
+		t.Fatalf("Restore = %v with %d loads, want none", err, loads.Load())
+	}
+	if got, err := r.Get(t.Context(), "r"); err != nil || got.Version != 3 || got.Data != `{"x":3}` {
+		t.Errorf("Get = %+v, %v", got, err)
+	}
+	// One that is refused leaves nothing behind that could be taken for the record.
+	if err := s.Store.Append(t.Context(), []store.Op{{Record: store.Record{Name: "s", Version: 9, Data: `{"x":9}`}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Restore(t.Context(), store.Record{Name: "s", Version: 3, Data: `"` + strings.Repeat("x", 200) + `"`}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("Restore of too much = %v", err)
+	}
+	if got, err := r.Get(t.Context(), "s"); err != nil || got.Version != 9 {
+		t.Errorf("Get = %+v, %v, want the record as it was", got, err)
+	}
+}
+
 func TestAClientThatLeftIsNotSubscribedLater(t *testing.T) {
 	release := make(chan struct{})
 	s := &faulty{Store: store.NewMemory(), onAppend: func([]store.Op) error { <-release; return nil }}
