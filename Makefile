@@ -135,6 +135,10 @@ soak: build ## A million logins, many records and subscriptions, and what they l
 	$(call section,Soak)
 	$(GO) run ./bench/soak --node bin/hadal
 
+.PHONY: hostile
+hostile: build ## Attack a node and print how others are served meanwhile (e2e/hostile)
+	$(GO) run ./e2e/hostile --node bin/hadal
+
 .PHONY: deps
 deps: commands node-modules ## Install what the tests need (root and apt, or the one command to run)
 

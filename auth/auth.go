@@ -2,12 +2,23 @@
 // client sent and what is known of its connection, and says yes (with a User),
 // no, or that it has no opinion, so that strategies can stand in a chain
 // (spec 06 §5). Nothing here knows of sockets or messages.
+//
+// Whoever can connect can make us check a password, which is made to be slow. So
+// checks go through a turnstile: few at once, by the memory and processors they
+// take; the addresses in turns; slowly for an address that sends wrong passwords.
+// What is counted is addresses and never names, so that nobody is locked out of
+// an account by somebody who guesses at it.
 package auth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 )
+
+// ErrBusy is the error of an attempt that was not looked at, because too many
+// wait. It says nothing about the client, who may try again.
+var ErrBusy = errors.New("too many logins wait")
 
 // Attempt is one login as a strategy sees it.
 type Attempt struct {

@@ -2,13 +2,16 @@ package auth
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/goccy/go-yaml"
 	"github.com/tidwall/gjson"
@@ -24,15 +27,22 @@ type file struct {
 	dummy secret
 	// report makes a wrong password or a missing parameter a refusal.
 	report bool
-	// hashing has a place for each slow hash that may be computed at once. More
-	// would only make each of them slower, and argon2id takes megabytes a piece.
-	hashing chan struct{}
+	turns  *turnstile
+	// last says that no other strategy is asked about a name that this one does not
+	// know, so that such a name is a wrong guess.
+	last bool
+	// key is that of the remembered passwords, made up for this run.
+	key [sha256.Size]byte
 }
 
 // account is one user, ready to log in.
 type account struct {
 	secret secret
 	user   *User // shared by all logins of this user
+	// recent is the HMAC of the password that was last found right, if it took
+	// long. With it a client that comes back need not wait behind those who try to
+	// log in for the first time, be they many or an attack.
+	recent *atomic.Pointer[[sha256.Size]byte]
 }
 
 // newFile checks the options, each mistake opening with key, and reads the
@@ -69,10 +79,9 @@ func newFile(key string, o *Options, report bool) (*file, error) {
 		return nil, errors.Join(errs...)
 	}
 
-	f := &file{
-		users:   make(map[string]account, len(users)),
-		report:  report,
-		hashing: make(chan struct{}, runtime.GOMAXPROCS(0)),
+	f := &file{users: make(map[string]account, len(users)), report: report, last: true}
+	if _, err := rand.Read(f.key[:]); err != nil {
+		return nil, fmt.Errorf("%s: key: %w", key, err)
 	}
 	var kinds [secretKinds][]secret
 	for _, name := range slices.Sorted(maps.Keys(users)) {
@@ -88,6 +97,7 @@ func newFile(key string, o *Options, report bool) (*file, error) {
 	if len(errs) == 0 {
 		f.dummy = most[0]
 	}
+	f.turns = newTurnstile(slices.Concat(kinds[:]...))
 	return f, errors.Join(errs...)
 }
 
@@ -115,7 +125,7 @@ func newAccount(name string, e Entry, digest Digest) (account, error) {
 	if err != nil {
 		return account{}, fmt.Errorf("serverData: %w", err)
 	}
-	return account{secret: secret, user: &User{ID: name, ClientData: clientData, ServerData: serverData}}, nil
+	return account{secret: secret, recent: new(atomic.Pointer[[sha256.Size]byte]), user: &User{ID: name, ClientData: clientData, ServerData: serverData}}, nil
 }
 
 // readUsers reads a users file, YAML or JSON.
@@ -159,15 +169,19 @@ func (f *file) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 	if !known {
 		s = f.dummy
 	}
-	if s.slow() {
-		select {
-		case f.hashing <- struct{}{}:
-			defer func() { <-f.hashing }()
-		case <-ctx.Done():
-			return Verdict{}, context.Cause(ctx)
-		}
+	from := networkOf(a.RemoteAddr)
+	if known && f.recalls(acc, password.Str) && !f.turns.slowed(from) {
+		return Verdict{Opinion: Accepted, User: acc.user}, nil
+	}
+	if err := f.turns.enter(ctx, from, s.slow()); err != nil {
+		return Verdict{}, err
 	}
 	right := s.matches(password.Str)
+	f.turns.leave(from, s.slow(), known && right || !known && !f.last)
+	if known && right && s.slow() {
+		mac := f.mac(password.Str)
+		acc.recent.Store(&mac)
+	}
 	switch {
 	case !known:
 		return Verdict{}, nil
@@ -175,6 +189,25 @@ func (f *file) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 		return f.refuse(""), nil
 	}
 	return Verdict{Opinion: Accepted, User: acc.user}, nil
+}
+
+// recalls says whether password is the one that was last found right.
+func (f *file) recalls(a account, password string) bool {
+	recent := a.recent.Load()
+	if recent == nil {
+		return false
+	}
+	mac := f.mac(password)
+	return hmac.Equal(mac[:], recent[:])
+}
+
+// mac is what is remembered of a password. Only who can read our memory, where
+// passwords come by anyway, could guess from it faster than from the users file.
+func (f *file) mac(password string) (sum [sha256.Size]byte) {
+	h := hmac.New(sha256.New, f.key[:])
+	h.Write([]byte(password))
+	h.Sum(sum[:0])
+	return sum
 }
 
 // refuse is a refusal where the strategy is to report one, else no opinion.

@@ -3,10 +3,13 @@ package auth
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -143,9 +146,8 @@ func TestALoginThatWaitsForItsTurnEndsWithItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range cap(f.hashing) { // every place is taken
-		f.hashing <- struct{}{}
-	}
+	places := f.turns.free
+	f.turns.free = 0 // every place is taken
 	gone := errors.New("client gone")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(gone)
@@ -153,13 +155,83 @@ func TestALoginThatWaitsForItsTurnEndsWithItsContext(t *testing.T) {
 	if v, err := f.Authenticate(ctx, a); v.Opinion == Accepted || !errors.Is(err, gone) {
 		t.Errorf("got %+v, %v, want the reason the context ended", v, err)
 	}
-	<-f.hashing // a place is free again
+	f.turns.leave(netip.Addr{}, true, true) // a place is free again
 	if v, err := f.Authenticate(t.Context(), a); v.Opinion != Accepted || err != nil {
 		t.Errorf("with a free place: got %+v, %v, want accepted", v, err)
 	}
-	if got, want := len(f.hashing), cap(f.hashing)-1; got != want {
-		t.Errorf("%d places taken after the login, want %d", got, want)
+	if f.turns.free != 1 || places < 1 {
+		t.Errorf("%d places are free after the login, want 1; there were %d", f.turns.free, places)
 	}
+}
+
+func TestAPasswordThatWasRightNeedsNoTurnTheNextTime(t *testing.T) {
+	f, err := newFile("k", &Options{Users: map[string]Entry{"u": {Password: stored[0].key + salt}},
+		Hash: "md5", Iterations: 100, KeyLength: 32}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := func(password string) (Verdict, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		return f.Authenticate(ctx, &Attempt{Params: `{"username":"u","password":"` + password + `"}`, RemoteAddr: "10.0.0.1"})
+	}
+	if v, err := login("pässword"); v.Opinion != Accepted {
+		t.Fatalf("got %+v, %v, want accepted", v, err)
+	}
+	f.turns.free = 0 // an attack
+	if v, err := login("pässword"); v.Opinion != Accepted {
+		t.Errorf("the right password again: got %+v, %v, want accepted at once", v, err)
+	}
+	if _, err := login("wrong"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a wrong one: %v, want that it waits", err)
+	}
+	f.turns.lines[networkOf("10.0.0.1")].failed = failBurst + 10
+	if _, err := login("pässword"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the right one from a slowed address: %v, want that it waits", err)
+	}
+}
+
+func TestUsersOfAnotherStrategyAreNoGuesses(t *testing.T) {
+	a, err := New([]Config{{Type: "file", Options: Options{
+		Users: map[string]Entry{"ada": {Password: "pw"}}, ReportInvalidParameters: ptr(true),
+	}}, {Type: "none"}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for range 3 * failBurst {
+		v, err := a.Authenticate(t.Context(), &Attempt{Params: `{"username":"bob","password":"x"}`, RemoteAddr: "10.0.0.1"})
+		if err != nil || v.Opinion != Accepted {
+			t.Fatalf("got %+v, %v, want accepted", v, err)
+		}
+	}
+	if took := time.Since(began); took > failBurst/failRate*time.Second {
+		t.Errorf("%d logins took %v: they were slowed", 3*failBurst, took)
+	}
+}
+
+func TestGuessingAPasswordLocksNobodyElseOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, err := newFile("k", &Options{Users: map[string]Entry{"ada": {Password: "pw"}}}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for range 3 * failBurst {
+			v, err := f.Authenticate(t.Context(), &Attempt{Params: `{"username":"ada","password":"guess"}`, RemoteAddr: "10.0.0.1"})
+			if err != nil || v.Opinion != Refused {
+				t.Fatalf("got %+v, %v, want refused", v, err)
+			}
+		}
+		if took, want := time.Since(began), 2*failBurst/failRate*time.Second; took < want-time.Second || took > want+time.Second {
+			t.Errorf("%d guesses took %v, want %v", 3*failBurst, took, want)
+		}
+		began = time.Now()
+		v, err := f.Authenticate(t.Context(), &Attempt{Params: `{"username":"ada","password":"pw"}`, RemoteAddr: "10.0.0.2"})
+		if err != nil || v.Opinion != Accepted || time.Since(began) > 0 {
+			t.Errorf("ada herself: %+v, %v after %v, want accepted at once", v, err, time.Since(began))
+		}
+	})
 }
 
 func TestMistakesInTheAuthListNameTheirKey(t *testing.T) {

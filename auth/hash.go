@@ -142,6 +142,8 @@ type secret interface {
 	matches(password string) bool
 	// slow says that matches costs the processor so much that only few may run.
 	slow() bool
+	// cost is the memory in KiB, and the threads, that matches takes.
+	cost() (memory, threads int)
 	kind() secretKind
 }
 
@@ -179,8 +181,9 @@ func (s clearSecret) matches(password string) bool {
 	return subtle.ConstantTimeCompare(sum[:], s[:]) == 1
 }
 
-func (clearSecret) slow() bool       { return false }
-func (clearSecret) kind() secretKind { return kindClear }
+func (clearSecret) slow() bool                  { return false }
+func (clearSecret) cost() (memory, threads int) { return 0, 1 }
+func (clearSecret) kind() secretKind            { return kindClear }
 
 type pbkdf2Secret struct {
 	digest Digest
@@ -206,8 +209,9 @@ func (s pbkdf2Secret) matches(password string) bool {
 	return err == nil && subtle.ConstantTimeCompare(key, s.key) == 1
 }
 
-func (pbkdf2Secret) slow() bool       { return true }
-func (pbkdf2Secret) kind() secretKind { return kindPBKDF2 }
+func (pbkdf2Secret) slow() bool                  { return true }
+func (pbkdf2Secret) cost() (memory, threads int) { return 0, 1 }
+func (pbkdf2Secret) kind() secretKind            { return kindPBKDF2 }
 
 type bcryptSecret []byte
 
@@ -229,8 +233,9 @@ func (s bcryptSecret) matches(password string) bool {
 	return bcrypt.CompareHashAndPassword(s, []byte(password)) == nil
 }
 
-func (bcryptSecret) slow() bool       { return true }
-func (bcryptSecret) kind() secretKind { return kindBcrypt }
+func (bcryptSecret) slow() bool                  { return true }
+func (bcryptSecret) cost() (memory, threads int) { return 4, 1 }
+func (bcryptSecret) kind() secretKind            { return kindBcrypt }
 
 type argon2idSecret struct {
 	params    argon2id.Params
@@ -256,5 +261,8 @@ func (s argon2idSecret) matches(password string) bool {
 	return subtle.ConstantTimeCompare(key, s.key) == 1
 }
 
-func (argon2idSecret) slow() bool       { return true }
+func (argon2idSecret) slow() bool { return true }
+func (s argon2idSecret) cost() (memory, threads int) {
+	return int(s.params.Memory), int(s.params.Parallelism)
+}
 func (argon2idSecret) kind() secretKind { return kindArgon2id }

@@ -48,6 +48,11 @@ func New(cfgs []Config, allowOpenFallback bool) (Authenticator, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	for _, a := range chain[:len(chain)-1] {
+		if f, ok := a.(*file); ok {
+			f.last = false
+		}
+	}
 	if !allowOpenFallback {
 		if err := checkFallback(chain); err != nil {
 			return nil, err

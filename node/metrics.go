@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"hadal/node/endpoint"
 	"hadal/node/listen"
 	"hadal/node/sub"
 	"hadal/protocol"
@@ -48,45 +49,50 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descOpen        = desc("connections", "Open client connections, logged in or not.")
-	descConnections = desc("connections_total", "Client connections since start.")
-	descLogins      = desc("logins_total", "Login attempts by result.", "result")
-	descClosed      = desc("connections_closed_total", "Ended connections by reason.", "reason")
-	descIn          = desc("messages_in_total", "Messages from clients.", "topic", "action")
-	descOut         = desc("messages_out_total", "Messages queued for clients.", "topic", "action")
-	descUndecodable = desc("frames_undecodable_total", "Frames from clients that were no message.")
-	descBytes       = desc("websocket_bytes_total", "Bytes on client connections, above TLS.", "direction")
-	descPanics      = desc("panics_total", "Mistakes of the server that ended a connection.")
-	descDecisions   = desc("permission_decisions_total", "Decisions of permission rules.", "section", "rule", "result")
-	descSubs        = desc("subscriptions", "Subscriptions.", "topic")
-	descSubNames    = desc("subscribed_names", "Names with at least one subscriber.", "topic")
-	descEvents      = desc("events_total", "Events emitted, delivered and refused.", "what")
-	descRPCs        = desc("rpc_calls_total", "Remote procedure calls by how they ended.", "end")
-	descRPCRunning  = desc("rpc_running", "Remote procedure calls under way.")
-	descProviders   = desc("rpc_providers", "Providers of remote procedures.")
-	descUsers       = desc("presence_users", "Users that are online.")
-	descPatterns    = desc("listen_patterns", "Patterns that providers listen to.", "topic")
-	descProvided    = desc("listen_provided", "Subscribed names that a provider serves.", "topic")
-	descWrites      = desc("record_writes_total", "Record writes by result.", "result")
-	descCommits     = desc("record_commits_total", "Batches of record changes made durable.")
-	descCommitted   = desc("record_committed_total", "Record states in those batches.")
-	descLoads       = desc("record_loads_total", "Records loaded from the store, by result.", "result")
-	descAppendFails = desc("record_append_errors_total", "Batches whose commit failed.")
-	descCache       = desc("record_cache_bytes", "Memory that cached records occupy.")
-	descCacheNames  = desc("record_cache_records", "Cached records.")
-	descLogPending  = desc("record_log_pending_bytes", "Bytes of the log that wait for a checkpoint; as much is held in memory.")
-	descLogDirty    = desc("record_log_pending_records", "Records whose last change waits for a checkpoint.")
-	descLogBytes    = desc("record_log_bytes", "Bytes that the log occupies on disk.")
-	descStateBytes  = desc("record_state_bytes", "Bytes that the records occupy on disk, without what is yet to be compacted.")
-	descStateCount  = desc("record_state_messages", "Records and tombstones in the records' own files.")
-	descTombstones  = desc("record_state_tombstones", "Removals since the last compaction.")
-	descCheckpoints = desc("record_checkpoints_total", "Checkpoints of the log by result.", "result")
-	descChecked     = desc("record_checkpoint_timestamp_seconds", "When the last checkpoint ended well, in Unix time; 0 before the first.")
-	descRestarts    = desc("store_restarts_total", "Restarts of the embedded server by result.", "result")
-	descDiskTotal   = desc("disk_bytes", "Size of the volume that holds the records.")
-	descDiskFree    = desc("disk_free_bytes", "Bytes free on it.")
-	descDiskReserve = desc("disk_reserve_bytes", "Bytes of it that are kept free: record writes are refused when there are no more.")
-	descReady       = desc("ready", "1 when the node serves fully.")
+	descSockets       = desc("sockets", "TCP connections of the public port, those that speak HTTP included.")
+	descNotLoggedIn   = desc("sockets_not_logged_in", "TCP connections of the public port without a login.")
+	descTurnedAway    = desc("sockets_refused_total", "TCP connections turned away to bound their number, by reason.", "reason")
+	descSubsRefused   = desc("subscriptions_refused_total", "Subscriptions and provided procedures beyond maxSubscriptions of their client.", "topic")
+	descListenRefused = desc("listen_refused_total", "Patterns refused and switched off, and matches skipped because too much time was wasted.", "topic", "reason")
+	descOpen          = desc("connections", "Open client connections, logged in or not.")
+	descConnections   = desc("connections_total", "Client connections since start.")
+	descLogins        = desc("logins_total", "Login attempts by result.", "result")
+	descClosed        = desc("connections_closed_total", "Ended connections by reason.", "reason")
+	descIn            = desc("messages_in_total", "Messages from clients.", "topic", "action")
+	descOut           = desc("messages_out_total", "Messages queued for clients.", "topic", "action")
+	descUndecodable   = desc("frames_undecodable_total", "Frames from clients that were no message.")
+	descBytes         = desc("websocket_bytes_total", "Bytes on client connections, above TLS.", "direction")
+	descPanics        = desc("panics_total", "Mistakes of the server that ended a connection.")
+	descDecisions     = desc("permission_decisions_total", "Decisions of permission rules.", "section", "rule", "result")
+	descSubs          = desc("subscriptions", "Subscriptions.", "topic")
+	descSubNames      = desc("subscribed_names", "Names with at least one subscriber.", "topic")
+	descEvents        = desc("events_total", "Events emitted, delivered and refused.", "what")
+	descRPCs          = desc("rpc_calls_total", "Remote procedure calls by how they ended.", "end")
+	descRPCRunning    = desc("rpc_running", "Remote procedure calls under way.")
+	descProviders     = desc("rpc_providers", "Providers of remote procedures.")
+	descUsers         = desc("presence_users", "Users that are online.")
+	descPatterns      = desc("listen_patterns", "Patterns that providers listen to.", "topic")
+	descProvided      = desc("listen_provided", "Subscribed names that a provider serves.", "topic")
+	descWrites        = desc("record_writes_total", "Record writes by result.", "result")
+	descCommits       = desc("record_commits_total", "Batches of record changes made durable.")
+	descCommitted     = desc("record_committed_total", "Record states in those batches.")
+	descLoads         = desc("record_loads_total", "Records loaded from the store, by result.", "result")
+	descAppendFails   = desc("record_append_errors_total", "Batches whose commit failed.")
+	descCache         = desc("record_cache_bytes", "Memory that cached records occupy.")
+	descCacheNames    = desc("record_cache_records", "Cached records.")
+	descLogPending    = desc("record_log_pending_bytes", "Bytes of the log that wait for a checkpoint; as much is held in memory.")
+	descLogDirty      = desc("record_log_pending_records", "Records whose last change waits for a checkpoint.")
+	descLogBytes      = desc("record_log_bytes", "Bytes that the log occupies on disk.")
+	descStateBytes    = desc("record_state_bytes", "Bytes that the records occupy on disk, without what is yet to be compacted.")
+	descStateCount    = desc("record_state_messages", "Records and tombstones in the records' own files.")
+	descTombstones    = desc("record_state_tombstones", "Removals since the last compaction.")
+	descCheckpoints   = desc("record_checkpoints_total", "Checkpoints of the log by result.", "result")
+	descChecked       = desc("record_checkpoint_timestamp_seconds", "When the last checkpoint ended well, in Unix time; 0 before the first.")
+	descRestarts      = desc("store_restarts_total", "Restarts of the embedded server by result.", "result")
+	descDiskTotal     = desc("disk_bytes", "Size of the volume that holds the records.")
+	descDiskFree      = desc("disk_free_bytes", "Bytes free on it.")
+	descDiskReserve   = desc("disk_reserve_bytes", "Bytes of it that are kept free: record writes are refused when there are no more.")
+	descReady         = desc("ready", "1 when the node serves fully.")
 )
 
 // Describe implements prometheus.Collector. It names nothing, because which
@@ -105,17 +111,22 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e := n.endpoint.Stats()
 	gauge(descOpen, float64(e.Open))
 	count(descConnections, float64(e.Connections))
+	gauge(descSockets, float64(e.Sockets))
+	gauge(descNotLoggedIn, float64(e.NotLoggedIn))
+	for reason, v := range e.Refused {
+		count(descTurnedAway, float64(v), reason)
+	}
 	for result, v := range e.Logins {
 		count(descLogins, float64(v), result)
 	}
 	for reason, v := range e.Closed {
 		count(descClosed, float64(v), reason)
 	}
-	for _, c := range e.In {
-		count(descIn, float64(c.N), c.Topic.String(), actionLabel(c.Topic, c.Action))
+	for l, v := range byLabel(e.In) {
+		count(descIn, v, l.topic, l.action)
 	}
-	for _, c := range e.Out {
-		count(descOut, float64(c.N), c.Topic.String(), actionLabel(c.Topic, c.Action))
+	for l, v := range byLabel(e.Out) {
+		count(descOut, v, l.topic, l.action)
 	}
 	count(descUndecodable, float64(e.Undecodable))
 	count(descBytes, float64(e.BytesIn), "in")
@@ -128,6 +139,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		st := subs.Stats()
 		gauge(descSubs, float64(st.Subscriptions), topic)
 		gauge(descSubNames, float64(st.Names), topic)
+		count(descSubsRefused, float64(st.Refused), topic)
 	}
 	ev := n.event.Stats()
 	count(descEvents, float64(ev.Emitted), "emitted")
@@ -142,11 +154,17 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descRPCRunning, float64(calls.Running))
 	gauge(descProviders, float64(calls.Providers))
-	gauge(descUsers, float64(n.presence.Stats().Users))
+	count(descSubsRefused, float64(calls.Full), "RPC")
+	present := n.presence.Stats()
+	gauge(descUsers, float64(present.Users))
+	count(descSubsRefused, float64(present.Refused), "PRESENCE")
 	for topic, l := range map[string]*listen.Registry{"EVENT": n.eventListen, "RECORD": n.recordListen} {
 		st := l.Stats()
 		gauge(descPatterns, float64(st.Patterns), topic)
 		gauge(descProvided, float64(st.Provided), topic)
+		count(descListenRefused, float64(st.Refused), topic, "pattern refused")
+		count(descListenRefused, float64(st.SwitchedOff), topic, "pattern switched off")
+		count(descListenRefused, float64(st.Skipped), topic, "match skipped")
 	}
 	if ready := len(n.Ready()) == 0; ready {
 		gauge(descReady, 1)
@@ -193,6 +211,19 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		at = float64(l.LastCheckpoint.UnixMilli()) / 1000
 	}
 	gauge(descChecked, at)
+}
+
+// messageLabels are those of a count of messages.
+type messageLabels struct{ topic, action string }
+
+// byLabel adds up what has the same labels, which Prometheus wants to see once: any
+// client can make up actions.
+func byLabel(counts []endpoint.MessageCount) map[messageLabels]float64 {
+	sums := make(map[messageLabels]float64)
+	for _, c := range counts {
+		sums[messageLabels{c.Topic.String(), actionLabel(c.Topic, c.Action)}] += float64(c.N)
+	}
+	return sums
 }
 
 // actionLabel is the action's name; all numbers that the protocol does not know

@@ -94,7 +94,9 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	n.metrics = newMetrics(n)
 	health := admin.NewHealth(n.Ready)
-	n.endpoint, err = endpoint.New(cfg.Endpoint(), n.auth, receiver{n}, map[string]http.Handler{
+	port := cfg.Endpoint()
+	port.HTTP.MaxConnections = maxConnections(port.HTTP.MaxConnections, log)
+	n.endpoint, err = endpoint.New(port, n.auth, receiver{n}, map[string]http.Handler{
 		cfg.HTTPServer.Options.HealthCheckPath: health.Check(),
 		"/healthz":                             health.Alive(),
 		"/readyz":                              health.Ready(),

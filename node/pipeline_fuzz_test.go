@@ -27,6 +27,8 @@ type witness struct {
 	answers atomic.Int64
 }
 
+func (w *witness) Reserve(int) bool                  { return true }
+func (w *witness) Release(int)                       {}
 func (w *witness) ID() uint64                        { return w.id }
 func (w *witness) User() *auth.User                  { return w.user }
 func (w *witness) Gone() bool                        { return w.gone.Load() }

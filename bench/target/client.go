@@ -35,6 +35,11 @@ type Client struct {
 // Connect upgrades, passes the challenge and logs in without a password. The
 // dialer decides where from.
 func Connect(ctx context.Context, d *net.Dialer, address, user string) (*Client, error) {
+	return Login(ctx, d, address, fmt.Sprintf(`{"username":%q}`, user))
+}
+
+// Login is Connect with all that a login needs, as JSON.
+func Login(ctx context.Context, d *net.Dialer, address, params string) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, err
@@ -44,13 +49,13 @@ func Connect(ctx context.Context, d *net.Dialer, address, user string) (*Client,
 		return nil, err
 	}
 	c := &Client{conn: conn, in: bufio.NewReaderSize(conn, 4096)}
-	if err := c.login(u, user); err != nil {
+	if err := c.login(u, params); err != nil {
 		return nil, errors.Join(fmt.Errorf("log in: %w", err), conn.Close())
 	}
 	return c, nil
 }
 
-func (c *Client) login(u *url.URL, user string) error {
+func (c *Client) login(u *url.URL, params string) error {
 	_, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: aGFkYWwgbG9hZCB0ZXN0IQ==\r\n\r\n", u.RequestURI(), u.Host)
 	if err != nil {
@@ -65,7 +70,7 @@ func (c *Client) login(u *url.URL, user string) error {
 	}
 	for _, m := range []protocol.Message{
 		{Topic: protocol.TopicConnection, Action: protocol.ConnectionChallenge, URL: u.String(), ProtocolVersion: "0.1a", SDKVersion: "7.1.0", SDKType: "javascript"},
-		{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: fmt.Sprintf(`{"username":%q}`, user)},
+		{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: params},
 	} {
 		if err := c.Say(&m); err != nil {
 			return err
@@ -74,7 +79,11 @@ func (c *Client) login(u *url.URL, user string) error {
 		if err != nil {
 			return err
 		}
-		if got.Action != protocol.ConnectionAccept && got.Action != protocol.AuthAuthSuccessful {
+		want := protocol.ConnectionAccept
+		if m.Topic == protocol.TopicAuth {
+			want = protocol.AuthAuthSuccessful // whose refusal has the number of the other
+		}
+		if got.Topic != m.Topic || got.Action != want {
 			return fmt.Errorf("heard %s %s", got.Topic, got.Action.Name(got.Topic))
 		}
 	}

@@ -37,6 +37,12 @@ func (c *client) User() *auth.User { return &c.user }
 // Gone implements sub.Client.
 func (*client) Gone() bool { return false }
 
+// Reserve implements sub.Client.
+func (*client) Reserve(int) bool { return true }
+
+// Release implements sub.Client.
+func (*client) Release(int) {}
+
 // Pace implements sub.Client.
 func (*client) Pace() {}
 

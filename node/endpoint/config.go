@@ -19,7 +19,8 @@ type Config struct {
 	TrustedProxies []string `yaml:"trustedProxies"`
 }
 
-// HTTPConfig configures the listener. The keys are deepstream's.
+// HTTPConfig configures the listener. The keys are deepstream's, but for the three
+// limits.
 type HTTPConfig struct {
 	// Host is the address to listen on.
 	Host string `yaml:"host"`
@@ -31,6 +32,18 @@ type HTTPConfig struct {
 	AllowAllOrigins bool `yaml:"allowAllOrigins"`
 	// Origins lists the origins that may connect when it is not empty.
 	Origins []string `yaml:"origins"`
+	// MaxConnections is how many connections clients may have; more are refused. 0
+	// is as many as the system's limit of open files allows, with a reserve for the
+	// node's own files.
+	MaxConnections int `yaml:"maxConnections"`
+	// MaxUnauthenticated is how many connections may be there that have not logged
+	// in; more close the oldest of them. It is never more than half of
+	// MaxConnections; 0 is no other limit.
+	MaxUnauthenticated int `yaml:"maxUnauthenticated"`
+	// MaxUnauthenticatedPerAddress is the same for the connections of one address
+	// (of IPv6, one /64 network). Of a trusted proxy the addresses count that it
+	// forwards. 0 is no other limit than a quarter of MaxConnections.
+	MaxUnauthenticatedPerAddress int `yaml:"maxUnauthenticatedPerAddress"`
 	// SSL switches the port to TLS.
 	SSL SSLConfig `yaml:"ssl"`
 }
@@ -47,7 +60,7 @@ type SSLConfig struct {
 }
 
 // WebSocketConfig configures the binary WebSocket endpoint. The keys are
-// deepstream's, but for the last two.
+// deepstream's, but for the last four.
 type WebSocketConfig struct {
 	// URLPath is the path clients connect to; a query string after it is ignored.
 	URLPath string `yaml:"urlPath"`
@@ -63,10 +76,15 @@ type WebSocketConfig struct {
 	LogInvalidAuthData bool `yaml:"logInvalidAuthData"`
 	// MaxMessageSize is the largest WebSocket message a client may send, in bytes.
 	MaxMessageSize int64 `yaml:"maxMessageSize"`
+	// MaxSubscriptions is how many names one client may be subscribed to or provide
+	// in all (events, records, presence, rpc); each 256 bytes of a long name count
+	// for one more. More are answered MESSAGE_DENIED. 0 is without bound.
+	MaxSubscriptions int `yaml:"maxSubscriptions"`
 	// QueueSoftLimit is how many bytes may wait for a client: more answers hold
 	// back its reader; more broadcasts, with no progress for QueueStall, close it.
 	QueueSoftLimit int `yaml:"queueSoftLimit"`
-	// QueueHardLimit is how many bytes of broadcasts may ever wait for a client.
+	// QueueHardLimit is how many bytes of broadcasts may ever wait for a client; of
+	// answers, sixteen times as many.
 	QueueHardLimit int `yaml:"queueHardLimit"`
 	// QueueStall is how long a client may leave a full queue without reading.
 	QueueStall time.Duration `yaml:"queueStall"`
@@ -80,6 +98,9 @@ func DefaultConfig() Config {
 			Port:            6020,
 			HealthCheckPath: "/health-check",
 			AllowAllOrigins: true,
+
+			MaxUnauthenticated:           8192,
+			MaxUnauthenticatedPerAddress: 2048,
 		},
 		WebSocket: WebSocketConfig{
 			URLPath:                      "/deepstream",
@@ -87,6 +108,7 @@ func DefaultConfig() Config {
 			UnauthenticatedClientTimeout: 180 * time.Second,
 			MaxAuthAttempts:              3,
 			MaxMessageSize:               1 << 20,
+			MaxSubscriptions:             100_000,
 			QueueSoftLimit:               1 << 20,
 			QueueHardLimit:               16 << 20,
 			QueueStall:                   5 * time.Second,
@@ -105,6 +127,18 @@ func (c Config) Validate() error {
 	}
 	if p := c.HTTP.HealthCheckPath; p != "" && !strings.HasPrefix(p, "/") {
 		bad("healthCheckPath: %q does not begin with /", p)
+	}
+	for _, limit := range []struct {
+		key   string
+		value int
+	}{
+		{"maxConnections", c.HTTP.MaxConnections},
+		{"maxUnauthenticated", c.HTTP.MaxUnauthenticated},
+		{"maxUnauthenticatedPerAddress", c.HTTP.MaxUnauthenticatedPerAddress},
+	} {
+		if limit.value < 0 {
+			bad("%s: %d is below zero", limit.key, limit.value)
+		}
 	}
 	switch ssl := c.HTTP.SSL; {
 	case ssl.Key != "" && ssl.Cert == "":
@@ -138,6 +172,9 @@ func (c Config) Validate() error {
 	}
 	if w.MaxMessageSize < 1 {
 		bad("maxMessageSize: %d is below one", w.MaxMessageSize)
+	}
+	if w.MaxSubscriptions < 0 {
+		bad("maxSubscriptions: %d is below zero", w.MaxSubscriptions)
 	}
 	if w.QueueSoftLimit < 1 {
 		bad("queueSoftLimit: %d is below one", w.QueueSoftLimit)

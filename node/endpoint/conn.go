@@ -53,13 +53,16 @@ type Conn struct {
 	counters *counters
 	remote   string
 	since    time.Time
-	started  int64 // since, by Server.clock
+	started  int64  // since, by Server.clock
+	guest    *guest // at the gate; nil for a socket that did not come through it
 
 	session atomic.Pointer[melody.Session] // nil until the upgrade is answered
 	state   atomic.Uint32
 	user    atomic.Pointer[auth.User] // nil until login
 	heardAt atomic.Int64              // Server.clock at the last read
+	atLimit atomic.Bool               // it was refused by Reserve before
 	busy    atomic.Bool               // the reader handles a message: it cannot hear
+	kept    atomic.Int64              // see Reserve
 	sdk     atomic.Pointer[string]
 	form    protocol.Form // set before login, by the reader
 
@@ -67,6 +70,7 @@ type Conn struct {
 
 	login    chan struct{} // closed when the login under way has a verdict; nil without one
 	header   http.Header   // of the upgrade request, until login
+	strays   int           // messages before login that should not be
 	attempts int           // of the login goroutine, one of which runs at a time
 
 	wire wire
@@ -131,6 +135,27 @@ func (c *Conn) Send(o *protocol.Outbound) {
 // Pace blocks while more bytes of answers wait for the client than
 // queueSoftLimit, or until it has gone. Only from within Receive.
 func (c *Conn) Pace() { c.wire.pace(c.srv.cfg.WebSocket.QueueSoftLimit) }
+
+// Reserve counts n more of what the server keeps for this client (sub.Client), up
+// to maxSubscriptions. It never blocks.
+func (c *Conn) Reserve(n int) bool {
+	if most := c.srv.cfg.WebSocket.MaxSubscriptions; c.kept.Add(int64(n)) <= int64(most) || most == 0 {
+		return true
+	}
+	c.kept.Add(-int64(n))
+	if c.atLimit.CompareAndSwap(false, true) {
+		user := ""
+		if u := c.User(); u != nil {
+			user = u.ID
+		}
+		c.srv.log.Warn("client is refused more subscriptions: if it needs them, raise maxSubscriptions",
+			"conn", c.id, "user", user, "limit", c.srv.cfg.WebSocket.MaxSubscriptions)
+	}
+	return false
+}
+
+// Release gives back what was reserved.
+func (c *Conn) Release(n int) { c.kept.Add(-int64(n)) }
 
 // Disconnect closes the connection on an operator's word, after what waits for
 // the client was written.
@@ -225,17 +250,20 @@ func (c *Conn) handle(m *protocol.Message) {
 			// No answer before login (spec 15, trap 23).
 		default:
 			c.say(protocol.TopicAuth, protocol.AuthInvalidMessage)
+			c.stray()
 		}
 	case stateNew:
 		switch {
 		case m.Topic != protocol.TopicConnection:
 			c.say(protocol.TopicConnection, protocol.ConnectionInvalidMessage)
+			c.stray()
 		case m.Action == protocol.ConnectionChallenge:
 			c.challenged(m)
 		case m.Action == protocol.ConnectionPing:
 		default:
 			c.srv.log.Debug("connection message before the challenge", "conn", c.id,
 				"action", m.Action.Name(m.Topic))
+			c.stray()
 		}
 	}
 }
@@ -249,8 +277,10 @@ func (c *Conn) undecodable(err error) {
 		c.say(protocol.TopicParser, protocol.ParserUnknownTopic)
 	case stateChallenged:
 		c.say(protocol.TopicAuth, protocol.AuthInvalidMessage)
+		c.stray()
 	case stateNew:
 		c.say(protocol.TopicConnection, protocol.ConnectionInvalidMessage)
+		c.stray()
 	}
 }
 
@@ -397,8 +427,8 @@ func (c *Conn) logEnd() {
 	user := ""
 	if u := c.user.Load(); u != nil {
 		user = u.ID
-	} else if level == slog.LevelInfo {
-		level = slog.LevelDebug
+	} else if why != Panicked {
+		level = slog.LevelDebug // strangers must not fill the log
 	}
 	log := c.srv.log
 	if log.Enabled(context.Background(), level) {

@@ -35,7 +35,36 @@
 // than queueSoftLimit, the reader does not take the client's next message, so
 // its TCP window closes. Broadcasts cannot be held back: a client over the soft
 // limit that takes nothing for queueStall, or over queueHardLimit, is cut off
-// as a slow consumer, which is counted. Nothing is ever skipped in silence.
+// as a slow consumer, which is counted. So is one for which answers wait that
+// are four times queueHardLimit and do not move, or sixteen times, which only
+// other clients can bring about, by answering rpcs. Nothing is ever skipped in silence.
+//
+// # Strangers
+//
+// Anybody can connect; what that costs us is bounded (gate.go). The port has at
+// most maxConnections sockets, derived from the limit of open files less a
+// reserve, so that the store, the operator and health always get theirs. When
+// they are taken, upgrades are refused with 503 while httpSpare further sockets
+// still get answers of HTTP, so that health can be asked; beyond that sockets are
+// reset as they are accepted.
+//
+// Sockets that have not logged in are bounded by maxUnauthenticated, for each
+// address by maxUnauthenticatedPerAddress, and never more than half of all. When
+// there are too many, the oldest that has no login under way goes, not the newest:
+// a client logs in within a moment, so an attack would have to bring thousands of
+// connections in that moment to get in its way, while those that only sit there
+// make room. Thus many ordinary users may share one address; only if more of them
+// than the limit log in at the same time do some have to try again. Behind a proxy
+// in trustedProxies each forwarded address counts for itself, and the proxy not at
+// all.
+//
+// Before login a message is at most maxLoginMessage long, and maxStrays useless
+// ones end the connection. A TLS handshake, a request with its body, and an answer
+// each have a time from their beginning to their end, in which nothing that
+// trickles buys more. Logins are bounded where passwords are checked (package
+// auth): one that cannot wait there ends with close code 1013, never with a refusal
+// that a person would take for a wrong password. Nothing that strangers do is
+// logged above info, but that they were turned away, every few seconds.
 //
 // # Login
 //
@@ -57,6 +86,6 @@
 // silent, not logged in in time, or stuck. Deadlines of gorilla and melody are
 // not used.
 //
-// Locks: Server.mu and a wire's two; see wire. Server.mu is never held over a
-// call of a Conn that writes.
+// Locks: Server.mu, gate.mu and a wire's two; see wire. Server.mu is never held
+// over a call of a Conn that writes, gate.mu over no call at all.
 package endpoint

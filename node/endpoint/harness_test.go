@@ -35,6 +35,8 @@ type client interface {
 	Answer(m *protocol.Message)
 	Send(o *protocol.Outbound)
 	Pace()
+	Reserve(n int) bool
+	Release(n int)
 }
 
 var _ client = (*Conn)(nil)

@@ -19,6 +19,15 @@ const (
 	lastWords = 10 * time.Millisecond
 )
 
+const (
+	// maxLoginMessage is the largest message in bytes of a client that has not
+	// logged in. Strangers are many, and each may have one half sent.
+	maxLoginMessage = 32 << 10
+	// maxStrays is how many messages such a client may send beside its challenge,
+	// its pings and its logins.
+	maxStrays = 100
+)
+
 // openAlias is the peer's other name for a client without one (spec 06 §4).
 const openAlias = "OPEN"
 
@@ -38,6 +47,7 @@ func (c *Conn) handleAuth(m *protocol.Message) {
 	}
 	done := make(chan struct{})
 	c.login = done
+	c.srv.gate.judging(c.guest, true)
 	attempt := &auth.Attempt{Params: m.Data, RemoteAddr: c.remote, Header: c.header}
 	go func() { // awaitVerdict waits for it
 		defer close(done)
@@ -83,6 +93,11 @@ func (c *Conn) judge(a *auth.Attempt, v auth.Verdict, err error) {
 		err = errNoUser
 	}
 	switch {
+	case errors.Is(err, auth.ErrBusy), errors.Is(err, context.DeadlineExceeded):
+		// No word on the password: the client tries again by itself.
+		s.logins[loginBusy].Add(1)
+		s.log.Debug("login could not wait", "conn", c.id, "remote", c.remote, "err", err)
+		c.close(LoginsBusy)
 	case err != nil:
 		s.logins[loginFailed].Add(1)
 		s.log.Error("login could not be judged", "conn", c.id, "remote", c.remote, "err", err)
@@ -127,6 +142,7 @@ func (c *Conn) open(u *auth.User) {
 		c.srv.logins[loginAbandoned].Add(1) // the login timeout was faster
 		return
 	}
+	c.srv.gate.loggedIn(c.guest)
 	c.srv.logins[loginAccepted].Add(1)
 	c.user.Store(u)
 	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthSuccessful}
@@ -140,6 +156,7 @@ func (c *Conn) open(u *auth.User) {
 
 // refuse answers a failed login and counts it.
 func (c *Conn) refuse(reason string) {
+	c.srv.gate.judging(c.guest, false)
 	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthUnsuccessful}
 	if reason != "" {
 		m.Has, m.Data = protocol.HasData, reason
@@ -157,6 +174,14 @@ func (c *Conn) refuse(reason string) {
 	case <-c.srv.stopping:
 	}
 	c.close(TooManyAuthAttempts)
+}
+
+// stray counts a message that no client sends before its login, and ends one
+// that sends many: it costs us as much as a client that is of use.
+func (c *Conn) stray() {
+	if c.strays++; c.strays == maxStrays {
+		c.close(Stray)
+	}
 }
 
 // timeOut ends a connection that did not log in in time. The login under way,

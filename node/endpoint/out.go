@@ -25,6 +25,13 @@ const (
 	// largePiece is how much of a large frame goes into one write, so that a slow
 	// reader of a very large frame is seen to make progress.
 	largePiece = 256 << 10
+	// answersWatched and answersLimit are how many times queueHardLimit the answers
+	// that wait may be before their client has to take some all the time, and ever.
+	// The reader is held back by a client's own requests, of which a hundred or two
+	// with a whole record each may be under way; but an answer may come long after
+	// its request, from another client: a caller and a provider of rpcs in league
+	// could else fill the memory.
+	answersWatched, answersLimit = 4, 16
 	// lingerTime is how long a connection is kept half closed after a close
 	// frame, for what was written to arrive.
 	lingerTime = 2 * time.Second
@@ -73,8 +80,8 @@ type wire struct {
 	answers, broadcasts int
 	// rung says that a doorbell is under way.
 	rung bool
-	// watched is the server's clock when the queue of broadcasts was last seen to
-	// move while it was over the soft limit, or while goodbye is being said; 0
+	// watched is the server's clock when the queue was last seen to move while it
+	// was crowded, or while goodbye is being said; 0
 	// while there is nothing to watch.
 	watched time.Duration
 	// space is closed when the answers that wait are few again, or on gone.
@@ -107,12 +114,15 @@ func (w *wire) push(b []byte, answer, alone bool) {
 	}
 	if answer {
 		w.answers += len(b)
-	} else if w.broadcasts += len(b); w.broadcasts > limits.QueueSoftLimit {
+	} else {
+		w.broadcasts += len(b)
+	}
+	if w.crowded() {
 		now := w.conn.srv.now()
 		if w.watched == 0 {
 			w.watched = now
 		}
-		if w.broadcasts > limits.QueueHardLimit || now-w.watched > limits.QueueStall {
+		if w.broadcasts > limits.QueueHardLimit || w.answers > answersLimit*limits.QueueHardLimit || now-w.watched > limits.QueueStall {
 			w.mu.Unlock()
 			w.conn.drop(SlowConsumer)
 			return
@@ -123,6 +133,13 @@ func (w *wire) push(b []byte, answer, alone bool) {
 	if ring {
 		w.ring()
 	}
+}
+
+// crowded says whether so much waits that it has to be seen to move. The caller
+// holds mu.
+func (w *wire) crowded() bool {
+	limits := &w.conn.srv.cfg.WebSocket
+	return w.broadcasts > limits.QueueSoftLimit || w.answers > answersWatched*limits.QueueHardLimit
 }
 
 // enqueue puts a frame at the end of the queue, or in front, and says whether to
@@ -256,20 +273,11 @@ func (w *wire) stalled(now, limit time.Duration) bool {
 // abort closes the socket at once; what the kernel holds for the client is
 // thrown away with it.
 func (w *wire) abort() {
-	raw := w.raw()
-	if t, ok := raw.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // fails only on a socket that is closed already
-	}
-	_ = raw.Close() // the reader learns of it and reports why the client went
+	reset(w.raw()) // the reader learns of it and reports why the client went
 }
 
 // raw is the connection below TLS.
-func (w *wire) raw() net.Conn {
-	if t, ok := w.nc.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn()
-	}
-	return w.nc
-}
+func (w *wire) raw() net.Conn { return tcpOf(w.nc) }
 
 // Write takes what gorilla believes to write to the socket: the HTTP answer,
 // then doorbells and control frames. gorilla does not call it twice at once.
@@ -399,7 +407,7 @@ func (w *wire) wrote(answers, broadcasts int) {
 		w.wakeReader()
 	}
 	if w.watched != 0 {
-		if w.broadcasts > limits.QueueSoftLimit || w.gone.Load() {
+		if w.crowded() || w.gone.Load() {
 			w.watched = w.conn.srv.now()
 		} else {
 			w.watched = 0
@@ -512,6 +520,8 @@ type reader struct {
 	// ahead is how many bytes gorilla was given since the socket was last read,
 	// less those of the messages it made of them. See alone.
 	ahead int
+	// trusted says that messages may be as large as those of a logged-in client.
+	trusted bool
 	// singles counts the latest messages that nothing was read behind.
 	singles int
 }
@@ -519,7 +529,12 @@ type reader struct {
 // Read hands gorilla what the client sent.
 func (w *wire) Read(p []byte) (n int, err error) {
 	r := &w.in
-	defer func() { r.ahead += n }()
+	defer func() {
+		r.ahead += n
+		if !r.trusted {
+			w.trust()
+		}
+	}()
 	if len(r.early) > 0 {
 		n = copy(p, r.early)
 		if r.early = r.early[n:]; len(r.early) == 0 {
@@ -545,6 +560,17 @@ func (w *wire) Read(p []byte) (n int, err error) {
 		r.buf = nil
 	}
 	return n, nil
+}
+
+// trust lets a client that has logged in send large messages. The limit is
+// gorilla's and belongs to the reader, which is waiting in Read while the login is
+// judged; so it is moved when the client's next bytes come.
+func (w *wire) trust() {
+	c := w.conn
+	if s := c.session.Load(); s != nil && state(c.state.Load()) == stateOpen {
+		s.WebsocketConnection().SetReadLimit(c.srv.cfg.WebSocket.MaxMessageSize)
+		w.in.trusted = true
+	}
 }
 
 // manySingles is when messages are said to come one by one. The last of a burst

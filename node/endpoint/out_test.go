@@ -730,3 +730,32 @@ func BenchmarkReceive(b *testing.B) {
 		})
 	}
 }
+
+// Answers that other clients bring about cannot be held back by the reader.
+func TestAnswersOfOthersCannotFillTheMemory(t *testing.T) {
+	cfg := testConfig()
+	cfg.WebSocket.QueueSoftLimit, cfg.WebSocket.QueueHardLimit = 64<<10, 64<<10
+	ts, client, conn := connected(t, cfg, &funcReceiver{})
+	client.narrow()
+	answer := emit("rpc", `"`+strings.Repeat("x", 100<<10)+`"`)
+	sent := 0
+	for ; !conn.Gone() && sent < 1000; sent++ {
+		conn.Answer(answer)
+	}
+	if sent < 10 || sent == 1000 {
+		t.Errorf("%d answers of 100 KiB were kept for a client that reads nothing, want a MiB and what the system takes", sent)
+	}
+	eventually(t, "it is counted", func() bool { return ts.Stats().Closed["slow consumer"] == 1 })
+}
+
+func TestAnswersThatDoNotMoveEndTheConnection(t *testing.T) {
+	cfg := testConfig()
+	cfg.WebSocket.QueueSoftLimit, cfg.WebSocket.QueueHardLimit = 64<<10, 1<<20
+	cfg.WebSocket.QueueStall = 50 * time.Millisecond
+	ts, client, conn := connected(t, cfg, &funcReceiver{})
+	client.narrow()
+	for range 14 { // above the four, below the sixteen
+		conn.Answer(emit("rpc", `"`+strings.Repeat("x", 1<<20)+`"`))
+	}
+	eventually(t, "the sweep cuts it off", func() bool { return ts.Stats().Closed["slow consumer"] == 1 })
+}

@@ -22,9 +22,16 @@ import (
 )
 
 const (
-	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = time.Minute
-	maxHeaderBytes    = 64 << 10
+	// handshakeTimeout is how long TLS may take, and after it the whole of a
+	// request; from its beginning, whatever trickles in meanwhile. The timeouts of
+	// net/http count from there.
+	handshakeTimeout = 10 * time.Second
+	// answerTimeout is how long a client may take to read an answer of HTTP.
+	answerTimeout = 10 * time.Second
+	// idleTimeout is how long a client may take to send a further request of HTTP.
+	idleTimeout = time.Minute
+	// maxHeaderBytes is the longest head of a request, cookies included.
+	maxHeaderBytes = 16 << 10
 	// drainTime is how long Serve, whose context has ended, lets clients take
 	// what waits for them. A caller of Shutdown chooses for itself.
 	drainTime = 5 * time.Second
@@ -44,6 +51,7 @@ type Server struct {
 	cert    *certificate // nil without TLS
 	http    *http.Server
 	melody  *melody.Melody
+	gate    *gate
 
 	began  time.Time
 	lastID atomic.Uint64
@@ -65,7 +73,6 @@ type Server struct {
 	stop     bool               // stopping is closed; guarded by mu
 	conns    map[*Conn]struct{} // guarded by mu
 	running  sync.WaitGroup     // one for each of conns; grows under mu while not stop
-	waiting  map[net.Conn]bool  // HTTP connections without a request yet; guarded by mu
 }
 
 // New prepares the port and reads the certificate, nothing else. routes are
@@ -85,24 +92,25 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
 		conns:    make(map[*Conn]struct{}),
-		waiting:  make(map[net.Conn]bool),
 	}
 	if cfg.HTTP.SSL.Cert != "" {
 		if s.cert, err = loadCertificate(cfg.HTTP.SSL, log); err != nil {
 			return nil, err
 		}
 	}
+	s.gate = newGate(&s.cfg.HTTP, s.trusted, log)
 	s.melody = newMelody(&s.cfg, log)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // a connection of HTTP/2 cannot be taken over
 	s.http = &http.Server{
-		Handler:           http.HandlerFunc(s.serveHTTP),
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		Protocols:         protocols,
-		ConnState:         s.connState,
-		ErrorLog:          stdlog.New(httpErrors{log}, "", 0),
+		Handler:        http.HandlerFunc(s.serveHTTP),
+		ReadTimeout:    handshakeTimeout,
+		WriteTimeout:   answerTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		Protocols:      protocols,
+		ConnState:      s.gate.connState,
+		ErrorLog:       stdlog.New(httpErrors{log}, "", 0),
 	}
 	return s, nil
 }
@@ -165,6 +173,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	s.serving = true
 	s.mu.Unlock()
+	l = listener{l, s.gate}
 	if s.cert != nil {
 		l = tls.NewListener(l, s.cert.config())
 	}
@@ -231,7 +240,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		s.closeWaiting()
+		s.gate.closeMute()
 		if err := s.http.Shutdown(ctx); err != nil {
 			_ = s.http.Close() // the requests had their time
 		}
@@ -297,7 +306,7 @@ func (s *Server) closing() bool {
 
 // newConn registers a connection; nil when the server is ending.
 func (s *Server) newConn(nc net.Conn, early []byte, remote string, header http.Header) *Conn {
-	c := &Conn{srv: s, remote: remote, since: time.Now(), header: header}
+	c := &Conn{srv: s, remote: remote, since: time.Now(), header: header, guest: s.gate.guestOf(nc)}
 	c.started = s.clock.Load()
 	c.heardAt.Store(c.started)
 	newWire(c, nc, early)
@@ -318,6 +327,7 @@ func (s *Server) removed(c *Conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
+	s.gate.leave(c.wire.raw())
 	s.running.Done()
 }
 
@@ -332,26 +342,6 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.NotFound(w, r)
-}
-
-// connState knows the connections that have not sent a request yet:
-// http.Server.Shutdown would wait five seconds for each of them.
-func (s *Server) connState(nc net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state == http.StateNew {
-		s.waiting[nc] = true
-	} else {
-		delete(s.waiting, nc)
-	}
-}
-
-func (s *Server) closeWaiting() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for nc := range s.waiting {
-		_ = nc.Close() // nothing was said yet
-	}
 }
 
 // now is the time since the start.

@@ -38,7 +38,7 @@ func TestShutdownSaysGoodbyeAndLeavesNothingRunning(t *testing.T) {
 		}
 		in, out := ts.login(), ts.dial()
 		mute := ts.rawDial(t) // connected, says nothing
-		eventually(t, "the mute one is known", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.waiting) == 1 })
+		eventually(t, "the mute one is known", func() bool { sockets, _ := s.gate.stats(); return sockets == 3 })
 		var conn *Conn
 		for _, c := range s.Conns() {
 			if c.User() != nil {

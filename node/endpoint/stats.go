@@ -38,6 +38,12 @@ const (
 	Disconnected
 	// GoingAway is the server's own end.
 	GoingAway
+	// Crowded is a client without login that made room for others.
+	Crowded
+	// LoginsBusy is a client whose login could not wait: too many do.
+	LoginsBusy
+	// Stray is a client that sent too much without logging in.
+	Stray
 	// Panicked is a mistake of ours.
 	Panicked
 	reasons
@@ -62,6 +68,9 @@ var reasonTable = [reasons]struct {
 	ProtocolError:         {"protocol error", melody.CloseProtocolError, slog.LevelWarn},
 	Disconnected:          {"disconnected by the operator", melody.ClosePolicyViolation, slog.LevelInfo},
 	GoingAway:             {"server is going away", melody.CloseGoingAway, slog.LevelInfo},
+	Crowded:               {"too many without login", melody.CloseTryAgainLater, slog.LevelInfo},
+	LoginsBusy:            {"too many logins at once", melody.CloseTryAgainLater, slog.LevelInfo},
+	Stray:                 {"too many messages before login", melody.ClosePolicyViolation, slog.LevelWarn},
 	Panicked:              {"internal error", melody.CloseInternalServerErr, slog.LevelWarn},
 }
 
@@ -77,10 +86,11 @@ const (
 	loginRefused
 	loginFailed    // could not be judged
 	loginAbandoned // the client had gone
+	loginBusy      // had no place in the queue, or waited too long
 	loginResults
 )
 
-var loginNames = [loginResults]string{"accepted", "refused", "failed", "abandoned"}
+var loginNames = [loginResults]string{"accepted", "refused", "failed", "abandoned", "busy"}
 
 const (
 	countedTopics = int(protocol.TopicPresence) + 1
@@ -122,8 +132,13 @@ type Stats struct {
 	Open uint64
 	// Connections is how many there have been.
 	Connections uint64
+	// Sockets is the number of TCP connections at the moment, those of Open and
+	// those that speak HTTP; NotLoggedIn how many of them have not logged in.
+	Sockets, NotLoggedIn uint64
+	// Refused counts by reason the sockets that were turned away to bound them.
+	Refused map[string]uint64
 	// Logins counts by result: accepted, refused, failed (could not be judged),
-	// abandoned (the client left first).
+	// abandoned (the client left first), busy (too many logins at once).
 	Logins map[string]uint64
 	// Closed counts ended connections by Reason.
 	Closed map[string]uint64
@@ -152,11 +167,17 @@ func (s *Server) Stats() Stats {
 		Connections: s.lastID.Load(),
 		Logins:      make(map[string]uint64, loginResults),
 		Closed:      make(map[string]uint64, reasons),
+		Refused:     make(map[string]uint64, refusals),
 		Panics:      s.panics.Load(),
 	}
 	s.mu.Lock()
 	st.Open = uint64(len(s.conns))
 	s.mu.Unlock()
+	sockets, newcomers := s.gate.stats()
+	st.Sockets, st.NotLoggedIn = uint64(sockets), uint64(newcomers)
+	for i, name := range refusalNames {
+		st.Refused[name] = s.gate.refused[i].Load()
+	}
 	for i, name := range loginNames {
 		st.Logins[name] = s.logins[i].Load()
 	}

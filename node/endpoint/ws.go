@@ -29,7 +29,7 @@ const controlFrame = 128
 // session.
 func newMelody(cfg *Config, log *slog.Logger) *melody.Melody {
 	m := melody.New()
-	m.Config.MaxMessageSize = cfg.WebSocket.MaxMessageSize
+	m.Config.MaxMessageSize = min(maxLoginMessage, cfg.WebSocket.MaxMessageSize) // until wire.trust
 	m.Config.PingPeriod = forever
 	m.Config.PongWait = forever
 	m.Config.WriteWait = forever
@@ -104,7 +104,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		early = make([]byte, n)
 		if _, err := io.ReadFull(brw.Reader, early); err != nil {
 			s.log.Error("cannot read what is buffered", "remote", remote, "err", err)
-			_ = nc.Close() // nothing was promised yet
+			s.decline(nc)
 			return
 		}
 	}
@@ -116,9 +116,10 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 func (s *Server) start(nc net.Conn, early []byte, remote string, header http.Header) {
 	c := s.newConn(nc, early, remote, header)
 	if c == nil {
-		_ = nc.Close() // shutting down
+		s.decline(nc) // shutting down
 		return
 	}
+	s.gate.upgraded(c)
 	key := header["Sec-Websocket-Key"]
 	go func() { // Shutdown waits for it, through removed
 		defer s.removed(c)
@@ -132,6 +133,12 @@ func (s *Server) start(nc net.Conn, early []byte, remote string, header http.Hea
 			},
 		})
 	}()
+}
+
+// decline closes a socket that is ours and to which nothing was promised yet.
+func (s *Server) decline(nc net.Conn) {
+	_ = nc.Close()
+	s.gate.leave(tcpOf(nc))
 }
 
 // checkUpgrade says with which status, if any, to refuse an upgrade. All that
@@ -156,6 +163,11 @@ func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status in
 		return http.StatusForbidden, "origin not allowed"
 	case s.closing():
 		return http.StatusServiceUnavailable, "the server is going away"
+	case s.gate.full():
+		s.gate.count(refusedFull)
+		w.Header().Set("Retry-After", "10")
+		w.Header().Set("Connection", "close")
+		return http.StatusServiceUnavailable, "too many connections"
 	}
 	return 0, ""
 }

@@ -155,6 +155,9 @@ func TestWhatIsNoUpgradeGetsAnHTTPAnswer(t *testing.T) {
 		{"old version", strings.Replace(upgradeRequest("/deepstream"), "Version: 13", "Version: 8", 1), 426},
 		{"bad key", strings.Replace(upgradeRequest("/deepstream"), "dGhl", "", 1), 400},
 		{"body", upgradeRequest("/deepstream", "Content-Length: 3\r\n") + "abc", 400},
+		{"large cookies", upgradeRequest("/deepstream", "Cookie: a="+strings.Repeat("x", 12<<10)+"\r\n"), 101},
+		{"a head that is too large", upgradeRequest("/deepstream", "Cookie: a="+strings.Repeat("x", 32<<10)+"\r\n"), 431},
+		{"very many headers", upgradeRequest("/deepstream", strings.Repeat("A: b\r\n", 10_000)), 431},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := ts.rawDial(t)
@@ -301,6 +304,41 @@ func TestTextFramesAndRubbishAndOversizeClose(t *testing.T) {
 				closed := ts.Stats().Closed
 				return closed["text frame"] == 1 && closed["message too big"] == 2 && closed["protocol error"] == 1
 			})
+		})
+	}
+}
+
+// What a raw socket may try is answered by what ends it, and takes no memory.
+func TestFramesThatNoClientSendsCloseAtOnce(t *testing.T) {
+	ts := serve(t, testConfig(), anybody, &funcReceiver{})
+	mask := "\x00\x00\x00\x00"
+	for _, tc := range []struct {
+		name, bytes string
+		want        uint16 // 0: it ends without a word
+	}{
+		{"a length of many exabytes", "\x82\xff\x3f\xff\xff\xff\xff\xff\xff\xff" + mask, 1009},
+		{"a length with the highest bit", "\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" + mask, 0},
+		{"fragments that are too much together", "\x02\xfe\x7f\xff" + mask + strings.Repeat("x", 0x7fff) +
+			"\x00\xfe\x7f\xff" + mask + strings.Repeat("x", 0x7fff), 1009},
+		{"a compressed frame", "\xc2\x81" + mask + "x", 1002},
+		{"a fragmented ping", "\x09\x80" + mask, 1002},
+		{"a long ping", "\x89\xfe\x00\x7e" + mask + strings.Repeat("x", 126), 1002},
+		{"an opcode that is none", "\x83\x80" + mask, 1002},
+		{"a continuation of nothing", "\x80\x80" + mask, 1002},
+		{"a message within another", "\x02\x80" + mask + "\x82\x80" + mask, 1002},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := ts.rawDial(t)
+			c.write([]byte(upgradeRequest("/deepstream")))
+			c.upgraded()
+			c.write([]byte(tc.bytes))
+			op, b, err := serverFrame(c.r)
+			if tc.want == 0 && errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil || op != opClose || len(b) < 2 || binary.BigEndian.Uint16(b) != tc.want {
+				t.Errorf("got opcode %d %q, %v, want close code %d", op, b, err, tc.want)
+			}
 		})
 	}
 }

@@ -115,7 +115,7 @@ func (r *Room) emit(c sub.Client, m *protocol.Message) {
 
 func (r *Room) refuse(c sub.Client, m *protocol.Message) {
 	r.refused.Add(1)
-	r.log.Warn("event refused: its data is not JSON", "conn", c.ID(), "user", c.User().ID, "name", m.Name)
+	r.log.Debug("event refused: its data is not JSON", "conn", c.ID(), "user", c.User().ID, "name", m.Name)
 	c.Answer(&protocol.Message{
 		Topic: protocol.TopicEvent, Action: protocol.EventInvalidMessageData, IsError: true,
 		Has: protocol.HasName | protocol.HasOriginalAction, Name: m.Name, OriginalAction: m.Action,
@@ -124,10 +124,12 @@ func (r *Room) refuse(c sub.Client, m *protocol.Message) {
 
 func (r *Room) subscribe(c sub.Client, m *protocol.Message) {
 	for i, name := range m.Names {
-		switch added, first := r.subs.Add(name, c); {
-		case first:
+		switch r.subs.Add(name, c) {
+		case sub.First:
 			r.listen.Changed(name)
-		case !added:
+		case sub.Full:
+			c.Answer(sub.TooMany(m, name))
+		case sub.Already:
 			c.Answer(&protocol.Message{
 				Topic: protocol.TopicEvent, Action: protocol.EventMultipleSubscriptions,
 				Has: protocol.HasName | protocol.HasOriginalAction, Name: name, OriginalAction: m.Action,

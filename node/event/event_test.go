@@ -29,6 +29,8 @@ type fake struct {
 func (f *fake) ID() uint64       { return f.id }
 func (f *fake) User() *auth.User { return &auth.User{ID: "u"} }
 func (f *fake) Gone() bool       { return f.gone.Load() }
+func (f *fake) Reserve(int) bool { return true }
+func (f *fake) Release(int)      {}
 func (f *fake) Pace()            { f.paced.Add(1) }
 func (f *fake) Answer(m *protocol.Message) {
 	f.mu.Lock()

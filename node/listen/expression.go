@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ var (
 	errEmpty    = errors.New("the pattern is empty")
 	errTooLong  = fmt.Errorf("the pattern is longer than %d bytes", maxPattern)
 	errTooMany  = fmt.Errorf("the client listens to %d patterns already", maxPatterns)
+	errTooMuch  = errors.New("the client has as many subscriptions and patterns as it may: raise maxSubscriptions")
 	errPanicked = errors.New("the expression cannot be used")
 )
 
@@ -26,15 +28,17 @@ const (
 	// used comes back at slowRefill of the time that passes.
 	slowBudget = 2 * time.Second
 	slowRefill = 100
+	// shownPattern is how much of a pattern the log shows, in bytes.
+	shownPattern = 200
 )
 
 // expression is a compiled pattern. It is used by the worker alone.
 type expression struct {
 	re   *regexp2.Regexp
 	fast *regexp.Regexp // the same in linear time, if it can be said
-	used time.Duration  // of the slowBudget
-	at   time.Time      // when used was brought up to date
-	off  bool
+	budget
+	quick int // heavy matches since one that was slow
+	off   bool
 }
 
 // compile reads an unanchored JavaScript regular expression.
@@ -58,35 +62,34 @@ func compile(text string) (x *expression, err error) {
 	return &expression{re: re, fast: linear(text)}, nil
 }
 
-// match says whether name matches. A match that fails (it ran out of time or of
-// stack) counts as none. Slow ones use up a budget, and when it is gone the
-// pattern matches nothing new any more: nobody else shall wait for its author.
-func (x *expression) match(name string, log *slog.Logger) bool {
+// heavy says whether matching name may take long.
+func (x *expression) heavy(name string) bool {
+	return x.fast == nil || len(name) > linearName || len(name)*len(x.re.String()) > heavySteps
+}
+
+// match says whether name matches, and what time was wasted. A match that fails (it
+// ran out of time or of stack) counts as none. Slow ones use up a budget, and when
+// it is gone the pattern matches nothing new any more: nobody else shall wait for
+// its author.
+func (x *expression) match(name string, log *slog.Logger) (ok bool, wasted time.Duration) {
 	if x.off {
-		return false
+		return false, 0
 	}
 	start := time.Now()
 	ok, err := x.try(name)
 	end := time.Now()
 	took := end.Sub(start)
 	if took < slowMatch && err == nil {
-		return ok
+		return ok, 0
 	}
-	if err != nil {
-		log.Warn("listen pattern failed", "pattern", x.re.String(), "name", name, "err", err)
+	if err != nil && log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("listen pattern failed", "pattern", x.re.String(), "name", name, "err", err)
 	}
-	if x.spend(took, end) {
-		log.Warn("listen pattern switched off: its matches take too long", "pattern", x.re.String())
+	if x.off = x.spend(took, end, slowBudget); x.off {
+		text := x.re.String()
+		log.Warn("listen pattern switched off: its matches take too long", "pattern", text[:min(len(text), shownPattern)])
 	}
-	return ok
-}
-
-// spend counts a slow match and says whether it was the last.
-func (x *expression) spend(took time.Duration, now time.Time) bool {
-	x.used = max(0, x.used-now.Sub(x.at)/slowRefill) + took
-	x.at = now
-	x.off = x.used > slowBudget
-	return x.off
+	return ok, took
 }
 
 func (x *expression) try(name string) (ok bool, err error) {

@@ -40,12 +40,14 @@
 //
 // A pattern is an unanchored JavaScript regular expression without flags, read by
 // dlclark/regexp2 in its ECMAScript mode. It works on code points where JavaScript
-// works on UTF-16 units. A pattern may be 4096 bytes long and a client may have
-// 10000; what is beyond is answered with INVALID_LISTEN_REGEX. Plain patterns are
+// works on UTF-16 units. A pattern may be 4096 bytes long, a client may have 1000,
+// and they count among its subscriptions, as they are large; what is beyond is
+// answered with INVALID_LISTEN_REGEX. Plain patterns are
 // matched by the standard library in linear time (linear.go), the others by
 // regexp2: a match may then take 50 ms (the engine's clock is coarse: up to 150),
 // and one that takes longer counts as none. A pattern that goes on to waste time is
-// switched off (see expression.match).
+// switched off (see expression.match); what the patterns of one client waste
+// together is bounded, and what those of all do (see Registry.match).
 //
 // Names under hadal/ belong to the server: a client may subscribe to them, but no
 // pattern matches them, so nobody is asked to provide them.
@@ -73,7 +75,11 @@ const (
 	// maxPattern is the longest pattern in bytes.
 	maxPattern = 4096
 	// maxPatterns is how many patterns one client may listen to.
-	maxPatterns = 10_000
+	maxPatterns = 1000
+	// patternBytes and patternShare say what a pattern weighs among the subscriptions
+	// of its client (sub.Client.Reserve): compiled, a short one is as large as ten of
+	// them, and each four bytes of it as one.
+	patternBytes, patternShare = 4, 10
 	// window is how many questions may wait for one listener's answers.
 	window = 4096
 	// maxQueued is how many names may wait for the worker one by one.
@@ -122,6 +128,14 @@ type Registry struct {
 	subs  *sub.Registry
 	log   *slog.Logger
 
+	skipped     atomic.Uint64 // see Stats
+	switchedOff atomic.Uint64 // see Stats
+
+	// Of the worker alone: the time that was wasted, by the client whose patterns did,
+	// and in all.
+	wasted map[uint64]*budget
+	total  budget
+
 	live      atomic.Int64 // len(patterns), readable without mu
 	providing atomic.Int64 // names with a provider, readable without mu
 
@@ -146,6 +160,7 @@ type Registry struct {
 // pattern is one expression and those who listen to it.
 type pattern struct {
 	text      string
+	author    uint64 // the client that brought it
 	expr      *expression
 	listeners []*listener        // by registration; guarded by Registry.mu
 	names     map[*name]struct{} // the names that match; guarded by Registry.mu
@@ -175,6 +190,10 @@ type Stats struct {
 	// Asked, Accepted, Rejected and TimedOut count the questions put to providers
 	// and their ends since the start; Stray counts answers nobody had asked for.
 	Asked, Accepted, Rejected, TimedOut, Stray uint64
+	// Refused counts patterns that were not taken, SwitchedOff those that were taken
+	// and then wasted too much time, Skipped matches that were not tried because too
+	// much had been wasted.
+	Refused, SwitchedOff, Skipped uint64
 	// Unsuccessful counts searches that ended without a provider.
 	Unsuccessful uint64
 }
@@ -194,6 +213,7 @@ func New(topic protocol.Topic, cfg Config, subs *sub.Registry, log *slog.Logger)
 		patterns:  make(map[string]*pattern),
 		listeners: make(map[uint64]map[string]*listener),
 		names:     make(map[string]*name),
+		wasted:    make(map[uint64]*budget),
 		asked:     make(chan struct{}, 1),
 		queued:    make(map[string]struct{}),
 		work:      make(chan struct{}, 1),
@@ -266,6 +286,7 @@ func (r *Registry) Stats() Stats {
 		st.Listeners += len(p.listeners)
 	}
 	st.Matched = len(r.names)
+	st.SwitchedOff, st.Skipped = r.switchedOff.Load(), r.skipped.Load()
 	st.Provided = int(r.providing.Load())
 	return st
 }
@@ -302,14 +323,19 @@ func (r *Registry) listen(c sub.Client, m *protocol.Message) {
 		r.mu.Unlock()
 		r.refuse(c, m, errTooMany)
 		return
+	case !c.Reserve(weight(text)):
+		r.mu.Unlock()
+		r.refuse(c, m, errTooMuch)
+		return
 	}
 	if p = r.patterns[text]; p == nil {
 		if expr == nil { // it was there a moment ago
 			r.mu.Unlock()
+			c.Release(weight(text))
 			r.listen(c, m)
 			return
 		}
-		p = &pattern{text: strings.Clone(text), expr: expr, names: make(map[*name]struct{})}
+		p = &pattern{text: strings.Clone(text), author: c.ID(), expr: expr, names: make(map[*name]struct{})}
 		r.patterns[p.text] = p
 		r.order = append(r.order, p)
 		r.live.Store(int64(len(r.patterns)))
@@ -348,8 +374,12 @@ func (r *Registry) unlisten(c sub.Client, m *protocol.Message) {
 // worker. The caller holds mu.
 func (r *Registry) leave(l *listener) {
 	l.gone = true
+	l.c.Release(weight(l.p.text))
 	l.p.listeners = slices.DeleteFunc(l.p.listeners, func(o *listener) bool { return o == l })
 }
+
+// weight is what a pattern counts for.
+func weight(text string) int { return patternShare + len(text)/patternBytes }
 
 func (r *Registry) ack(c sub.Client, m *protocol.Message) {
 	c.Answer(&protocol.Message{
@@ -360,6 +390,9 @@ func (r *Registry) ack(c sub.Client, m *protocol.Message) {
 
 // refuse answers INVALID_LISTEN_REGEX, which no ack follows.
 func (r *Registry) refuse(c sub.Client, m *protocol.Message, err error) {
-	r.log.Warn("listen pattern refused", "conn", c.ID(), "user", c.User().ID, "err", err)
+	r.mu.Lock()
+	r.count.Refused++
+	r.mu.Unlock()
+	r.log.Debug("listen pattern refused", "conn", c.ID(), "user", c.User().ID, "err", err)
 	c.Answer(&protocol.Message{Topic: r.topic, Action: r.act.invalid, Has: m.Has & protocol.HasName, Name: m.Name})
 }

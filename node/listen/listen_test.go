@@ -26,8 +26,19 @@ type fake struct {
 	mu   sync.Mutex
 	got  []string // guarded by mu
 	wire []string // the same as bytes, in hex; guarded by mu
+
+	most int64 // 0: without bound
+	kept atomic.Int64
 }
 
+func (f *fake) Reserve(n int) bool {
+	if f.most > 0 && f.kept.Load()+int64(n) > f.most {
+		return false
+	}
+	f.kept.Add(int64(n))
+	return true
+}
+func (f *fake) Release(n int)                     { f.kept.Add(-int64(n)) }
 func (f *fake) ID() uint64                        { return f.id }
 func (f *fake) User() *auth.User                  { return &auth.User{ID: "u"} }
 func (f *fake) Gone() bool                        { return f.gone.Load() }
@@ -131,7 +142,7 @@ func (w *world) answer(c *fake, a protocol.Action, pattern, name string) {
 }
 
 func (w *world) subscribe(c *fake, name string) {
-	if _, first := w.subs.Add(name, c); first {
+	if w.subs.Add(name, c) == sub.First {
 		w.Changed(name)
 	}
 	synctest.Wait()
@@ -339,7 +350,7 @@ func TestPatternsAreUnanchoredJavaScript(t *testing.T) {
 			t.Errorf("compile(%q) = %v", tc.pattern, err)
 			continue
 		}
-		if got := x.match(tc.name, slog.New(slog.DiscardHandler)); got != tc.want {
+		if got, _ := x.match(tc.name, slog.New(slog.DiscardHandler)); got != tc.want {
 			t.Errorf("%q matches %q = %v, want %v", tc.pattern, tc.name, got, tc.want)
 		}
 	}
@@ -358,30 +369,90 @@ func TestAPatternThatWastesTimeIsSwitchedOff(t *testing.T) {
 	}
 	x.used = slowBudget - time.Millisecond // the rest of the budget is used up by one more
 	x.at = time.Now()
-	if x.match(name, log) {
+	if ok, _ := x.match(name, log); ok {
 		t.Error("a match that fails counts as one")
 	}
 	if !x.off {
 		t.Fatal("the pattern is still on")
 	}
-	if x.match("aa", log) {
+	if ok, _ := x.match("aa", log); ok {
 		t.Error("a pattern that is off matches")
 	}
 }
 
+// What one client's patterns waste is bounded together, and so is what all do, by
+// however many connections: the names of others are matched all the same.
+func TestManyPatternsWasteNoMoreThanOne(t *testing.T) {
+	r := New(protocol.TopicEvent, DefaultConfig(), sub.NewRegistry(), slog.New(slog.DiscardHandler))
+	name := strings.Repeat("a", 60) + "b"
+	add := func(author uint64, text string) *pattern {
+		x, err := compile(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pattern{text: text, author: author, expr: x}
+	}
+	good := add(999, `^(?!x)a+b$`) // heavy, and quick
+	for range trusted {
+		if !r.match(good, "aab") {
+			t.Fatal("it does not match")
+		}
+	}
+	began := time.Now()
+	r.total = budget{at: began}
+	for i := range 300 {
+		r.match(add(1, fmt.Sprintf(`^(a|aa)+$(?!%d)`, i)), name)
+	}
+	if took, most := time.Since(began), clientBudget+2*time.Second; took > most {
+		t.Errorf("300 patterns of a client took %v, want at most %v", took, most)
+	}
+	if r.Stats().Skipped < 200 {
+		t.Errorf("%d matches were skipped, want most", r.Stats().Skipped)
+	}
+	r.total = budget{used: 2 * nodeBudget, at: time.Now()}
+	began = time.Now()
+	for client := range uint64(100) {
+		r.match(add(1000+client, `^(a|aa)+$(?!x)`), name)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("a hundred clients that came after took %v", took)
+	}
+	if !r.match(good, name) || !r.match(add(5, "^a+b$"), name) {
+		t.Error("a pattern that never wasted time, or cannot, is not tried")
+	}
+}
+
+func TestPatternsCountAsSubscriptions(t *testing.T) {
+	inRecords(t, func(w *world) {
+		c := w.client()
+		c.most = int64(weight("a") + weight("b"))
+		w.do(c, recListen, "a")
+		w.do(c, recListen, "b")
+		w.do(c, recListen, "c")
+		c.expect(t, ack("a"), ack("b"), "RECORD INVALID_LISTEN_REGEX name=c")
+		w.do(c, recUnlisten, "a")
+		w.do(c, recListen, "c")
+		c.expect(t, unack("a"), ack("c"))
+		w.Closed(c)
+		if n := c.kept.Load(); n != 0 {
+			t.Errorf("%d are reserved for one who has gone", n)
+		}
+	})
+}
+
 func TestABudgetThatIsNotUsedComesBack(t *testing.T) {
 	now := time.Unix(1000, 0)
-	x := &expression{at: now}
+	x := &budget{at: now}
 	for range 10_000 {
 		now = now.Add(10 * time.Second)
-		if x.spend(100*time.Millisecond, now) {
+		if x.spend(100*time.Millisecond, now, slowBudget) {
 			t.Fatal("a pattern that is slow now and then was switched off")
 		}
 	}
 	for range 21 {
-		x.spend(100*time.Millisecond, now)
+		x.spend(100*time.Millisecond, now, slowBudget)
 	}
-	if !x.off {
+	if !x.over(now, slowBudget) {
 		t.Error("a pattern that is slow all the time is still on")
 	}
 }
@@ -849,7 +920,7 @@ func TestManyGoroutinesAgreeInTheEnd(t *testing.T) {
 				for i := range 300 {
 					name := fmt.Sprint("r", (i*7+g*3)%10)
 					if i%2 == 0 {
-						if _, first := r.subs.Add(name, c); first {
+						if r.subs.Add(name, c) == sub.First {
 							r.Changed(name)
 						}
 					} else if _, last := r.subs.Remove(name, c); last {

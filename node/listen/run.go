@@ -94,12 +94,12 @@ func (r *Registry) do(ctx context.Context, j job) {
 	case j.rescan:
 		r.doRescan(ctx)
 	default:
-		r.doName(j.name)
+		r.doName(ctx, j.name)
 	}
 }
 
 // doName looks at a name whose subscriptions have changed.
-func (r *Registry) doName(text string) {
+func (r *Registry) doName(ctx context.Context, text string) {
 	if protocol.Reserved(text) {
 		return
 	}
@@ -118,7 +118,10 @@ func (r *Registry) doName(text string) {
 
 	var matching []*pattern
 	for _, p := range patterns {
-		if p.expr.match(text, r.log) {
+		if ctx.Err() != nil {
+			return
+		}
+		if r.match(p, text) {
 			matching = append(matching, p)
 		}
 	}
@@ -152,7 +155,7 @@ func (r *Registry) doJoined(ctx context.Context, l *listener) {
 			if ctx.Err() != nil {
 				return
 			}
-			if protocol.Reserved(text) || !p.expr.match(text, r.log) {
+			if protocol.Reserved(text) || !r.match(p, text) {
 				continue
 			}
 			r.mu.Lock()
@@ -163,7 +166,7 @@ func (r *Registry) doJoined(ctx context.Context, l *listener) {
 			}
 			r.mu.Unlock()
 			if n == nil { // it matched nothing so far, or its own job is yet to come: look at all patterns
-				r.doName(text)
+				r.doName(ctx, text)
 			}
 		}
 		p.scanned = true
@@ -191,6 +194,9 @@ func (r *Registry) doLeft(l *listener) {
 
 	p := l.p
 	r.mu.Lock()
+	if r.listeners[l.c.ID()] == nil {
+		delete(r.wasted, l.c.ID())
+	}
 	l.backlog = nil
 	if len(p.listeners) > 0 || p.removed {
 		r.mu.Unlock()
@@ -225,13 +231,13 @@ func (r *Registry) doRescan(ctx context.Context) {
 	}
 	r.mu.Unlock()
 	for _, text := range known {
-		r.doName(text)
+		r.doName(ctx, text)
 	}
 	for text := range r.subs.Names {
 		if ctx.Err() != nil {
 			return
 		}
-		r.doName(text)
+		r.doName(ctx, text)
 	}
 }
 

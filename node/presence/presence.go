@@ -66,6 +66,8 @@ type Stats struct {
 	Users, Sockets int
 	// Subscriptions counts those to single users, Global those to everybody.
 	Subscriptions, Global int
+	// Refused counts subscriptions refused to clients that had too many.
+	Refused uint64
 	// Joins and Leaves count announcements since the start.
 	Joins, Leaves uint64
 }
@@ -159,9 +161,7 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 		}
 		ack(c, m, protocol.HasCorrelationID)
 	case protocol.PresenceSubscribeAll:
-		if added, _ := r.all.Add(everyone, c); !added {
-			multiple(c, m, everyone)
-		}
+		r.add(r.all, c, m, everyone)
 		ack(c, m, 0)
 	case protocol.PresenceUnsubscribeAll:
 		r.all.Remove(everyone, c)
@@ -177,8 +177,9 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 
 // Stats returns the numbers of this moment.
 func (r *Room) Stats() Stats {
+	names, all := r.names.Stats(), r.all.Stats()
 	st := Stats{
-		Subscriptions: r.names.Stats().Subscriptions, Global: r.all.Stats().Subscriptions,
+		Subscriptions: names.Subscriptions, Global: all.Subscriptions, Refused: names.Refused + all.Refused,
 		Joins: r.joins.Load(), Leaves: r.leaves.Load(),
 	}
 	for i := range r.users {
@@ -203,14 +204,22 @@ func (r *Room) online(user string) bool {
 
 func (r *Room) subscribe(c sub.Client, m *protocol.Message) {
 	for i, name := range m.Names {
-		if added, _ := r.names.Add(name, c); !added {
-			multiple(c, m, name)
-		}
+		r.add(r.names, c, m, name)
 		if i%pace == pace-1 {
 			c.Pace()
 		}
 	}
 	ack(c, m, protocol.HasCorrelationID)
+}
+
+// add subscribes c to name, or says why not.
+func (r *Room) add(to *sub.Registry, c sub.Client, m *protocol.Message, name string) {
+	switch to.Add(name, c) {
+	case sub.Already:
+		multiple(c, m, name)
+	case sub.Full:
+		c.Answer(sub.TooMany(m, name))
+	}
 }
 
 // query answers with an object that says of each name whether it is online, the

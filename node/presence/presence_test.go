@@ -23,6 +23,8 @@ type fake struct {
 	got   []protocol.Message // guarded by mu
 }
 
+func (f *fake) Reserve(int) bool                  { return true }
+func (f *fake) Release(int)                       {}
 func (f *fake) ID() uint64                        { return f.id }
 func (f *fake) User() *auth.User                  { return f.user }
 func (f *fake) Gone() bool                        { return f.gone.Load() }

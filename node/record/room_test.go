@@ -41,6 +41,8 @@ func newClient(name string) *client {
 func (c *client) ID() uint64                 { return c.id }
 func (c *client) User() *auth.User           { return c.user }
 func (c *client) Gone() bool                 { return c.gone.Load() }
+func (c *client) Reserve(int) bool           { return true }
+func (c *client) Release(int)                {}
 func (c *client) Pace()                      {}
 func (c *client) Answer(m *protocol.Message) { c.keep(*m) }
 func (c *client) AnswerShared(o *protocol.Outbound) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"hadal/node/sub"
 	"hadal/protocol"
 )
 
@@ -60,13 +61,17 @@ func (o *owner) answerRead(e *entry, r *request, s state) {
 			m.Version = missingVersion
 		}
 	case kindSubscribeAndHeadOne:
-		o.subscribe(r, protocol.RecordSubscribeAndHead)
+		if !o.subscribe(r, protocol.RecordSubscribeAndHead) {
+			return
+		}
 		m.Action, m.Data = protocol.RecordHeadResponse, ""
 		if !s.exists {
 			m.Version = missingVersion
 		}
 	case kindSubscribeAndRead, kindSubscribeCreateAndRead:
-		o.subscribe(r, protocol.RecordSubscribe)
+		if !o.subscribe(r, protocol.RecordSubscribe) {
+			return
+		}
 		if !s.exists {
 			m.Version, m.Data = missingVersion, emptyRecord
 		}
@@ -82,21 +87,27 @@ func (o *owner) answerRead(e *entry, r *request, s state) {
 const missingVersion int32 = -1
 
 // subscribe adds the client to the record's subscribers. action is the original
-// action that a complaint about a second subscription names (spec 08 §2).
-func (o *owner) subscribe(r *request, action protocol.Action) {
+// action that a complaint about a second subscription names (spec 08 §2). It is
+// false if the client may have no more, which it is told.
+func (o *owner) subscribe(r *request, action protocol.Action) bool {
 	if r.client.Gone() {
-		return // its kindClosed has been or will be served: nobody would remove it
+		return true // its kindClosed has been or will be served: nobody would remove it
 	}
-	added, first := o.subs.Add(r.name, r.client)
-	if !added {
+	switch o.subs.Add(r.name, r.client) {
+	case sub.Full:
+		r.answer(sub.TooMany(&protocol.Message{
+			Topic: protocol.TopicRecord, Action: r.action, CorrelationID: r.correlationID, Has: r.has,
+		}, r.name))
+		return false
+	case sub.Already:
 		r.answer(&protocol.Message{Action: protocol.RecordMultipleSubscriptions, Name: r.name, OriginalAction: action})
-	}
-	if first {
+	case sub.First:
 		o.listen.Changed(r.name)
 	}
 	if o.listen.HasProvider(r.name) {
 		r.answer(&protocol.Message{Action: protocol.RecordSubscriptionHasProvider, Name: r.name})
 	}
+	return true
 }
 
 // subscription serves SUBSCRIBE and UNSUBSCRIBE of one name. They wait for what
@@ -141,7 +152,9 @@ func (o *owner) subscribeAndHead(ctx context.Context, r *request) {
 			o.deny(e, one, refusal)
 			continue
 		}
-		o.subscribe(one, protocol.RecordSubscribeAndHead)
+		if !o.subscribe(one, protocol.RecordSubscribeAndHead) {
+			continue
+		}
 		bulk.Versions = append(bulk.Versions, protocol.NameVersion{Name: name, Version: e.state.version})
 	}
 	r.answer(&bulk)

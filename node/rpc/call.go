@@ -239,7 +239,7 @@ func (r *Room) respond(c sub.Client, m *protocol.Message) {
 
 	action, data := m.Action, m.Data
 	if !valid {
-		r.log.Warn("rpc answer refused: its data is not JSON", "conn", c.ID(), "user", c.User().ID, "name", m.Name)
+		r.log.Debug("rpc answer refused: its data is not JSON", "conn", c.ID(), "user", c.User().ID, "name", m.Name)
 		action, data = protocol.RPCRequestError, invalidData
 		c.Answer(&protocol.Message{
 			Topic: protocol.TopicRPC, Action: protocol.RPCInvalidMessageData, IsError: true,

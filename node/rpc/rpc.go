@@ -52,6 +52,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,7 +66,8 @@ const (
 	// pace is how many names of one request are treated before the client's queue
 	// of answers is looked at.
 	pace = 256
-	// chunk is how many timers expire before the mutex is given to others.
+	// chunk is how many timers expire, and names or calls of one client are let go,
+	// before the mutex is given to others.
 	chunk = 256
 	// invalidData is the error value of a call whose data was not JSON.
 	invalidData = `"INVALID_MESSAGE_DATA"`
@@ -137,8 +139,9 @@ type Stats struct {
 	// ResponseTimeouts or Abandoned (its caller left).
 	Requests, Responses, Errors, NoProvider, AcceptTimeouts, ResponseTimeouts, Abandoned uint64
 	// Rejects counts rejections, leaving providers included. Invalid counts provider
-	// messages and requests refused for their correlation id or data.
-	Rejects, Invalid uint64
+	// messages and requests refused for their correlation id or data, Full providers
+	// refused because their client had too many names.
+	Rejects, Invalid, Full uint64
 }
 
 // New returns an empty room. A timeout of zero or less means the default.
@@ -192,8 +195,17 @@ func (r *Room) Closed(c sub.Client) {
 		r.mu.Unlock()
 		return
 	}
+	// Nobody adds anything for a client that has gone, and pick passes it over.
+	n := 0
+	others := func() {
+		if n++; n%chunk == 0 {
+			r.mu.Unlock()
+			r.mu.Lock()
+		}
+	}
 	for name := range k.provides {
 		r.withdraw(k, name)
+		others()
 	}
 	for _, call := range k.made {
 		call.orphan, call.data = true, ""
@@ -203,6 +215,7 @@ func (r *Room) Closed(c sub.Client) {
 	for _, call := range k.asked {
 		r.count.Rejects++
 		todo = append(todo, r.reroute(call))
+		others()
 	}
 	delete(r.clients, id)
 	r.mu.Unlock()
@@ -285,7 +298,10 @@ func (r *Room) forget(id uint64, k *client) {
 
 func (r *Room) provide(c sub.Client, m *protocol.Message) {
 	for i, name := range m.Names {
-		if !r.enlist(c, name) {
+		switch r.enlist(c, name) {
+		case sub.Full:
+			c.Answer(sub.TooMany(m, name))
+		case sub.Already:
 			c.Answer(&protocol.Message{
 				Topic: protocol.TopicRPC, Action: protocol.RPCMultipleProviders,
 				Has: protocol.HasName | protocol.HasOriginalAction, Name: name, OriginalAction: m.Action,
@@ -298,16 +314,21 @@ func (r *Room) provide(c sub.Client, m *protocol.Message) {
 	ack(c, m)
 }
 
-// enlist makes c a provider of name, and says whether it was not one before.
-func (r *Room) enlist(c sub.Client, name string) bool {
+// enlist makes c a provider of name.
+func (r *Room) enlist(c sub.Client, name string) sub.Added {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c.Gone() { // Closed was called, or will be: then it must find nothing new
-		return true
+		return sub.Ended
 	}
 	k := r.known(c)
 	if _, ok := k.provides[name]; ok {
-		return false
+		return sub.Already
+	}
+	if !c.Reserve(sub.Weight(name)) {
+		r.count.Full++
+		r.forget(c.ID(), k)
+		return sub.Full
 	}
 	if k.provides == nil {
 		k.provides = make(map[string]int, 1)
@@ -317,20 +338,25 @@ func (r *Room) enlist(c sub.Client, name string) bool {
 	k.provides[name] = len(list)
 	r.providers[name] = append(list, provider{c.ID(), c})
 	r.count.Providers++
-	return true
+	if len(list) == 0 {
+		return sub.First
+	}
+	return sub.Further
 }
 
 func (r *Room) unprovide(c sub.Client, m *protocol.Message) {
-	r.mu.Lock()
-	if k := r.clients[c.ID()]; k != nil {
-		for _, name := range m.Names {
-			if _, ok := k.provides[name]; ok {
-				r.withdraw(k, name)
+	for names := range slices.Chunk(m.Names, chunk) {
+		r.mu.Lock()
+		if k := r.clients[c.ID()]; k != nil {
+			for _, name := range names {
+				if _, ok := k.provides[name]; ok {
+					r.withdraw(k, name)
+				}
 			}
+			r.forget(c.ID(), k)
 		}
-		r.forget(c.ID(), k)
+		r.mu.Unlock()
 	}
-	r.mu.Unlock()
 	ack(c, m)
 }
 
@@ -341,6 +367,7 @@ func (r *Room) withdraw(k *client, name string) {
 	delete(k.provides, name)
 	r.count.Providers--
 	list := r.providers[name]
+	list[i].c.Release(sub.Weight(name))
 	end := len(list) - 1
 	if end == 0 {
 		delete(r.providers, name)

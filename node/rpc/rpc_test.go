@@ -27,6 +27,8 @@ type fake struct {
 	got  []string // guarded by mu
 }
 
+func (f *fake) Reserve(int) bool                  { return true }
+func (f *fake) Release(int)                       {}
 func (f *fake) ID() uint64                        { return f.id }
 func (f *fake) User() *auth.User                  { return &f.user }
 func (f *fake) Gone() bool                        { return f.gone.Load() }
@@ -684,6 +686,8 @@ func TestManyAtOnceEachCallEndsOnce(t *testing.T) {
 // quiet is a client that costs nothing.
 type quiet struct{ id uint64 }
 
+func (q quiet) Reserve(int) bool                { return true }
+func (q quiet) Release(int)                     {}
 func (q quiet) ID() uint64                      { return q.id }
 func (q quiet) User() *auth.User                { return nobody }
 func (q quiet) Gone() bool                      { return false }

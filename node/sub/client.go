@@ -15,8 +15,8 @@
 //
 // A nameShard's lock may be held while one clientShard's lock is taken, never the
 // other way round; never two shards of one table. The registry calls out under
-// its locks to Client.ID, Gone and Send only, none of which may block or call
-// back. So callers may use the registry while they hold a lock of their own.
+// its locks to Client.ID, Gone, Send, Reserve and Release only, none of which may
+// block or call back. So callers may use the registry while they hold a lock of their own.
 //
 // # Order
 //
@@ -55,4 +55,27 @@ type Client interface {
 	// outstanding, or until it has gone. Only the goroutine that reads from the
 	// client may call it; a handler does so between the parts of a bulk request.
 	Pace()
+	// Reserve counts n more of what the server keeps because this client asked for
+	// it: subscriptions and what else has names (see Weight). It is false, and
+	// nothing is counted, when the client has as much as it may. It never blocks
+	// and may be called under a lock.
+	Reserve(n int) bool
+	// Release gives back what was reserved.
+	Release(n int)
+}
+
+// weightBytes is how long a name may be that counts as one.
+const weightBytes = 256
+
+// Weight is what keeping a name counts for: 1, and more for a long one, so that a
+// bound on the number is one on the memory too.
+func Weight(name string) int { return 1 + len(name)/weightBytes }
+
+// TooMany is the answer to a client that may keep no more names: one of its request
+// m, of m's topic, is denied, as if by a rule, which is what clients understand.
+func TooMany(m *protocol.Message, name string) *protocol.Message {
+	return &protocol.Message{
+		Topic: m.Topic, Action: protocol.Denied(m.Topic), Name: name, OriginalAction: m.Action, IsError: true,
+		CorrelationID: m.CorrelationID, Has: m.Has & protocol.HasCorrelationID,
+	}
 }

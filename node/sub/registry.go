@@ -26,7 +26,8 @@ type nameShard struct {
 	mu   sync.RWMutex
 	subs map[string]*subscribers // guarded by mu
 	n    int                     // subscriptions in this shard; guarded by mu
-	_    [72]byte                // keeps neighbours out of one cache line pair
+	full uint64                  // refused ones; guarded by mu
+	_    [64]byte                // keeps neighbours out of one cache line pair
 }
 
 // subscribers is one name and its clients, guarded by the mutex of its nameShard.
@@ -53,6 +54,8 @@ type Stats struct {
 	Names int
 	// Subscriptions is how many pairs of name and client there are.
 	Subscriptions int
+	// Refused is how many have been refused to clients that had too many.
+	Refused uint64
 }
 
 // NewRegistry returns an empty registry.
@@ -71,12 +74,26 @@ func (r *Registry) nameShard(name string) *nameShard {
 
 func (r *Registry) clientShard(id uint64) *clientShard { return &r.clients[id%shards] }
 
-// Add subscribes c to name. added is false when c was subscribed already, or has
-// gone: a client is never added after RemoveClient took it out, whichever
-// goroutine comes first, provided that Gone was true before RemoveClient was
-// called. first says that the name had no subscriber before. The name is copied
-// when it is kept.
-func (r *Registry) Add(name string, c Client) (added, first bool) {
+// Added says what became of a subscription.
+type Added uint8
+
+const (
+	// Ended is that of a client that has gone. Nothing happened.
+	Ended Added = iota
+	// Already is a second one. Nothing happened.
+	Already
+	// Full is one more than the client may have. Nothing happened.
+	Full
+	// First is the first one of its name.
+	First
+	// Further is any other.
+	Further
+)
+
+// Add subscribes c to name. A client is never added after RemoveClient took it
+// out, whichever goroutine comes first, provided that Gone was true before
+// RemoveClient was called. The name is copied when it is kept.
+func (r *Registry) Add(name string, c Client) Added {
 	id := c.ID()
 	ns, cs := r.nameShard(name), r.clientShard(id)
 	ns.mu.Lock()
@@ -84,14 +101,22 @@ func (r *Registry) Add(name string, c Client) (added, first bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	own := cs.own[id]
-	if _, ok := own[name]; ok || c.Gone() {
-		return false, false
+	if _, ok := own[name]; ok {
+		return Already
 	}
+	if c.Gone() {
+		return Ended
+	}
+	if !c.Reserve(Weight(name)) {
+		ns.full++
+		return Full
+	}
+	added := Further
 	s := ns.subs[name]
 	if s == nil {
 		s = &subscribers{name: strings.Clone(name)}
 		ns.subs[s.name] = s
-		first = true
+		added = First
 	}
 	if own == nil {
 		own = make(map[string]int, 1)
@@ -100,7 +125,7 @@ func (r *Registry) Add(name string, c Client) (added, first bool) {
 	own[s.name] = len(s.list)
 	s.list = append(s.list, subscriber{id, c})
 	ns.n++
-	return true, first
+	return added
 }
 
 // Remove unsubscribes c from name. removed is false when it was not subscribed;
@@ -119,6 +144,7 @@ func (r *Registry) remove(name string, id uint64) (removed, last bool) {
 	}
 	s := ns.subs[name]
 	ns.n--
+	s.list[i].c.Release(Weight(name))
 	end := len(s.list) - 1
 	if end == 0 {
 		delete(ns.subs, name)
@@ -193,6 +219,7 @@ func (r *Registry) RemoveName(name string) []Client {
 	were := make([]Client, len(s.list))
 	for i, e := range s.list {
 		r.disown(name, e.id)
+		e.c.Release(Weight(name))
 		were[i] = e.c
 	}
 	delete(ns.subs, name)
@@ -281,6 +308,7 @@ func (r *Registry) Stats() Stats {
 		ns.mu.RLock()
 		st.Names += len(ns.subs)
 		st.Subscriptions += ns.n
+		st.Refused += ns.full
 		ns.mu.RUnlock()
 	}
 	return st

@@ -22,8 +22,19 @@ type fake struct {
 	mu   sync.Mutex
 	got  []string // names of what it was sent; guarded by mu
 	keep bool
+
+	most int64 // 0: without bound
+	kept atomic.Int64
 }
 
+func (f *fake) Reserve(n int) bool {
+	if f.most > 0 && f.kept.Load()+int64(n) > f.most {
+		return false
+	}
+	f.kept.Add(int64(n))
+	return true
+}
+func (f *fake) Release(n int)                     { f.kept.Add(-int64(n)) }
 func (f *fake) ID() uint64                        { return f.id }
 func (f *fake) User() *auth.User                  { return &auth.User{ID: "u"} }
 func (f *fake) Gone() bool                        { return f.gone.Load() }
@@ -43,6 +54,43 @@ func event(name string) *protocol.Outbound {
 	return &protocol.Outbound{Message: protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: name}}
 }
 
+// added says what Add did as Remove says it.
+func added(a Added) (added, first bool) { return a == First || a == Further, a == First }
+
+func TestAClientHasNoMoreThanItMay(t *testing.T) {
+	events, records := NewRegistry(), NewRegistry()
+	a, b := &fake{id: 1, most: 5}, &fake{id: 2}
+	long := strings.Repeat("x", 2*weightBytes) // counts for three
+	for _, step := range []struct {
+		r    *Registry
+		name string
+		want Added
+	}{
+		{events, "a", First}, {events, long, First}, {events, "a", Already}, {records, "a", First},
+		{records, "b", Full}, {events, "b", Full}, {records, "b", Full},
+	} {
+		if got := step.r.Add(step.name, a); got != step.want {
+			t.Errorf("Add %.3s = %v, want %v", step.name, got, step.want)
+		}
+	}
+	if n := events.Stats().Refused + records.Stats().Refused; n != 3 {
+		t.Errorf("%d were refused, want 3", n)
+	}
+	events.Add("a", b)
+	if got := a.kept.Load(); got != 5 {
+		t.Errorf("5 are kept, and %d counted", got)
+	}
+	events.Remove(long, a)
+	events.RemoveName("a")
+	records.RemoveClient(a)
+	if a.kept.Load() != 0 || b.kept.Load() != 0 {
+		t.Errorf("nothing is kept, and %d and %d counted", a.kept.Load(), b.kept.Load())
+	}
+	if got := events.Add("b", a); got != First {
+		t.Errorf("Add = %v when there is room again, want First", got)
+	}
+}
+
 func TestAddAndRemoveTellFirstAndLast(t *testing.T) {
 	r := NewRegistry()
 	a, b := &fake{id: 1}, &fake{id: 2}
@@ -51,14 +99,14 @@ func TestAddAndRemoveTellFirstAndLast(t *testing.T) {
 		do     func() (bool, bool)
 		w1, w2 bool
 	}{
-		{"a is the first", func() (bool, bool) { return r.Add("x", a) }, true, true},
-		{"a again is nothing new", func() (bool, bool) { return r.Add("x", a) }, false, false},
-		{"b is the second", func() (bool, bool) { return r.Add("x", b) }, true, false},
+		{"a is the first", func() (bool, bool) { return added(r.Add("x", a)) }, true, true},
+		{"a again is nothing new", func() (bool, bool) { return added(r.Add("x", a)) }, false, false},
+		{"b is the second", func() (bool, bool) { return added(r.Add("x", b)) }, true, false},
 		{"a leaves, b stays", func() (bool, bool) { return r.Remove("x", a) }, true, false},
 		{"a has left already", func() (bool, bool) { return r.Remove("x", a) }, false, false},
 		{"a never had y", func() (bool, bool) { return r.Remove("y", a) }, false, false},
 		{"b is the last", func() (bool, bool) { return r.Remove("x", b) }, true, true},
-		{"a is the first again", func() (bool, bool) { return r.Add("x", a) }, true, true},
+		{"a is the first again", func() (bool, bool) { return added(r.Add("x", a)) }, true, true},
 	} {
 		if g1, g2 := step.do(); g1 != step.w1 || g2 != step.w2 {
 			t.Errorf("%s: got %v %v, want %v %v", step.what, g1, g2, step.w1, step.w2)
@@ -140,8 +188,8 @@ func TestAClientThatIsGoneIsNotAdded(t *testing.T) {
 	r := NewRegistry()
 	a := &fake{id: 1}
 	a.gone.Store(true)
-	if added, first := r.Add("x", a); added || first {
-		t.Errorf("Add = %v %v, want false false", added, first)
+	if got := r.Add("x", a); got != Ended {
+		t.Errorf("Add = %v, want Ended", got)
 	}
 	if r.Has("x") {
 		t.Error("the name exists")
@@ -166,8 +214,8 @@ func TestRemoveNameUnsubscribesEverybody(t *testing.T) {
 	if got := r.RemoveName("x"); got != nil {
 		t.Errorf("RemoveName of an unknown name returned %v", got)
 	}
-	if added, first := r.Add("x", a); !added || !first {
-		t.Errorf("Add afterwards = %v %v, want true true", added, first)
+	if got := r.Add("x", a); got != First {
+		t.Errorf("Add afterwards = %v, want First", got)
 	}
 }
 
@@ -267,7 +315,7 @@ func TestRegistryBehavesAsASetOfPairs(t *testing.T) {
 				}
 			default:
 				before := count(name)
-				added, first := r.Add(name, c)
+				added, first := added(r.Add(name, c))
 				if added == model[p] || first != (before == 0) && added {
 					t.Fatalf("Add = %v %v", added, first)
 				}
@@ -279,6 +327,17 @@ func TestRegistryBehavesAsASetOfPairs(t *testing.T) {
 				}
 				if got, want := r.Deliver(name, nil, event(name)), count(name); got != want {
 					t.Fatalf("Deliver(%q) = %d, want %d", name, got, want)
+				}
+			}
+			for _, c := range clients {
+				kept := int64(0)
+				for p := range model {
+					if p.id == c.id {
+						kept++
+					}
+				}
+				if got := c.kept.Load(); got != kept {
+					t.Fatalf("client %d has %d reserved, want %d", c.id, got, kept)
 				}
 			}
 			if got := r.Stats().Subscriptions; got != len(model) {
