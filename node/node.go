@@ -141,6 +141,8 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	defer n.logError("close admin", n.admin.Close)
 	table := cluster.NewSolo(dir, n.cfg.ServerName)
+	usualGC := relaxGC()
+	defer usualGC()
 	st, err := n.openStore(ctx, dir)
 	if err != nil {
 		return err
@@ -179,6 +181,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("start records: %w", err)
 	}
+	usualGC()
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := n.endpoint.Serve(context.WithoutCancel(ctx)); err != nil {

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"hadal/cluster"
 	"hadal/node/record"
-	"hadal/protocol/jsonpath"
 	"hadal/store"
 	"hadal/store/jetstream"
 )
@@ -52,6 +53,22 @@ func (s *recordStore) ready() error {
 	}
 }
 
+// startGC is how far the heap may grow between two collections while a node starts
+// (GOGC). What a start reads stays in memory, so collecting as often as usual finds
+// nothing and takes a third of the time.
+const startGC = 200
+
+// relaxGC sets startGC, unless collections are rarer anyway, and returns how to
+// set it back.
+func relaxGC() (back func()) {
+	usual := debug.SetGCPercent(startGC)
+	if usual < 0 || usual >= startGC {
+		debug.SetGCPercent(usual)
+		return func() {}
+	}
+	return sync.OnceFunc(func() { debug.SetGCPercent(usual) })
+}
+
 // openStore makes the store.
 func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, error) {
 	keep := n.cfg.Records
@@ -66,7 +83,7 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 	if always { // else a power cut may take what the marks would say is there
 		mark, logMark = filepath.Join(dir.Path(), "mark-0"), filepath.Join(dir.Path(), "mark-log-0")
 		// The server would cut the log off at what is damaged, and say nothing.
-		if err := jetstream.CheckLog(ctx, jetstream.VerifyOptions{Dir: dir.Store(), LogMark: logMark, Epoch: dir.Epoch(), Valid: jsonpath.ValidJSON}); err != nil {
+		if err := jetstream.CheckLog(ctx, jetstream.VerifyOptions{Dir: dir.Store(), LogMark: logMark, Epoch: dir.Epoch()}); err != nil {
 			return nil, err
 		}
 	}

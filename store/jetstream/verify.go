@@ -146,6 +146,8 @@ type verifier struct {
 	subject []byte
 	done    int64
 	total   int64
+	// chainOnly leaves out what the messages of the LOG say of records.
+	chainOnly bool
 }
 
 // Verify checks the files of one partition. The error is about the reading
@@ -165,6 +167,7 @@ func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 // what was acknowledged.
 func CheckLog(ctx context.Context, opts VerifyOptions) error {
 	v := newVerifier(opts)
+	v.chainOnly = true
 	log, err := v.open(LogName(opts.Partition), fmt.Sprintf("hadal.l%d.", opts.Partition), opts.LogMark)
 	if err == nil && log.there && log.Acknowledged > 0 {
 		err = v.verifyLog(ctx, log)
