@@ -9,10 +9,11 @@ import (
 	"hadal/store"
 )
 
-// A checkpoint appends this many records or bytes to STATE at a time, so that
-// reads and appends wait for little.
+// A checkpoint appends this many records or bytes to STATE at a time. The server
+// makes a temporary store for each batch, so few large ones are cheaper; they have a
+// connection of their own, so appends to the LOG do not stand behind them.
 const (
-	checkpointOps   = store.MaxOps / 2
+	checkpointOps   = store.MaxOps
 	checkpointBytes = 1 << 20
 )
 
