@@ -25,7 +25,7 @@ type Options struct {
 	// SyncInterval is the time between fsyncs otherwise. 0 means one second.
 	SyncInterval time.Duration
 	// MaxMessage is the largest payload in bytes: above the largest record by 8
-	// KiB or more. 0 means 8 MiB. At most 64 MiB.
+	// KiB or more. 0 means 8 MiB. At most MaxMessage.
 	MaxMessage int
 	// DiskReserve is how many bytes of the disk Room keeps free. 0 means an eighth
 	// of the volume, but at least 32 and at most 256 MiB.
@@ -34,10 +34,13 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// MaxMessage is the largest Options.MaxMessage: what the embedded server stores in one
+// message, 32 MiB with its subject and the rest.
+const MaxMessage = 32<<20 - 8<<10
+
 // Limits of the embedded server.
 const (
 	defaultMaxMessage = 8 << 20
-	maxMaxMessage     = 64 << 20
 	// maxPending bounds what may wait for one of our own connections. The answer
 	// to a listing of 100 000 long names is some 100 MiB.
 	maxPending = 512 << 20
@@ -105,8 +108,8 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 }
 
 func (s *Server) start(ctx context.Context) error {
-	if s.opts.MaxMessage > maxMaxMessage {
-		return fmt.Errorf("messages of %d bytes are too large, at most %d", s.opts.MaxMessage, maxMaxMessage)
+	if s.opts.MaxMessage > MaxMessage {
+		return fmt.Errorf("messages of %d bytes are too large, at most %d", s.opts.MaxMessage, MaxMessage)
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return withCure(err)

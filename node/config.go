@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/cluster"
 	"hadal/node/admin"
 	"hadal/node/endpoint"
 	"hadal/node/listen"
@@ -322,6 +323,14 @@ func (c Config) validateRecords(m *mistakes) {
 	m.min("records.diskReserve", k.DiskReserve, 0)
 	m.min("records.cacheBytes", k.CacheBytes, 0)
 	m.min("records.maxSize", int64(k.MaxSize), 1)
+	// A batch that the store cannot take holds up all writes until it is given up.
+	switch message := int64(record.MaxBatch(k.MaxSize, maxName) + messageRoom); {
+	case k.Store != "disk":
+	case message > cluster.MaxMessage:
+		m.add("records.maxSize", "%d is too large for the store, which takes records of up to %d", k.MaxSize, cluster.MaxMessage-message+int64(k.MaxSize))
+	case message > k.LogBytes/4:
+		m.add("records.logBytes", "%d is less than four times the largest batch, of %d with this records.maxSize", k.LogBytes, message)
+	}
 }
 
 func (c Config) validateAuth(m *mistakes) {

@@ -161,11 +161,22 @@ func (n *Node) Run(ctx context.Context) error {
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	// What the records stand on is looked after until they have ended: they may wait
+	// for it to come back.
+	below, stopBelow := context.WithCancel(context.WithoutCancel(ctx))
+	var supervision sync.WaitGroup
+	defer supervision.Wait()
+	defer stopBelow()
+	supervision.Go(func() {
+		if err := st.supervise(below); err != nil && below.Err() == nil {
+			stop(fmt.Errorf("store: %w", err))
+		}
+	})
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stopRooms()
 	for name, run := range map[string]func(context.Context) error{
-		"records": records.Run, "store": st.supervise, "rpc": n.rpc.Run, "admin": n.admin.Serve,
+		"records": records.Run, "rpc": n.rpc.Run, "admin": n.admin.Serve,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -16,6 +18,10 @@ import (
 
 // messageRoom is what a message of the store holds beside names and JSON.
 const messageRoom = 64 << 10
+
+// leastMessage keeps what was written under a larger records.maxSize, up to about
+// seven MiB, within what the store takes and reads.
+const leastMessage = 8 << 20
 
 // recordStore is the store that the configuration asks for, and what it stands on.
 type recordStore struct {
@@ -79,9 +85,15 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 	}
 	started := time.Now()
 	always := keep.Sync == "always"
-	mark, logMark := "", ""
-	if always { // else a power cut may take what the marks would say is there
-		mark, logMark = filepath.Join(dir.Path(), "mark-0"), filepath.Join(dir.Path(), "mark-log-0")
+	mark, logMark := filepath.Join(dir.Path(), "mark-0"), filepath.Join(dir.Path(), "mark-log-0")
+	if !always { // a power cut may take what the marks of an earlier run say is there
+		for _, name := range []string{mark, logMark} {
+			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+		}
+		mark, logMark = "", ""
+	} else {
 		// The server would cut the log off at what is damaged, and say nothing.
 		if err := jetstream.CheckLog(ctx, jetstream.VerifyOptions{Dir: dir.Store(), LogMark: logMark, Epoch: dir.Epoch()}); err != nil {
 			return nil, err
@@ -89,7 +101,7 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 	}
 	server, err := cluster.Start(ctx, cluster.Options{
 		Dir: dir, SyncAlways: always, SyncInterval: keep.SyncInterval,
-		MaxMessage:  record.MaxBatch(keep.MaxSize, maxName) + messageRoom,
+		MaxMessage:  max(record.MaxBatch(keep.MaxSize, maxName)+messageRoom, leastMessage),
 		DiskReserve: keep.DiskReserve, Log: n.log,
 	})
 	if err != nil {

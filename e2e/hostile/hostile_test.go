@@ -14,7 +14,8 @@ func TestOthersAreServedUnderEveryAttack(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "hadal/cmd/hadal").CombinedOutput(); err != nil {
 		t.Fatalf("build the node: %v\n%s", err, out)
 	}
-	v, err := start(t.Context(), binary, 512)
+	// As few subscriptions as a busy machine makes in the second that an attack has.
+	v, err := start(t.Context(), binary, 512, "HADAL_CONNECTIONENDPOINTS=[{type: ws-binary, options: {maxSubscriptions: 5000}}]")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,8 +85,8 @@ type victim struct {
 }
 
 // start starts a node that may open few files, with a user whose password costs
-// what a new one does; everybody else needs none.
-func start(ctx context.Context, binary string, files int) (*victim, error) {
+// what a new one does; everybody else needs none. env is for its configuration.
+func start(ctx context.Context, binary string, files int, env ...string) (*victim, error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func start(ctx context.Context, binary string, files int) (*victim, error) {
 		return nil, errors.Join(err, v.remove())
 	}
 	users := fmt.Sprintf("[{type: file, options: {users: {ada: {password: %q}}, reportInvalidParameters: true}}, {type: none}]", hash)
-	v.node, err = target.StartNode(ctx, script, filepath.Join(dir, "data"), "HADAL_AUTH="+users, "HADAL_LOGLEVEL=warn")
+	v.node, err = target.StartNode(ctx, script, filepath.Join(dir, "data"), append(env, "HADAL_AUTH="+users, "HADAL_LOGLEVEL=warn")...)
 	if err != nil {
 		return nil, errors.Join(err, v.remove())
 	}

@@ -17,6 +17,10 @@ import (
 // had written (spec 08 §5). All methods may be called from anywhere while Run
 // runs.
 
+// maxName is the longest name in bytes, for the operator as for clients: a longer one
+// may make a batch that the store refuses, with what others wrote in it.
+const maxName = 4096
+
 // Get reads one record, or ErrNotFound.
 func (r *Room) Get(ctx context.Context, name string) (store.Record, error) {
 	s, err := r.ask(ctx, &request{kind: kindOperatorGet, name: name})
@@ -45,6 +49,8 @@ func (r *Room) set(ctx context.Context, req *request) (int32, error) {
 	switch {
 	case req.name == "":
 		return 0, fmt.Errorf("%w: a record needs a name", ErrInvalid)
+	case len(req.name) > maxName:
+		return 0, fmt.Errorf("%w: the name of a record has at most %d bytes, %.100q… has %d", ErrInvalid, maxName, req.name, len(req.name))
 	case !jsonpath.ValidJSON(req.data):
 		return 0, fmt.Errorf("%w: record %q: %w", ErrInvalid, req.name, errNotJSON)
 	case req.version < 0:

@@ -501,9 +501,9 @@ func (o *owner) fence(ctx context.Context, full bool) {
 		return
 	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
-		err := o.store.Fence(attempt, o.epoch)
-		cancel()
+		// The store says how long it waits for an answer. What it has to read back takes as
+		// long as it takes, and an attempt that is cut short begins anew.
+		err := o.store.Fence(ctx, o.epoch)
 		if err == nil {
 			o.refenced <- struct{}{}
 			return
@@ -610,6 +610,16 @@ func (o *owner) arrive(ctx context.Context, l loadResult) {
 	case errors.Is(l.err, store.ErrNotFound):
 		e.loaded = true
 		o.drain(e)
+	case errors.Is(l.err, store.ErrFenced) && (o.flying == nil || o.fault != nil) && !o.refusing:
+		// By no append of ours, which would have the store fenced: so nobody else will.
+		// Nothing is in the open batch then, or it would be under way.
+		o.stalled = append(o.stalled, e)
+		if o.fault == nil {
+			o.log.Error("record store is fenced off", "name", e.name, "err", l.err)
+			o.hold.Reset(holdTime)
+			o.setFault(l.err)
+			o.helpers.Go(func() { o.fence(ctx, false) })
+		}
 	default:
 		o.log.Error("record not loaded", "name", e.name, "err", l.err)
 		o.stats.loadErrors.Add(1)

@@ -64,6 +64,9 @@ const (
 	defaultCheckpointRecords = 200_000
 	// defaultCheckpointRate leaves the rest of the machine to the appends.
 	defaultCheckpointRate = 20_000
+	// Append waits as well when so many times CheckpointRecords names are dirty: in
+	// memory one takes some 170 bytes beside its JSON, and in the LOG perhaps 14 in all.
+	mostCheckpoints = 10
 )
 
 // messageRoom is what a message of the LOG occupies beside its payload.
@@ -176,6 +179,7 @@ type Logged struct {
 	floor  uint64 // guarded by state; up to here everything is in STATE
 	purged uint64 // guarded by state; up to here the LOG is purged
 	fences uint64 // guarded by state; how often Fence succeeded
+	torn   bool   // guarded by state; messages are missing above the floor, lost with the power
 	// refences is how often STATE alone was fenced anew.
 	refences uint64 // guarded by state
 	// dirty are the changes since the last checkpoint began. writing are those that
@@ -227,6 +231,14 @@ func OpenLogged(ctx context.Context, nc *nats.Conn, opts LogOptions) (*Logged, e
 		MaxBytes:    opts.LogBytes,
 		Replicas:    max(opts.Replicas, 1),
 		Duplicates:  100 * time.Millisecond, // we send no message ids
+	}
+	// A LOG that is larger than it may become has room for its fence all the same,
+	// and shrinks with the checkpoint after it.
+	switch was, err := js.Stream(ctx, name); {
+	case err == nil:
+		cfg.MaxBytes = max(cfg.MaxBytes, int64(was.CachedInfo().State.Bytes)+opts.LogBytes/4)
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, fmt.Errorf("open stream %s: %w", name, err)
 	}
 	if _, err := js.CreateOrUpdateStream(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", name, err)
@@ -357,11 +369,12 @@ func (l *Logged) room(ctx context.Context, ops []store.Op) error {
 	for {
 		l.state.Lock()
 		pending, drained, usable := l.dirtyBytes+l.writingBytes, l.drained, l.usableLocked() == nil
+		names := len(l.dirty) + len(l.writing)
 		l.state.Unlock()
 		if !usable {
 			return nil // the caller finds out why
 		}
-		if pending < high {
+		if pending < high && names < mostCheckpoints*l.opts.CheckpointRecords {
 			// Each change goes to the disk twice: into the LOG now, and into STATE.
 			return l.roomFor(pending + 2*size)
 		}
@@ -371,7 +384,7 @@ func (l *Logged) room(ctx context.Context, ops []store.Op) error {
 		case <-l.stopCh:
 			return store.ErrClosed
 		case <-ctx.Done():
-			return fmt.Errorf("%d bytes of the log wait for a checkpoint: %w", pending, store.ErrFull)
+			return fmt.Errorf("%d bytes of the log, with %d names, wait for a checkpoint: %w", pending, names, store.ErrFull)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -77,13 +78,45 @@ func (r *logRig) Restart(t *testing.T) {
 func (r *logRig) crash(t testing.TB) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(r.dir)); err != nil {
+	// A kill is a moment and a copy is not, so nothing is written meanwhile; the
+	// server may remove what it is done with.
+	for _, l := range r.open {
+		l.checkpoints.Lock()
+		l.mu.Lock()
+	}
+	err := filepath.WalkDir(r.dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return gone(err)
+		}
+		to := filepath.Join(dir, strings.TrimPrefix(name, r.dir))
+		if e.IsDir() {
+			return os.MkdirAll(to, 0o700)
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return gone(err)
+		}
+		return os.WriteFile(to, data, 0o600)
+	})
+	for _, l := range r.open {
+		l.mu.Unlock()
+		l.checkpoints.Unlock()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	r.close(t)
 	r.stop(t)
 	r.dir = dir
 	r.start(t)
+}
+
+// gone is nil for what is not there any more.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // fenced is an open store under an epoch.

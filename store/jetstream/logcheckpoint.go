@@ -72,7 +72,7 @@ func (l *Logged) untilDue(now time.Time) (wait time.Duration, pending bool) {
 	switch {
 	case !l.ready:
 		return 0, false
-	case l.writing != nil || l.down || l.purged < l.floor || l.base-l.floor > tidyAfter && len(l.dirty) == 0:
+	case l.writing != nil || l.down || l.torn || l.purged < l.floor || l.base-l.floor > tidyAfter && len(l.dirty) == 0:
 		return 0, true
 	case len(l.dirty) == 0:
 		return 0, false
@@ -113,7 +113,7 @@ func (l *Logged) checkpoint(ctx context.Context) error {
 	err := l.usableLocked()
 	if err == nil {
 		l.interrupt = cancel
-		if l.writing == nil && (len(l.dirty) > 0 || l.base-l.floor > tidyAfter) {
+		if l.writing == nil && (len(l.dirty) > 0 || l.torn || l.base-l.floor > tidyAfter) {
 			l.writing, l.until = l.dirty, l.base
 			l.writingBytes += l.dirtyBytes
 			l.dirty, l.dirtyBytes = make(map[string]store.Op), 0
@@ -170,6 +170,10 @@ func (l *Logged) checkpoint(ctx context.Context) error {
 	if !purge {
 		return nil
 	}
+	// The removal of a block may reach the disk before the floor does.
+	if err := l.synced(ctx); err != nil {
+		return err
+	}
 	pctx, pcancel := within(ctx)
 	defer pcancel()
 	if err := l.purge(pctx, floor); err != nil {
@@ -183,7 +187,7 @@ func (l *Logged) checkpoint(ctx context.Context) error {
 	return nil
 }
 
-// synced returns when what STATE has acknowledged is on the disk.
+// synced returns when what was acknowledged before is on the disk.
 func (l *Logged) synced(ctx context.Context) error {
 	if l.opts.SyncDelay == 0 {
 		return nil
@@ -235,12 +239,12 @@ func (l *Logged) carry(ctx context.Context, records map[string]store.Op) error {
 // pace is how long n records should take: the longer the LOG, the shorter.
 func (l *Logged) pace(n int) time.Duration {
 	l.state.Lock()
-	pending := l.dirtyBytes + l.writingBytes
+	pending, names := l.dirtyBytes+l.writingBytes, len(l.dirty)+len(l.writing)
 	l.state.Unlock()
-	if pending >= l.opts.LogBytes/2 {
+	if pending >= l.opts.LogBytes/2 || names >= mostCheckpoints/2*l.opts.CheckpointRecords {
 		return 0
 	}
-	rate := int64(l.opts.CheckpointRate) * (1 + pending/l.opts.CheckpointBytes)
+	rate := int64(l.opts.CheckpointRate) * (1 + max(pending/l.opts.CheckpointBytes, int64(names/l.opts.CheckpointRecords)))
 	return time.Duration(int64(n) * int64(time.Second) / rate)
 }
 
@@ -265,7 +269,7 @@ func (l *Logged) raiseFloor(ctx context.Context, until, fences uint64) error {
 	}
 	l.checkpointed.Add(1)
 	l.state.Lock()
-	l.floor, l.writing, l.last = until, nil, time.Now()
+	l.floor, l.writing, l.torn, l.last = until, nil, false, time.Now()
 	l.state.Unlock()
 	return nil
 }

@@ -60,7 +60,11 @@ func (l *Logged) fence(ctx context.Context, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	r := replay{next: f.floor + 1, end: f.seq, floor: f.floor, dirty: make(map[string]store.Op)}
+	acked, err := l.acknowledged()
+	if err != nil {
+		return err
+	}
+	r := replay{lossy: acked == 0, next: f.floor + 1, end: f.seq, floor: f.floor, dirty: make(map[string]store.Op)}
 	if err := l.replay(ctx, &r); err != nil {
 		return err
 	}
@@ -71,7 +75,7 @@ func (l *Logged) fence(ctx context.Context, epoch uint64) error {
 		return store.ErrClosed
 	}
 	l.ready, l.down, l.epoch, l.base, l.floor = true, false, epoch, f.seq, f.floor
-	l.purged = 0
+	l.purged, l.torn = 0, r.torn
 	if f.first > 0 {
 		l.purged = min(f.first-1, f.floor)
 	}
@@ -163,14 +167,22 @@ type replay struct {
 	epoch uint64 // of the last message, 0 at first
 	dirty map[string]store.Op
 	bytes int64
+	// lossy says that nothing is known to be on the disk: a power cut may have taken
+	// messages, behind which the server went on, and the next owner's fence follows.
+	lossy bool
+	torn  bool // such a place was found
 }
 
 // take applies a message.
 func (l *Logged) take(r *replay, subject string, seq uint64, payload []byte) error {
+	e, err := l.decode(subject, seq, payload)
+	if seq > r.next && err == nil && e.kind == logFence && r.lossy {
+		l.log.Warn("messages of the log are lost, as with the power when they are not synced", "stream", l.stream, "from", r.next, "to", seq-1)
+		r.next, r.torn = seq, true
+	}
 	if seq != r.next {
 		return l.corrupt(l.subjects, r.next, fmt.Sprintf("the message is missing; the next one is %d, everything up to %d was carried over", seq, r.floor))
 	}
-	e, err := l.decode(subject, seq, payload)
 	if err != nil {
 		return err
 	}

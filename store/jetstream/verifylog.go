@@ -22,7 +22,7 @@ func (v *verifier) verifyLog(ctx context.Context, s *files) error {
 		}
 		p := Problem{File: m.file, Offset: m.offset, Stream: s.Name, Sequence: m.seq, Subject: m.subject, Cure: CureRestore}
 		if follows && nextAt.seq != m.seq+1 {
-			v.hole(s, nextAt, m.seq)
+			v.hole(s, nextAt, m.seq, next.kind)
 		}
 		if m.subject != fence && m.subject != batch {
 			p.What = "a stranger wrote it: no message of the log has that subject"
@@ -76,7 +76,7 @@ func (v *verifier) verifyLog(ctx context.Context, s *files) error {
 		return err
 	}
 	if follows && nextAt.seq != s.Floor+1 {
-		v.hole(s, nextAt, s.Floor)
+		v.hole(s, nextAt, s.Floor, next.kind)
 	}
 	if !s.fence && s.end > 0 {
 		v.problem(Problem{File: s.msgs, Offset: -1, Stream: s.Name, Subject: fence, Cure: CureRestore,
@@ -91,7 +91,11 @@ func (v *verifier) verifyLog(ctx context.Context, s *files) error {
 }
 
 // hole reports that messages are missing between one and the next.
-func (v *verifier) hole(s *files, next stored, before uint64) {
+func (v *verifier) hole(s *files, next stored, before uint64, kind byte) {
+	if kind == logFence && s.Acknowledged == 0 { // as in replay
+		v.note("stream %s lacks sequences %d to %d before a fence: the power went while they were not synced, or they were damaged", s.Name, before+1, next.seq-1)
+		return
+	}
 	v.problem(Problem{File: next.file, Offset: next.offset, Stream: s.Name, Sequence: before + 1, Subject: s.prefix + "b", Cure: CureRestore,
 		What: fmt.Sprintf("messages are missing before this place, sequences %d to %d; everything up to %d was carried over", before+1, next.seq-1, s.Floor)})
 }
