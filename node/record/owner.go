@@ -410,10 +410,10 @@ func (o *owner) settle(ctx context.Context, err error) {
 			e.batch = nil
 		}
 	}
-	b.end(nil)
 	if o.fault != nil {
-		o.back(ctx)
+		o.back(ctx) // before anybody is told
 	}
+	b.end(nil)
 }
 
 // fail ends an append that was not acknowledged. Either nothing was written, and
