@@ -158,13 +158,8 @@ func (s *Server) boot(ctx context.Context) error {
 		defer close(started)
 		srv.Start()
 	}()
-	select {
-	case <-started:
-	case <-ctx.Done():
-		<-started // there is no way to interrupt it; it ends
-		err = context.Cause(ctx)
-	}
-	if err == nil {
+	<-started // there is no way to interrupt it; it ends
+	if err = context.Cause(ctx); err == nil {
 		err = log.fatal()
 	}
 	if err == nil && !srv.ReadyForConnections(startPatience) {
