@@ -153,12 +153,7 @@ func (s *Server) boot(ctx context.Context) error {
 	}
 	log := &serverLog{log: s.log, heard: s.look}
 	srv.SetLoggerV2(log, false, false, false)
-	started := make(chan struct{})
-	go func() {
-		defer close(started)
-		srv.Start()
-	}()
-	<-started // there is no way to interrupt it; it ends
+	srv.Start() // there is no way to interrupt it
 	if err = context.Cause(ctx); err == nil {
 		err = log.fatal()
 	}
