@@ -31,6 +31,7 @@ type node struct {
 // compiler turns the tree of one rule into closures.
 type compiler struct {
 	text     string
+	source   *string // the text, for the spots; without the compiler behind it
 	scope    Scope
 	uses     uses
 	reads    map[string]int
@@ -38,6 +39,12 @@ type compiler struct {
 	nodes    int
 	depth    int
 	tracing  *tracing // nil when the rule is compiled to decide
+}
+
+func newCompiler(text string, scope Scope) *compiler {
+	c := &compiler{text: text, source: &text, scope: scope, reads: map[string]int{}}
+	c.branch(0, len(text))
+	return c
 }
 
 // What is refused in several places.
@@ -59,11 +66,11 @@ func (c *compiler) at(i file.Idx) int {
 	return min(max(int(i)-1-len(lead), 0), len(c.text))
 }
 
-func (c *compiler) spot(n node) spot { return spot{&c.text, n.from, n.to} }
+func (c *compiler) spot(n node) spot { return spot{c.source, n.from, n.to} }
 
 // branch registers a branch and returns its number.
 func (c *compiler) branch(from, to int) int {
-	s := spot{&c.text, from, to}
+	s := spot{c.source, from, to}
 	line, column := place(c.text, from)
 	c.branches = append(c.branches, Branch{Text: s.text(), Line: line, Column: column})
 	return len(c.branches) - 1
@@ -79,7 +86,7 @@ func (c *compiler) expression(e ast.Expression, truth bool) (node, error) {
 	case c.nodes > maxNodes:
 		return node{}, c.refuse(c.at(e.Idx0()), "the rule has more than %d parts: keep lists in a record, and refer to it with _()", maxNodes)
 	case c.depth > maxDepth:
-		return node{}, c.refuse(c.at(e.Idx0()), "the rule nests deeper than %d: write it flatter", maxDepth)
+		return node{}, c.refuse(c.at(e.Idx0()), "the rule nests deeper than %d: write it flatter, such as ['a', 'b'].includes(x)", maxDepth)
 	}
 	step := c.tracing.open(e)
 	n, err := c.dispatch(e, truth)
@@ -232,7 +239,7 @@ func (c *compiler) identifier(e *ast.Identifier) (node, error) {
 		n.run = func(*Env) (value, *Failure) { return value{kind: kindUser}, nil }
 	case "data":
 		if !c.scope.Data {
-			return node{}, c.refuse(n.from, "this rule has no data: only write, publish and request rules see what is sent")
+			return node{}, c.refuse(n.from, "this rule has no data: only write, publish, subscribe and request rules see what is sent")
 		}
 		c.uses.data = true
 		n.run = func(env *Env) (value, *Failure) { return env.document(&env.Data, inData, at) }

@@ -227,7 +227,7 @@ type spot struct {
 
 // text is the part as it was written, cut where it is long.
 func (s spot) text() string {
-	const most = 60
+	const most = 100
 	t := []rune((*s.rule)[s.from:s.to])
 	if len(t) > most {
 		return string(t[:most]) + "…"

@@ -69,7 +69,7 @@ func (c *compiler) match(e *ast.CallExpression, truth bool) (method, error) {
 					return undefined, failure
 				}
 			}
-			p, err := newPattern(source, "")
+			p, err := newPattern(source, "", true)
 			if err == nil && p.stale && !truth {
 				err = errStale
 			}
@@ -79,7 +79,7 @@ func (c *compiler) match(e *ast.CallExpression, truth bool) (method, error) {
 			return p.find(env, this.str, truth, at)
 		}, nil
 	}
-	p, err := newPattern(source, flags)
+	p, err := newPattern(source, flags, false)
 	if err == nil && p.stale && !truth {
 		err = errStale
 	}
@@ -91,8 +91,10 @@ func (c *compiler) match(e *ast.CallExpression, truth bool) (method, error) {
 	}, nil
 }
 
-// newPattern compiles what stands between the slashes, and behind them.
-func newPattern(source, flags string) (p *pattern, err error) {
+// newPattern compiles what stands between the slashes, and behind them. A passing
+// one is made of data for one evaluation, so it must not be costly to compile:
+// Go's engine writes counted repetitions out.
+func newPattern(source, flags string, passing bool) (p *pattern, err error) {
 	if len(source) > maxPattern {
 		return nil, fmt.Errorf("it is longer than %d bytes", maxPattern)
 	}
@@ -138,7 +140,7 @@ func newPattern(source, flags string) (p *pattern, err error) {
 		p.named = p.named || name != ""
 	}
 	// With g, Go finds no empty match right behind another one; JavaScript does.
-	if t.linear && !(p.all && t.empty) {
+	if t.linear && !(p.all && t.empty) && !(passing && strings.Contains(source, "{")) {
 		if p.fast, err = regexp.Compile(t.text); err != nil { // too large for it: the other engine has the word
 			p.fast, err = nil, nil
 		} else {

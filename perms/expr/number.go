@@ -2,6 +2,7 @@ package expr
 
 import (
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 )
@@ -105,34 +106,23 @@ func parseDecimal(s string) float64 {
 	return f
 }
 
-// parseDigits reads an integer of a base that is a power of two.
+// parseDigits reads an integer of another base.
 func parseDigits(s string, base int) float64 {
-	if n, err := strconv.ParseUint(s, base, 53); err == nil && s[0] != '+' {
-		return float64(n)
-	}
 	for i := range len(s) {
 		if d, err := strconv.ParseUint(s[i:i+1], base, 8); err != nil || d >= uint64(base) {
 			return math.NaN()
 		}
 	}
-	// Long ones have to be rounded once, at the end: as a hexadecimal float.
-	if base == 16 {
-		return parseDecimal("0x" + s + "p0")
+	s = strings.TrimLeft(s, "0")
+	switch {
+	case s == "":
+		return 0
+	case len(s) > 1024: // binary digits; others are larger still
+		return math.Inf(1)
 	}
-	bits := map[int]int{8: 3, 2: 1}[base]
-	var b strings.Builder
-	for i := range len(s) {
-		digit := strconv.FormatUint(uint64(s[i]-'0'), 2)
-		b.WriteString(strings.Repeat("0", bits-len(digit)) + digit)
-	}
-	all := b.String()
-	all = strings.Repeat("0", (4-len(all)%4)%4) + all
-	var hex strings.Builder
-	for i := 0; i < len(all); i += 4 {
-		nibble, _ := strconv.ParseUint(all[i:i+4], 2, 8) // four binary digits
-		hex.WriteString(strconv.FormatUint(nibble, 16))
-	}
-	return parseDecimal("0x" + hex.String() + "p0")
+	n, _ := new(big.Int).SetString(s, base) // of digits of that base
+	f, _ := n.Float64()
+	return f
 }
 
 // power is **, which differs from math.Pow where the result is undecided.

@@ -23,6 +23,7 @@ import (
 //   - goja's JSON.parse replaces half surrogate pairs, so that data with escapes
 //     is given to it as a literal; and its toLowerCase, toUpperCase and trim do,
 //     so that the generator has no halves there.
+//   - goja takes (a) && b ?? c, and so do we; JavaScript wants parentheses there.
 //   - goja finds '-0' == 0 false; it is true.
 //   - goja takes a position in text with spaces beyond ASCII, such as '\u00a03', for
 //     0; it is 3.

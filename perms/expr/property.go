@@ -58,6 +58,9 @@ func (env *Env) get(v value, k key, at spot) (value, *Failure) {
 		case "isAuthenticated":
 			return boolean(env.User.Authenticated), nil
 		case "data":
+			if env.User.Data.state == docUndefined {
+				return null, nil
+			}
 			return env.document(&env.User.Data, inUser, at)
 		}
 	default:

@@ -92,8 +92,7 @@ func Compile(text string, scope Scope) (*Rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &compiler{text: text, scope: scope, reads: map[string]int{}}
-	c.branch(0, len(text))
+	c := newCompiler(text, scope)
 	root, err := c.expression(tree, true)
 	if err != nil {
 		return nil, err

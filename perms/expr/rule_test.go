@@ -39,7 +39,8 @@ func ada(data, oldData string) *Env {
 
 func TestValues(t *testing.T) {
 	data := `{"n":5,"s":"12","e":"","nil":null,"list":[1,"a",null,[2]],"half":"\ud83d","pair":"\ud83d\ude00","a":{"b":{"c":true}},
-		"constructor":"ferrari","match":{"score":3},"dup":1,"dup":2,"k.e*y":7,"@this":8,"neg":-0,"big":1e999}`
+		"constructor":"ferrari","match":{"score":3},"dup":1,"dup":2,"k.e*y":7,"@this":8,"neg":-0,"big":1e999,
+		"z53":"` + strings.Repeat("0", 53) + `","z1100":"` + strings.Repeat("0", 1100) + `","esc":"\b\f\n\r\t\/\"\u00E9"}`
 	for _, c := range []struct{ rule, want string }{
 		// Literals and folding.
 		{"true", "true"}, {"''", `""`}, {"1 === 1", "true"}, {"`a${1}b`", `"a1b"`}, {"undefined", "undefined"}, {"NaN", "NaN"}, {"-Infinity", "-Infinity"},
@@ -71,7 +72,7 @@ func TestValues(t *testing.T) {
 		{"[] + {}", `"[object Object]"`}, {"1 + '2'", `"12"`}, {"'3' * '4'", "12"}, {"1 + null", "1"}, {"1 + undefined", "NaN"}, {"[1] + [2]", `"12"`}, {"true + true", "2"}, {"data.list + ''", `"1,a,,2"`},
 		{"-7 % 3", "-1"}, {"7 % -3", "1"}, {"-1 % 1", "-0"}, {"5 % 0", "NaN"}, {"2 ** 3 ** 2", "512"}, {"1 ** NaN", "NaN"}, {"(-1) ** Infinity", "NaN"}, {"NaN ** 0", "1"}, {"1 / -0", "-Infinity"}, {"-''", "-0"}, {"+' 7\\n'", "7"}, {"+'\\ufeff3\\u00a0'", "3"},
 		{"+'0x10'", "16"}, {"+'0b101'", "5"}, {"+'0o17'", "15"}, {"+'-0x10'", "NaN"}, {"+'1e3'", "1000"}, {"+'1_0'", "NaN"}, {"+'Infinity'", "Infinity"}, {"+'inf'", "NaN"}, {"+'nan'", "NaN"}, {"+'.5'", "0.5"}, {"+'5.'", "5"}, {"+'.'", "NaN"},
-		{"+'0x1fffffffffffff1'", "144115188075855860"}, {"+('0b1' + '0'.length + '1')", "7"}, {"+'0xg'", "NaN"}, {"+'0x'", "NaN"}, {"+'1e999'", "Infinity"},
+		{"+'0x1fffffffffffff1'", "144115188075855860"}, {"+('0b1' + '0'.length + '1')", "7"}, {"+'0xg'", "NaN"}, {"+'0x+1'", "NaN"}, {"+'0x00'", "0"}, {"+'0b1' * 1", "1"}, {"+`0b${'1'}${data.z53}1`", "18014398509481984"}, {"+`0o7${data.z53}`", "5.11525573065816e+48"}, {"+`0x${data.z53}${data.z53}1`", "1"}, {"+('0b1' + data.z1100)", "Infinity"}, {"+'0x'", "NaN"}, {"+'1e999'", "Infinity"},
 		{"'' + 1e21", `"1e+21"`}, {"'' + 123456789012345680000", `"123456789012345680000"`}, {"'' + 1e-7", `"1e-7"`}, {"'' + 0.000001", `"0.000001"`}, {"'' + -0", `"0"`}, {"'' + 0.1", `"0.1"`}, {"'' + 1.5e300", `"1.5e+300"`}, {"'' + 5e-324", `"5e-324"`},
 		{"'' + (0.1 + 0.2)", `"0.30000000000000004"`}, {"'' + 100", `"100"`}, {"'' + -1.25", `"-1.25"`},
 		{"data.neg", "-0"}, {"data.big", "Infinity"}, {"`${[1,[2,null]]}|${null}|${undefined}`", `"1,2,|null|undefined"`},
@@ -91,8 +92,10 @@ func TestValues(t *testing.T) {
 		{"'😀'.match(/^.$/)", "null"}, {"'😀'.match(/^.$/u)[0]", `"😀"`}, {"'😀'.match(/^..$/) !== null", "true"}, {"'baac'.match(/a*/g)", `["","aa","",""]`}, {"!'aa'.match(/^(|a)*$/)", "false"}, {"'ab'.match(/a(?=b)/)[0]", `"a"`}, {"'aa'.match(/(a)\\1/)[0]", `"aa"`}, {"'\u212a\u212aK'.match(/k/i).index", "2"}, {"'İ'.match(/[^i]/i)[0]", `"İ"`}, {"'MÜ'.match(/mü/i)[0]", `"MÜ"`}, {"'ẞß'.match(/ß/gi)", `["ß"]`},
 		{"'users/ada'.match(/^users\\/(\\w+)$/)[1] === user.id", "true"}, {"'ünix'.match(/n(i)/).index", "1"}, {"'ab'.match(/(?<b>b)|(?<a>a)/).groups", `{"b":undefined,"a":"a"}`}, {"'xay'.match(/(x)(?<n>a)(y)/)", `["xay","x","a","y"]`}, {"'üxay'.match(/(x)(?<n>a)(y)/)", `["xay","x","a","y"]`},
 		{"!'ab'.match(/(?:(a)|b)*/)", "false"}, {"'-'.match(/[\\w-]/)[0]", `"-"`}, {"']'.match(/[\\]]/)[0]", `"]"`}, {"'a{'.match(/a{/)[0]", `"a{"`}, {"'aaa'.match(/a{2}/)[0]", `"aa"`}, {"'abc'.match(/B/gi)", `["b"]`},
-		// What is known to be wrong in goja.
-		{"(1 < 2) === true", "true"},
+		{`'a b'.match(/\S\s\S/)[0]`, `"a b"`}, {`'ab'.match(/\Bb/)[0]`, `"b"`}, {`'ab'.match(/\bb/)`, "null"}, {`'1x'.match(/[\D]/)[0]`, `"x"`}, {`'a\t'.match(/[\s]/)[0]`, `"\u0009"`}, {`'xA'.match(/\x41/).index`, "1"}, {`'xA'.match(/\u0041/).index`, "1"},
+		{`'\x01'.match(/\cA/).index`, "0"}, {`'a\b'.match(/[\b]/).index`, "1"}, {`'1é'.match(/\p{L}/u)[0]`, `"é"`}, {`'aa'.match(/(?<a>a)\k<a>/)[0]`, `"aa"`}, {`'\0'.match(/\0/) !== null`, "true"}, {`'a.b'.match(/[.][^\w.]?/)[0]`, `"."`}, {`'\u00a0'.match(/\s/) !== null`, "true"}, {`'a-z'.match(/[a\-z]+/)[0]`, `"a-z"`},
+		{`'😀'.match(/😀/)[0]`, `"😀"`}, {`'a😀'.match(/\u{1F600}/u).index`, "1"}, {`data.half.match(/\ud83d/)[0] === data.half`, "true"}, {`data.half.match(/./u)[0] === data.half`, "true"}, {`'x'.match('\ud83d')`, "null"},
+		{`data.esc === '\b\f\n\r\t/"é'`, "true"},
 	} {
 		r := compile(t, c.rule, all)
 		env := ada(data, "")
@@ -199,6 +202,8 @@ func TestRefusals(t *testing.T) {
 		{"(true, false)", 1, 2, "without commas"},
 		{"data.a &&", 1, 10, "ends too early"},
 		{"(data.a", 1, 8, "ends too early"},
+		{"data.a\r\n  && ü )", 2, 8, ") does not belong here"},
+		{"data.a\n\n && * 1", 3, 5, "* does not belong here"},
 		{"data.a)", 1, 7, ") does not belong here"},
 		{"true) || (true", 1, 5, ") does not belong here"},
 		{"'abc", 1, 1, "no JavaScript"},

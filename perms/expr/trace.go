@@ -43,16 +43,17 @@ type Step struct {
 
 // Explain is Eval with every step of it. The rule is compiled a second time, from
 // the same text by the same code, with each closure wrapped in one that takes
-// notes; what is shortened for speed is not shortened there.
+// notes; what is shortened for speed is not shortened there. It counts no hits.
 func (r *Rule) Explain(env *Env) *Trace {
 	traced := r.traced()
 	notes := &recorder{notes: make([]note, len(traced.parts))}
-	env.trace = notes
+	hits := env.Hits
+	env.Hits, env.trace = nil, notes
 	env.begin()
 	v, failure := traced.run(env)
-	env.trace = nil
 	t := &Trace{}
 	t.Allowed, t.Err = env.decide(v, failure)
+	env.Hits, env.trace = hits, nil
 	decisive := traced.decisive(0, notes.notes)
 	depth := make([]int, len(traced.parts))
 	for i, p := range traced.parts {
@@ -107,8 +108,8 @@ func compileTraced(text string, scope Scope) *tracedRule {
 	if err != nil {
 		panic("expr: a compiled rule does not parse: " + err.Error())
 	}
-	c := &compiler{text: text, scope: scope, reads: map[string]int{}, tracing: &tracing{}}
-	c.branch(0, len(text))
+	c := newCompiler(text, scope)
+	c.tracing = &tracing{}
 	root, err := c.expression(tree, false)
 	if err != nil {
 		panic("expr: a compiled rule does not compile: " + err.Error())
@@ -120,7 +121,7 @@ func compileTraced(text string, scope Scope) *tracedRule {
 // nothing.
 type tracing struct {
 	parts []tracedPart
-	open_ []int // parts that are being compiled
+	stack []int // parts that are being compiled
 }
 
 // open begins a part and returns its number.
@@ -144,17 +145,17 @@ func (t *tracing) open(e ast.Expression) int {
 	}
 	t.parts = append(t.parts, p)
 	i := len(t.parts) - 1
-	if len(t.open_) > 0 {
-		parent := t.open_[len(t.open_)-1]
+	if len(t.stack) > 0 {
+		parent := t.stack[len(t.stack)-1]
 		t.parts[parent].children = append(t.parts[parent].children, i)
 	}
-	t.open_ = append(t.open_, i)
+	t.stack = append(t.stack, i)
 	return i
 }
 
 // close ends a part: from now on it takes notes.
 func (t *tracing) close(i int, n *node) {
-	t.open_ = t.open_[:len(t.open_)-1]
+	t.stack = t.stack[:len(t.stack)-1]
 	t.parts[i].from, t.parts[i].to = n.from, n.to
 	run := n.run
 	n.run = func(env *Env) (value, *Failure) {
@@ -283,8 +284,8 @@ func (env *Env) write(b *strings.Builder, v value) {
 		b.WriteString(`{"id":`)
 		writeQuoted(b, env.User.ID)
 		b.WriteString(`,"isAuthenticated":` + strconv.FormatBool(env.User.Authenticated) + `,"data":`)
-		if v, failure := env.document(&env.User.Data, inUser, spot{new(string), 0, 0}); failure == nil {
-			env.write(b, v)
+		if data, failure := env.get(v, key{text: "data"}, spot{new(string), 0, 0}); failure == nil {
+			env.write(b, data)
 		}
 		b.WriteByte('}')
 	}

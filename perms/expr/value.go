@@ -67,7 +67,7 @@ func (v value) truthy() bool {
 	case kindBoolean:
 		return v.num != 0
 	case kindNumber:
-		return v.num != 0 && v.num == v.num //nolint // NaN is not itself
+		return v.num != 0 && !math.IsNaN(v.num)
 	case kindString:
 		return v.str != ""
 	}
