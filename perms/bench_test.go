@@ -51,7 +51,7 @@ func BenchmarkDoor(b *testing.B) {
 }
 
 func BenchmarkLiveDoor(b *testing.B) {
-	l := NewLive(load(b, manyPaths(1000)))
+	l := NewLive(load(b, manyPaths(1000)), nil, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		if l.Door(someone, protocol.TopicRecord, protocol.RecordRead, "app3/acme/orders/4711", "") != Allow {
@@ -65,7 +65,7 @@ func BenchmarkLiveDoorWithTypeNone(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	l := NewLive(r)
+	l := NewLive(r, nil, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		if l.Door(someone, protocol.TopicEvent, protocol.EventEmit, "some/event", "1") != Allow {

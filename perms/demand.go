@@ -3,6 +3,7 @@ package perms
 import (
 	"strings"
 
+	"hadal/perms/expr"
 	"hadal/protocol"
 )
 
@@ -62,6 +63,37 @@ type demand struct {
 	// claims says that the action makes, changes or serves what the name stands
 	// for, which for names under hadal/ only the server does.
 	claims bool
+}
+
+// firstAs and secondAs are the actions that the two rules see: an action that is
+// two of them is each by itself.
+func (d demand) firstAs(a protocol.Action) protocol.Action {
+	switch d.how {
+	case both:
+		return protocol.RecordCreate
+	case readOrCreate:
+		return protocol.RecordRead
+	}
+	return a
+}
+
+func (d demand) secondAs(a protocol.Action) protocol.Action {
+	switch {
+	case d.how == readOrCreate:
+		return protocol.RecordCreate
+	case a == protocol.RecordCreateAndPatch:
+		return protocol.RecordPatch
+	case a == protocol.RecordCreateAndUpdate:
+		return protocol.RecordUpdate
+	}
+	return a
+}
+
+// scopes say which rule types have data and oldData (spec 07 §3).
+var scopes = [sectionCount][maxSlots]expr.Scope{
+	secRecord: {recRead: {OldData: true}, recWrite: {Data: true, OldData: true}, recDelete: {OldData: true}},
+	secEvent:  {evPublish: {Data: true}, evSubscribe: {Data: true}},
+	secRPC:    {rpcRequest: {Data: true}},
 }
 
 type how uint8

@@ -1,17 +1,21 @@
 package perms
 
 import (
+	"context"
+	"log/slog"
 	"sync/atomic"
 
 	"hadal/auth"
 	"hadal/protocol"
 )
 
-// Live holds the rules in force and counts what they decide. All methods may
-// be called from anywhere.
+// Live holds the rules in force, judges by them, and counts what they decide. All
+// methods may be called from anywhere.
 type Live struct {
-	rules  atomic.Pointer[Rules]
-	counts [sectionCount][maxSlots][Allow + 1]counter
+	rules   atomic.Pointer[Rules]
+	records Records
+	log     *slog.Logger
+	counts  [sectionCount][maxSlots][Allow + 1]counter
 }
 
 // counter has a cache line of its own: connections on all processors count.
@@ -20,9 +24,14 @@ type counter struct {
 	_ [56]byte
 }
 
-// NewLive starts with r.
-func NewLive(r *Rules) *Live {
-	l := &Live{}
+// NewLive starts with r. records are what rules at the door refer to; nil has such
+// rules fail. log hears at debug of what is refused, and by which rule; nil
+// discards that.
+func NewLive(r *Rules, records Records, log *slog.Logger) *Live {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := &Live{records: records, log: log}
 	l.Reload(r)
 	return l
 }
@@ -34,22 +43,60 @@ func (l *Live) Load() *Rules { return l.rules.Load() }
 // r. New has to succeed first, so a bad file leaves the old rules in force.
 func (l *Live) Reload(r *Rules) { l.rules.Store(r) }
 
-// Door is Rules.Door of the rules in force.
+// Door is Rules.Door of the rules in force. It reads the records that they refer to,
+// so it may block, for some seconds at most: it is asked by the client's reader.
 func (l *Live) Door(u *auth.User, t protocol.Topic, a protocol.Action, name, data string) Verdict {
-	v, s := l.rules.Load().door(u, t, a, name, data)
-	if s != noSlot && v != NeedRecord { // Judge will decide, and count, the latter
-		l.counts[demandOf(t, a).section][s][v].n.Add(1)
+	q := question{user: u, topic: t, name: name, data: data, records: l.records}
+	v, by := l.rules.Load().door(&q, a)
+	if by.slot != noSlot && v != NeedRecord { // Judge will decide, and count, the latter
+		l.decide(&q, v, by, demandOf(t, a).section)
 	}
 	return v
 }
 
-// Judge is Rules.Judge of the rules in force.
-func (l *Live) Judge(u *auth.User, a protocol.Action, name, data, old string, exists bool) protocol.Action {
-	v, s := l.rules.Load().judge(u, a, name, data, old, exists)
-	if s != noSlot {
-		l.counts[secRecord][s][v].n.Add(1)
+// Judge is Rules.Judge of the rules in force. When wanted is not empty it decided
+// nothing yet: the caller fetches those records, committed states of them, and asks
+// again with all that it has fetched so far. known may be nil as long as nothing
+// is. It does not block.
+func (l *Live) Judge(u *auth.User, a protocol.Action, name, data, old string, exists bool, known Known) (refused protocol.Action, wanted []string) {
+	if known == nil {
+		known = unknown
 	}
-	return refusal(v)
+	q := question{user: u, topic: protocol.TopicRecord, name: name, data: data, old: old, exists: exists, known: known}
+	v, by := l.rules.Load().judge(&q, a)
+	if v == Pending {
+		return 0, q.wanted
+	}
+	if by.slot != noSlot {
+		l.decide(&q, v, by, secRecord)
+	}
+	return refusal(v), nil
+}
+
+func unknown(string) (data string, exists, known bool) { return "", false, false }
+
+// ReadsRecord is Rules.ReadsRecord of the rules in force.
+func (l *Live) ReadsRecord(a protocol.Action, name string) bool {
+	return l.rules.Load().ReadsRecord(a, name)
+}
+
+// decide counts a decision, and logs a refusal.
+func (l *Live) decide(q *question, v Verdict, by decided, id sectionID) {
+	l.counts[id][by.slot][v].n.Add(1)
+	if v == Allow || !l.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	attrs := []any{"user", q.user.ID, "topic", q.topic, "name", q.name, "section", sectionNames[id], "rule", ruleNames[id][by.slot]}
+	switch {
+	case by.rule == nil:
+		attrs = append(attrs, "why", "no path says so")
+	default:
+		attrs = append(attrs, "path", by.path)
+	}
+	if q.failure != nil {
+		attrs = append(attrs, "err", q.failure)
+	}
+	l.log.Debug("message refused by a rule", attrs...)
 }
 
 // Decisions is how often rules of one type decided in one way since the start.

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+
+	"hadal/perms/expr"
 )
 
 // New compiles the rules that the configuration holds or names, and joins all
@@ -49,6 +51,9 @@ func New(cfg Config) (*Rules, error) {
 		}
 	}
 	r, errs := compile(tree)
+	if r.limit = cfg.Options.MaxRuleIterations; r.limit == 0 {
+		r.limit = DefaultConfig().Options.MaxRuleIterations
+	}
 	for i := range errs {
 		errs[i] = fmt.Errorf("%s: %w", key, errs[i])
 	}
@@ -102,7 +107,7 @@ func compile(tree any) (*Rules, []error) {
 	const four = "record, event, rpc and presence"
 	given, ok := pairs(tree)
 	if !ok {
-		return nil, []error{fmt.Errorf("is not a mapping: it needs the sections %s", four)}
+		return &Rules{}, []error{fmt.Errorf("is not a mapping: it needs the sections %s", four)}
 	}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -177,21 +182,21 @@ func compileSection(id sectionID, paths []pair) (*section, []error) {
 			continue
 		}
 		for _, rule := range rules {
-			slot := slices.Index(ruleNames[id], rule.key)
-			if slot < 0 {
+			s := slices.Index(ruleNames[id], rule.key)
+			if s < 0 {
 				fail("%s: path %q: there is no rule %q here: use %s", name, p.key, rule.key, strings.Join(ruleNames[id], ", "))
 				continue
 			}
-			if nodes[i].rules[slot] != nil {
+			if nodes[i].rules[s] != nil {
 				fail("%s: path %q: rule %s stands there twice: keep one", name, p.key, rule.key)
 				continue
 			}
-			compiled, err := compileRule(rule.value)
+			compiled, err := compileRule(rule.value, id, slot(s), nodes[i].path)
 			if err != nil {
 				fail("%s: path %q: rule %s: %w", name, p.key, rule.key, err)
 				continue
 			}
-			nodes[i].rules[slot] = compiled
+			nodes[i].rules[s] = compiled
 		}
 	}
 	if len(errs) > 0 {
@@ -202,20 +207,25 @@ func compileSection(id sectionID, paths []pair) (*section, []error) {
 
 // compileRule compiles one rule. The server must not start with a rule it
 // cannot judge: neither allowing nor denying would be what was meant.
-func compileRule(v any) (*rule, error) {
+func compileRule(v any, id sectionID, s slot, p *path) (*rule, error) {
+	r := &rule{section: id, slot: s, path: p.text}
 	switch v := v.(type) {
 	case bool:
-		return &rule{allow: v}, nil
+		r.allow = v
+		return r, nil
 	case string:
-		switch strings.TrimSpace(v) {
-		case "true":
-			return &rule{allow: true}, nil
-		case "false":
-			return &rule{}, nil
-		case "":
-			return nil, errors.New("is empty: use true or false")
+		scope := scopes[id][s]
+		scope.Vars = p.vars
+		compiled, err := expr.Compile(v, scope)
+		if err != nil {
+			return nil, err
 		}
-		return nil, fmt.Errorf("%q is an expression: rule expressions arrive with the rule language, use true or false", v)
+		var constant bool
+		if r.allow, constant = compiled.Constant(); !constant {
+			r.expr = compiled
+			r.needsRecord = id == secRecord && (compiled.UsesData() || compiled.UsesOldData())
+		}
+		return r, nil
 	}
-	return nil, fmt.Errorf("%v is neither true nor false", v)
+	return nil, fmt.Errorf("%v is neither true nor false nor the text of an expression", v)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -22,6 +23,10 @@ type path struct {
 	// full matches paths with several wildcards; it runs in time proportional to
 	// the name, whatever the path.
 	full *regexp.Regexp
+	// vars are the variables with their $, each once, and groups says which
+	// of the path's captures each one is: the last of that name.
+	vars   []string
+	groups []int
 }
 
 type wildness uint8
@@ -46,7 +51,7 @@ func compilePath(text string) (*path, error) {
 	p := &path{text: text, length: len(utf16.Encode([]rune(text)))}
 	var expr strings.Builder
 	expr.WriteString(`\A`)
-	wildcards, literal := 0, 0 // literal: where the current one began
+	wildcards, captures, literal := 0, 0, 0 // literal: where the current one began
 	flush := func(end int) {
 		if wildcards == 0 {
 			p.prefix = text[:end]
@@ -71,6 +76,8 @@ func compilePath(text string) (*path, error) {
 			}
 			flush(i)
 			p.wild = wildVar
+			p.capture(text[i:i+n], captures)
+			captures++
 			expr.WriteString(`([^/]+)`)
 			i += n
 		default:
@@ -93,6 +100,31 @@ func compilePath(text string) (*path, error) {
 		}
 	}
 	return p, nil
+}
+
+// capture notes that the nth capture is a variable.
+func (p *path) capture(name string, n int) {
+	if i := slices.Index(p.vars, name); i >= 0 {
+		p.groups[i] = n
+		return
+	}
+	p.vars, p.groups = append(p.vars, name), append(p.groups, n)
+}
+
+// values are what the variables stand for in a name that matches, as pieces of it.
+func (p *path) values(name string) []string {
+	switch {
+	case len(p.vars) == 0:
+		return nil
+	case p.wild == wildVar:
+		return []string{name[len(p.prefix) : len(name)-len(p.suffix)]}
+	}
+	captured := p.full.FindStringSubmatch(name)
+	values := make([]string, len(p.vars))
+	for i, group := range p.groups {
+		values[i] = captured[1+group]
+	}
+	return values
 }
 
 func isVarChar(c byte) bool {

@@ -9,7 +9,14 @@
 // (Rules.Judge), on the very state the message would change, so that nothing
 // can happen between the check and the change. Door says NeedRecord for those.
 // Both are the same rules and may be asked in any number at once; neither
-// blocks. In this version a rule is the constant true or false.
+// writes. A rule is a constant or an expression (package expr).
+//
+// # References
+//
+// A rule may read other records, _('name'). At the door they are read at once, in
+// parallel, and the client's reader waits for them. The owner may not wait, so
+// Judge says which records it lacks; the owner fetches them beside, holds back that
+// one record's requests meanwhile, and asks again.
 //
 // # Choosing the rule
 //
@@ -27,7 +34,10 @@
 package perms
 
 import (
+	"sync/atomic"
+
 	"hadal/auth"
+	"hadal/perms/expr"
 	"hadal/protocol"
 )
 
@@ -44,6 +54,8 @@ const (
 	Allow
 	// NeedRecord: the record's owner has to ask Judge.
 	NeedRecord
+	// Pending: the owner has to fetch records that the rule refers to, and ask again.
+	Pending
 )
 
 // String is the verdict in lower case, for logs.
@@ -57,18 +69,22 @@ func (v Verdict) String() string {
 		return "allow"
 	case NeedRecord:
 		return "need record"
+	case Pending:
+		return "pending"
 	}
 	return "unknown"
 }
 
-// and is the verdict where both a and b have a say: Deny beats Fail beats
-// NeedRecord beats Allow.
+// and is the verdict where both a and b have a say: Deny beats Fail beats Pending
+// beats NeedRecord beats Allow.
 func (v Verdict) and(w Verdict) Verdict {
 	switch {
 	case v == Deny || w == Deny:
 		return Deny
 	case v == Fail || w == Fail:
 		return Fail
+	case v == Pending || w == Pending:
+		return Pending
 	case v == NeedRecord || w == NeedRecord:
 		return NeedRecord
 	}
@@ -81,34 +97,24 @@ type Rules struct {
 	// open says that everything is allowed that rules could deny.
 	open     bool
 	sections [sectionCount]*section // nil when open
+	// limit is maxRuleIterations.
+	limit int
 }
 
 // rule is one compiled rule.
 type rule struct {
+	// allow is what a constant rule says; expr is the rule otherwise.
 	allow bool
+	expr  *expr.Rule
 	// needsRecord says that the rule reads the record it guards, and so can be
 	// judged only at its owner.
 	needsRecord bool
-}
+	// hits count how often each branch was taken, if anybody wants to know.
+	hits []atomic.Uint64
 
-// atDoor judges the rule where no record is at hand. A nil rule is one that was
-// not found.
-func (r *rule) atDoor() Verdict {
-	switch {
-	case r == nil:
-		return Deny
-	case r.needsRecord:
-		return NeedRecord
-	}
-	return r.atOwner()
-}
-
-// atOwner judges the rule where the record is.
-func (r *rule) atOwner() Verdict {
-	if r != nil && r.allow {
-		return Allow
-	}
-	return Deny
+	section sectionID
+	slot    slot
+	path    string
 }
 
 // Door judges a message before it is handed to its room (spec 07 §3): user u
@@ -118,85 +124,113 @@ func (r *rule) atOwner() Verdict {
 // whose verdict is NeedRecord goes on to the record's owner, who asks Judge.
 //
 // The caller passes the action that will be executed, so a record UPDATE with
-// a path is asked as PATCH (spec 07 §8).
+// a path is asked as PATCH (spec 07 §8). Rules that refer to records fail here:
+// Live.Door has them.
 func (r *Rules) Door(u *auth.User, t protocol.Topic, a protocol.Action, name, data string) Verdict {
-	v, _ := r.door(u, t, a, name, data)
+	v, _ := r.door(&question{user: u, topic: t, name: name, data: data}, a)
 	return v
 }
 
-// door is Door, and says which rule type decided, or noSlot.
-func (r *Rules) door(_ *auth.User, t protocol.Topic, a protocol.Action, name, _ string) (Verdict, slot) {
-	d := demandOf(t, a)
+// door is Door, and says which rule decided, or a match with noSlot.
+func (r *Rules) door(q *question, a protocol.Action) (Verdict, decided) {
+	d := demandOf(q.topic, a)
 	switch d.how {
 	case never, ownerOnly:
-		return Deny, noSlot
+		return Deny, decided{slot: noSlot}
 	case free:
-		return Allow, noSlot
+		return Allow, decided{slot: noSlot}
 	case nameless:
-		name = "undefined" // what the peer matches then (spec 07 §3)
+		q.name = "undefined" // what the peer matches then (spec 07 §3)
 	}
-	taken := d.claims && reserved(name)
+	taken := d.claims && reserved(q.name)
 	if taken && d.how != readOrCreate {
-		return Deny, d.first
+		return Deny, decided{slot: d.first}
 	}
 	if r.open {
 		if taken {
-			return NeedRecord, d.first // to be read if it exists, but not created
+			return NeedRecord, decided{slot: d.first} // to be read if it exists, but not created
 		}
-		return Allow, d.first
+		return Allow, decided{slot: d.first}
 	}
-	found := r.sections[d.section].find(name)
-	first := found.rules[d.first].atDoor()
+	found := r.sections[d.section].find(q.name)
+	if d.section == secRecord {
+		q.data = "" // what a record becomes its owner knows
+	}
+	q.action = d.firstAs(a)
+	first := found.rules[d.first].atDoor(q, r.limit)
 	switch d.how {
 	case both:
-		second := found.rules[d.second].atDoor()
+		q.action = d.secondAs(a)
+		second := found.rules[d.second].atDoor(q, r.limit)
 		if v := first.and(second); v != first {
-			return v, d.second
+			return v, decided{d.second, found.rules[d.second]}
 		}
 	case readOrCreate:
 		// Create is asked only for a record that does not exist, which only its
 		// owner knows; so it decides here only if it does not matter.
-		if first == Allow && (taken || found.rules[d.second].atDoor() != Allow) {
-			return NeedRecord, d.first
+		q.action = d.secondAs(a)
+		if first == Allow && (taken || found.rules[d.second].atDoor(q, r.limit) != Allow) {
+			return NeedRecord, decided{d.first, found.rules[d.first]}
 		}
 	}
-	return first, d.first
+	return first, decided{d.first, found.rules[d.first]}
+}
+
+// decided is the rule that a verdict came from. Its rule is nil where none was
+// found, or none was asked.
+type decided struct {
+	slot slot
+	match
 }
 
 // Judge judges an action on a record at its owner: data is what the record
 // would become, or empty for an action that changes nothing; old is its
 // content, if it exists. It returns 0 when the user may, and else the refusing
 // action, MESSAGE_DENIED or MESSAGE_PERMISSION_ERROR. It must not be asked by
-// the server on its own behalf: names under hadal/ are refused here too.
+// the server on its own behalf: names under hadal/ are refused here too. Rules that
+// refer to records fail here: Live.Judge has them.
 func (r *Rules) Judge(u *auth.User, a protocol.Action, name, data, old string, exists bool) protocol.Action {
-	v, _ := r.judge(u, a, name, data, old, exists)
+	v, _ := r.judge(&question{user: u, topic: protocol.TopicRecord, name: name, data: data, old: old, exists: exists}, a)
 	return refusal(v)
 }
 
-// judge is Judge, and says which rule type decided, or noSlot.
-func (r *Rules) judge(_ *auth.User, a protocol.Action, name, _, _ string, exists bool) (Verdict, slot) {
+// judge is Judge, and says which rule decided, or a match with noSlot.
+func (r *Rules) judge(q *question, a protocol.Action) (Verdict, decided) {
 	d := demandOf(protocol.TopicRecord, a)
 	switch d.how {
 	case never:
-		return Deny, noSlot
+		return Deny, decided{slot: noSlot}
 	case free:
-		return Allow, noSlot
+		return Allow, decided{slot: noSlot}
 	}
-	if d.claims && reserved(name) && !(d.how == readOrCreate && exists) {
-		return Deny, d.first
+	if d.claims && reserved(q.name) && !(d.how == readOrCreate && q.exists) {
+		return Deny, decided{slot: d.first}
 	}
 	if r.open {
-		return Allow, d.first
+		return Allow, decided{slot: d.first}
 	}
-	found := r.sections[d.section].find(name)
-	first := found.rules[d.first].atOwner()
-	if d.how == both || d.how == readOrCreate && !exists {
-		second := found.rules[d.second].atOwner()
+	found := r.sections[d.section].find(q.name)
+	q.action = d.firstAs(a)
+	first := found.rules[d.first].judge(q, r.limit)
+	if d.how == both || d.how == readOrCreate && !q.exists {
+		q.action = d.secondAs(a)
+		second := found.rules[d.second].judge(q, r.limit)
 		if v := first.and(second); v != first {
-			return v, d.second
+			return v, decided{d.second, found.rules[d.second]}
 		}
 	}
-	return first, d.first
+	return first, decided{d.first, found.rules[d.first]}
+}
+
+// ReadsRecord says whether the rule for an action on a record reads that record,
+// so that who judges it must have it.
+func (r *Rules) ReadsRecord(a protocol.Action, name string) bool {
+	d := demandOf(protocol.TopicRecord, a)
+	if r.open || d.how == never || d.how == free {
+		return false
+	}
+	rule := r.sections[d.section].find(name).rules[d.first].rule
+	return rule != nil && rule.needsRecord
 }
 
 // refusal is the record action that a verdict of Judge is answered with.

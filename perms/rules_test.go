@@ -288,15 +288,15 @@ func TestNamesOfTheServerAreNotForClients(t *testing.T) {
 }
 
 func TestDecisionsAreCounted(t *testing.T) {
-	l := NewLive(load(t, "record: {'*': {read: true, create: false, write: true}}\n"+restEvent+restRPC+"presence: {'*': {allow: true}}\n"))
+	l := NewLive(load(t, "record: {'*': {read: true, create: false, write: true}}\n"+restEvent+restRPC+"presence: {'*': {allow: true}}\n"), nil, nil)
 	l.Door(someone, protocol.TopicRecord, protocol.RecordRead, "a", "")
 	l.Door(someone, protocol.TopicRecord, protocol.RecordHead, "a", "")
 	l.Door(someone, protocol.TopicRecord, protocol.RecordCreateAndUpdate, "a", "{}")
 	l.Door(someone, protocol.TopicRecord, protocol.RecordUnsubscribe, "a", "")
 	l.Door(someone, protocol.TopicRecord, 99, "a", "")
 	l.Door(someone, protocol.TopicRecord, protocol.RecordSubscribeCreateAndRead, "a", "") // left to the owner
-	l.Judge(someone, protocol.RecordCreate, "a", "", "", false)
-	l.Judge(someone, protocol.RecordUpdate, "a", "{}", "{}", true)
+	l.Judge(someone, protocol.RecordCreate, "a", "", "", false, nil)
+	l.Judge(someone, protocol.RecordUpdate, "a", "{}", "{}", true, nil)
 	l.Door(someone, protocol.TopicEvent, protocol.EventEmit, "a", "1")
 	l.Door(someone, protocol.TopicPresence, protocol.PresenceQueryAll, "", "")
 	want := map[Decisions]bool{
@@ -324,7 +324,7 @@ func TestDecisionsAreCounted(t *testing.T) {
 func TestAReloadDecidesTheNextQuestion(t *testing.T) {
 	yes := load(t, "record: {'*': {read: true}}\n"+restEvent+restRPC+restPresence)
 	no := load(t, "record: {'*': {read: false}}\n"+restEvent+restRPC+restPresence)
-	l := NewLive(yes)
+	l := NewLive(yes, nil, nil)
 	var wg sync.WaitGroup
 	done := make(chan struct{})
 	for range 2 {
@@ -348,7 +348,7 @@ func TestAReloadDecidesTheNextQuestion(t *testing.T) {
 		if got := l.Door(someone, protocol.TopicRecord, protocol.RecordRead, "5", ""); got != want {
 			t.Fatalf("door after reload %d: got %v, want %v", i, got, want)
 		}
-		if got := l.Judge(someone, protocol.RecordRead, "5", "", "{}", true); got != judged {
+		if got, _ := l.Judge(someone, protocol.RecordRead, "5", "", "{}", true, nil); got != judged {
 			t.Fatalf("judge after reload %d: got %v, want %v", i, got, judged)
 		}
 		if l.Load() != r {

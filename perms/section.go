@@ -42,7 +42,14 @@ type node struct {
 // found are the rules that decide for one name. It never changes.
 type found struct {
 	name  string
-	rules [maxSlots]*rule // nil: denied
+	rules [maxSlots]match
+}
+
+// match is the rule that decides, and what its path's variables stand for. Without
+// a rule it denies.
+type match struct {
+	*rule
+	vars []string
 }
 
 // newSection indexes nodes, which stand in the order of the file.
@@ -79,8 +86,9 @@ func (s *section) find(name string) *found {
 	if f := place.Load(); f != nil && f.name == name {
 		return f
 	}
+	name = strings.Clone(name) // it is a piece of a frame
 	f := s.search(name)
-	f.name = strings.Clone(name) // the name is a piece of a frame
+	f.name = name
 	place.Store(f)
 	return f
 }
@@ -100,9 +108,13 @@ func (s *section) search(name string) *found {
 			if !node.matches(name) {
 				continue
 			}
+			var vars []string
 			for slot, r := range node.rules {
 				if r != nil && node.rank < ranks[slot] {
-					f.rules[slot], ranks[slot] = r, node.rank
+					if r.expr != nil && vars == nil {
+						vars = node.values(name)
+					}
+					f.rules[slot], ranks[slot] = match{r, vars}, node.rank
 				}
 			}
 		}

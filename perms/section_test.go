@@ -83,8 +83,10 @@ func TestSearchFindsWhatLookingAtEveryPathFinds(t *testing.T) {
 						}
 					}
 				}
-				if got := s.find(name).rules; got != want {
-					t.Fatalf("name %q: got %v, want %v", name, got, want)
+				for slot, got := range s.find(name).rules {
+					if got.rule != want[slot] {
+						t.Fatalf("name %q, rule type %d: got %v, want %v", name, slot, got.rule, want[slot])
+					}
 				}
 			}
 		}
