@@ -91,11 +91,28 @@ func (m match) judge(q *question, limit int) Verdict {
 		return verdictOf(m.allow)
 	}
 	env := envs.Get().(*expr.Env)
-	defer envs.Put(env)
 	m.fill(env, q)
+	v := Pending
 	if m.expr.UsesReferences() {
-		return m.refer(env, q, limit)
+		v = m.refer(env, q, limit)
+		env.Forget()
+	} else {
+		v = m.decide(env, q)
 	}
+	// What one rule does not mention is what the last one left: it is not read, and
+	// kept from being kept alive.
+	if m.expr.UsesData() || m.expr.UsesOldData() {
+		env.Data, env.OldData = expr.Doc{}, expr.Doc{}
+	}
+	if m.expr.UsesUser() {
+		env.User = expr.User{}
+	}
+	envs.Put(env)
+	return v
+}
+
+// decide judges a rule that has all it needs.
+func (m match) decide(env *expr.Env, q *question) Verdict {
 	ok, err := m.expr.Eval(env)
 	if err != nil {
 		q.failure = err
@@ -111,17 +128,29 @@ func verdictOf(allow bool) Verdict {
 	return Deny
 }
 
-// fill makes env what the rule sees of q.
+// fill makes env what the rule sees of q, as far as it looks.
 func (m match) fill(env *expr.Env, q *question) {
-	userData := expr.Null()
-	if q.user.ServerData != "" {
-		userData = expr.Unchecked(q.user.ServerData)
+	if m.expr.UsesUser() {
+		env.User = expr.User{ID: q.user.ID, Authenticated: !q.user.IsAnonymous(), Data: userDataOf(q.user)}
 	}
-	env.User = expr.User{ID: q.user.ID, Authenticated: !q.user.IsAnonymous(), Data: userData}
-	env.Data, env.OldData = dataOf(q.data), oldOf(q.old, q.exists)
-	env.Now, env.Action, env.Name, env.Vars = time.Now().UnixMilli(), int(q.action), q.name, m.vars
-	env.Hits = m.hits
-	env.Forget()
+	if m.expr.UsesData() {
+		env.Data = dataOf(q.data)
+	}
+	if m.expr.UsesOldData() {
+		env.OldData = oldOf(q.old, q.exists)
+	}
+	if m.expr.UsesNow() {
+		env.Now = time.Now().UnixMilli()
+	}
+	env.Action, env.Name, env.Vars, env.Hits = int(q.action), q.name, m.vars, m.hits
+}
+
+// userDataOf is what the login says of a user.
+func userDataOf(u *auth.User) expr.Doc {
+	if u.ServerData == "" {
+		return expr.Null()
+	}
+	return expr.Unchecked(u.ServerData)
 }
 
 // refer judges a rule that refers to other records: it runs until it lacks none,

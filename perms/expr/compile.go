@@ -236,6 +236,7 @@ func (c *compiler) identifier(e *ast.Identifier) (node, error) {
 	at := c.spot(n)
 	switch name {
 	case "user":
+		c.uses.user = true
 		n.run = func(*Env) (value, *Failure) { return value{kind: kindUser}, nil }
 	case "data":
 		if !c.scope.Data {
@@ -250,6 +251,7 @@ func (c *compiler) identifier(e *ast.Identifier) (node, error) {
 		c.uses.oldData = true
 		n.run = func(env *Env) (value, *Failure) { return env.document(&env.OldData, inOldData, at) }
 	case "now":
+		c.uses.now = true
 		n.run = func(env *Env) (value, *Failure) { return number(float64(env.Now)), nil }
 	case "action":
 		n.run = func(env *Env) (value, *Failure) { return number(float64(env.Action)), nil }

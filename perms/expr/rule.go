@@ -73,7 +73,7 @@ type Rule struct {
 }
 
 // uses are the variables that a rule mentions.
-type uses struct{ data, oldData, references bool }
+type uses struct{ user, data, oldData, now, references bool }
 
 // Error says why a text is no rule, where in it, and what to do.
 type Error struct {
@@ -124,6 +124,12 @@ func (r *Rule) UsesData() bool { return r.uses.data }
 
 // UsesOldData says whether the rule mentions oldData.
 func (r *Rule) UsesOldData() bool { return r.uses.oldData }
+
+// UsesUser says whether the rule mentions user.
+func (r *Rule) UsesUser() bool { return r.uses.user }
+
+// UsesNow says whether the rule mentions now.
+func (r *Rule) UsesNow() bool { return r.uses.now }
 
 // UsesReferences says whether the rule calls _().
 func (r *Rule) UsesReferences() bool { return r.uses.references }
