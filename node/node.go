@@ -76,11 +76,12 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: log, state: "starting",
-		auth: auth.NewLive(strategies), rules: perms.NewLive(rules),
+		auth: auth.NewLive(strategies),
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
 		presence: presence.New(log), rpc: rpc.New(cfg.RPC, log),
 		started: make(chan struct{}), since: time.Now(),
 	}
+	n.rules = perms.NewLive(rules, references{n}, log)
 	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, log)
 	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, log)
 	n.event = event.New(n.eventSubs, n.eventListen, log)

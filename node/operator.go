@@ -93,3 +93,15 @@ type invalid struct{ error }
 
 // Is says so; the room's words are enough.
 func (invalid) Is(target error) bool { return target == admin.ErrInvalid }
+
+// references are the records that rules at the door refer to.
+type references struct{ node *Node }
+
+// Read implements perms.Records.
+func (r references) Read(ctx context.Context, name string) (data string, exists bool, err error) {
+	room := r.node.serving()
+	if room == nil {
+		return "", false, errNotServing
+	}
+	return room.Snapshot(ctx, name)
+}

@@ -53,8 +53,13 @@ func (r *request) judgedAs() protocol.Action {
 	return r.normalised()
 }
 
-// deny answers what a rule refused.
+// deny answers what a rule refused, or has the request wait for the records that
+// the rule refers to.
 func (o *owner) deny(e *entry, r *request, refusal protocol.Action) {
+	if refusal == awaiting {
+		o.park(e, r)
+		return
+	}
 	o.stats.denied.Add(1)
 	o.after(e, func(error) {
 		defer r.group.finish()

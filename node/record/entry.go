@@ -32,8 +32,12 @@ type entry struct {
 	loaded bool
 	// volatile records are not kept in the store.
 	volatile bool
-	// queue holds what waits for the load, or for room in the batch.
+	// queue holds what waits for the load, for room in the batch, or for parked.
 	queue []*request
+	// parked is the request whose rule waits for other records, or nil.
+	parked *request
+	// snapshots wait for the load, and for nothing else.
+	snapshots []func(state, error)
 	// ready says that the entry stands in the owner's ready list.
 	ready bool
 
@@ -63,7 +67,7 @@ func (e *entry) response(m *protocol.Message) *protocol.Outbound {
 
 // idle says that nothing would be lost if the entry left memory.
 func (e *entry) idle() bool {
-	return e.loaded && e.batch == nil && len(e.queue) == 0 && (!e.volatile || !e.state.exists)
+	return e.loaded && e.batch == nil && len(e.queue) == 0 && e.parked == nil && (!e.volatile || !e.state.exists)
 }
 
 func (e *entry) size() int64 {

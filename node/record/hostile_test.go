@@ -23,7 +23,7 @@ func TestAConflictTellsOnlyThoseWhoMayRead(t *testing.T) {
 		}
 		return 0
 	}
-	r := start(t, options{rules: blind})
+	r := start(t, options{rules: rules(blind)})
 	a, b := newClient("a"), newClient("b")
 	say(t, r, a, `CREATEANDUPDATE r v=-1 data={"secret":1}`)
 	for _, c := range []*client{a, b} {

@@ -92,6 +92,7 @@ type owner struct {
 	ready   []*entry // loaded entries whose queue waits to be served
 	toLoad  []*entry // entries whose load has to wait its turn
 	loads   int      // loads under way
+	parked  int      // requests whose rules wait for other records
 	loaded  chan loadResult
 
 	open     *batch
@@ -108,6 +109,8 @@ type owner struct {
 	hold     *time.Timer
 
 	helpers sync.WaitGroup // loads, appends and fencing
+	// work ends when run returns; it is for what begins deep inside of it.
+	work context.Context
 }
 
 type loadResult struct {
@@ -122,6 +125,7 @@ func (o *owner) run(ctx context.Context) {
 	defer o.helpers.Wait()
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	o.work = work
 	done := ctx.Done()
 	for {
 		more := o.serve(work)
@@ -181,7 +185,7 @@ func (o *owner) accepting() bool {
 // back some may be in the mailbox.
 func (o *owner) idle() bool {
 	return o.accepting() && o.flying == nil && o.held == nil && o.open.empty() && o.loads == 0 && len(o.toLoad) == 0 &&
-		len(o.ready) == 0 && len(o.stalled) == 0 && o.next == len(o.backlog)
+		o.parked == 0 && len(o.ready) == 0 && len(o.stalled) == 0 && o.next == len(o.backlog)
 }
 
 // serve handles what may be handled now, up to a turn, and says whether there
@@ -214,7 +218,7 @@ func (o *owner) serve(ctx context.Context) bool {
 
 // drain serves the queue of a loaded entry as far as the batch has room.
 func (o *owner) drain(e *entry) {
-	for len(e.queue) > 0 && e.loaded && o.accepting() {
+	for len(e.queue) > 0 && e.loaded && e.parked == nil && o.accepting() {
 		r := e.queue[0]
 		e.queue[0], e.queue = nil, e.queue[1:]
 		o.handle(e, r)
@@ -222,7 +226,7 @@ func (o *owner) drain(e *entry) {
 	switch {
 	case len(e.queue) == 0:
 		e.queue = nil
-	case e.loaded:
+	case e.loaded && e.parked == nil:
 		o.makeReady(e)
 	}
 }
@@ -251,28 +255,35 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 			o.flush(r)
 		}
 		return
+	case kindSnapshot:
+		o.snapshot(ctx, r.name, func(s state, err error) { r.reply(result{s, err}) })
+		return
 	}
 	e := o.cache.get(r.name)
 	if e == nil {
-		if !r.kind.needsState() {
+		if !r.kind.needsState() && !(r.kind == kindSubscribe && o.rules.ReadsRecord(r.action, r.name)) {
 			o.handle(nil, r)
 			return
 		}
-		e = &entry{name: strings.Clone(r.name), volatile: hasPrefix(r.name, o.cfg.StorageExclusionPrefixes)}
-		o.cache.add(e)
-		if e.volatile || o.overwrites(r) {
-			e.loaded = true
-		} else {
+		e = o.enter(r.name)
+		if e.loaded = e.volatile || o.overwrites(r); !e.loaded {
 			e.queue = append(e.queue, r)
 			o.load(ctx, e)
 			return
 		}
 	}
-	if !e.loaded || len(e.queue) > 0 {
+	if !e.loaded || len(e.queue) > 0 || e.parked != nil {
 		e.queue = append(e.queue, r)
 		return
 	}
 	o.handle(e, r)
+}
+
+// enter makes an entry, which is not loaded.
+func (o *owner) enter(name string) *entry {
+	e := &entry{name: strings.Clone(name), volatile: hasPrefix(name, o.cfg.StorageExclusionPrefixes)}
+	o.cache.add(e)
+	return e
 }
 
 // overwrites says whether r will make the record what it says, whatever it was, so
@@ -285,6 +296,7 @@ func (o *owner) overwrites(r *request) bool {
 // handle serves a request whose record is at hand. e is nil when the request
 // needs no record and none is in memory.
 func (o *owner) handle(e *entry, r *request) {
+	r.waits = false
 	switch r.kind {
 	case kindRead, kindHead, kindSubscribeAndRead, kindSubscribeCreateAndRead, kindSubscribeAndHeadOne:
 		o.read(e, r)
@@ -301,9 +313,11 @@ func (o *owner) handle(e *entry, r *request) {
 	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:
 		o.operator(e, r)
 	}
-	if e == nil || e.batch == nil || o.fast {
+	switch {
+	case r.waits: // it is not over
+	case e == nil || e.batch == nil || o.fast:
 		r.leave()
-	} else {
+	default:
 		e.batch.served = append(e.batch.served, r)
 	}
 }
@@ -367,7 +381,7 @@ func (o *owner) afterAll(effect func(err error)) {
 func (o *owner) flush(r *request) {
 	g := &group{left: 1, done: func() { r.reply(result{}) }}
 	for _, e := range o.cache.entries {
-		if len(e.queue) > 0 {
+		if len(e.queue) > 0 || e.parked != nil {
 			g.left++
 			e.queue = append(e.queue, &request{kind: kindMarker, name: e.name, group: g})
 		}
@@ -475,7 +489,7 @@ func (o *owner) giveUp(ctx context.Context, err error, failed *batch) {
 			if o.fault != nil {
 				o.doubt[e.name] = struct{}{}
 			}
-			if len(e.queue) == 0 {
+			if len(e.queue) == 0 && e.parked == nil {
 				o.cache.remove(e)
 			} else {
 				queued = append(queued, e)
@@ -561,6 +575,7 @@ func (o *owner) abandon(e *entry, err error) {
 	queue := e.queue
 	e.queue = nil
 	o.cache.remove(e)
+	e.tell(err)
 	for _, r := range queue {
 		if r.kind.needsState() {
 			o.refuseLoad(r, err)
@@ -606,9 +621,11 @@ func (o *owner) arrive(ctx context.Context, l loadResult) {
 	case l.err == nil:
 		o.cache.put(e, state{version: l.record.Version, data: l.record.Data, exists: true})
 		e.loaded = true
+		e.tell(nil)
 		o.drain(e)
 	case errors.Is(l.err, store.ErrNotFound):
 		e.loaded = true
+		e.tell(nil)
 		o.drain(e)
 	case errors.Is(l.err, store.ErrFenced) && (o.flying == nil || o.fault != nil) && !o.refusing:
 		// By no append of ours, which would have the store fenced: so nobody else will.
@@ -630,15 +647,6 @@ func (o *owner) arrive(ctx context.Context, l loadResult) {
 func (o *owner) setFault(err error) {
 	o.fault = err
 	o.stats.fault.Store(err != nil)
-}
-
-// judge asks the rules about an action on the record as it is. The operator is
-// above them.
-func (o *owner) judge(r *request, a protocol.Action, data string, s state) protocol.Action {
-	if r.client == nil {
-		return protocol.ActionUnknown
-	}
-	return o.rules.Judge(r.client.User(), a, r.name, data, s.data, s.exists)
 }
 
 func hasPrefix(name string, prefixes []string) bool {

@@ -9,7 +9,7 @@ import (
 )
 
 // request is one thing asked of the owner about one record, or, for the last
-// three kinds, about none.
+// kinds, about none that waits in its queue.
 type request struct {
 	kind   kind
 	client sub.Client // nil when the operator asks
@@ -27,11 +27,19 @@ type request struct {
 	changes []change // of PATCH, ERASE and PATCH_MULTI
 	came    time.Time
 
+	// references are the records that its rules refer to, as far as they have been
+	// fetched, and wanted those that are lacking; until is when that has taken too
+	// long.
+	references map[string]state
+	wanted     []string
+	until      time.Time
+	waits      bool // for them
+
 	group *group
 	lane  *lane        // that the request has entered, or nil
 	names []string     // of kindSubscribeAndHead as it arrives
 	last  bool         // of kindSubscribeAndHead: no part follows
-	reply func(result) // of the operator's requests and kindFlush; called on the owner
+	reply func(result) // of the operator's requests, kindFlush and kindSnapshot; called on the owner
 }
 
 // change is one step of a patch: set path to value, or remove it.
@@ -69,6 +77,7 @@ const (
 	kindSubscribeAndHead
 	kindClosed
 	kindFlush
+	kindSnapshot
 )
 
 // needsState says whether the record must be in memory for the request.

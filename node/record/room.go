@@ -26,10 +26,15 @@ var ErrNotFound = errors.New("record not found")
 var ErrInvalid = errors.New("record is not valid")
 
 // checker judges a rule on the very state that an action lands on; perms.Live
-// is one. It returns 0 when the user may, and the refusing action otherwise.
-// Called on the owner, it must not block.
+// is one. Called on the owner, it must not block.
 type checker interface {
-	Judge(u *auth.User, a protocol.Action, name, data, old string, exists bool) protocol.Action
+	// Judge returns 0 when the user may, and the refusing action otherwise. When
+	// wanted is not empty the rule refers to records that known does not know, and
+	// nothing is decided.
+	Judge(u *auth.User, a protocol.Action, name, data, old string, exists bool,
+		known func(name string) (data string, exists, known bool)) (refused protocol.Action, wanted []string)
+	// ReadsRecord says whether the rule reads the record itself or others.
+	ReadsRecord(a protocol.Action, name string) bool
 }
 
 // Room serves the RECORD topic.

@@ -109,12 +109,14 @@ func text(m *protocol.Message) string {
 // rules is a checker made of a function; nil allows everything.
 type rules func(u *auth.User, a protocol.Action, name, data, old string, exists bool) protocol.Action
 
-func (f rules) Judge(u *auth.User, a protocol.Action, name, data, old string, exists bool) protocol.Action {
+func (f rules) Judge(u *auth.User, a protocol.Action, name, data, old string, exists bool, _ func(string) (string, bool, bool)) (protocol.Action, []string) {
 	if f == nil {
-		return 0
+		return 0, nil
 	}
-	return f(u, a, name, data, old, exists)
+	return f(u, a, name, data, old, exists), nil
 }
+
+func (rules) ReadsRecord(protocol.Action, string) bool { return false }
 
 // faulty is a store whose appends and loads can be made to fail or wait.
 type faulty struct {
@@ -154,7 +156,7 @@ func (f *faulty) Fence(ctx context.Context, epoch uint64) error {
 type options struct {
 	cfg   func(*Config)
 	keep  func(*KeepConfig)
-	rules rules
+	rules checker // nil allows everything
 	store store.Store
 }
 
@@ -170,6 +172,9 @@ func start(t testing.TB, o options) *Room {
 	}
 	if o.store == nil {
 		o.store = store.NewMemory()
+	}
+	if o.rules == nil {
+		o.rules = rules(nil)
 	}
 	log := slog.New(slog.DiscardHandler)
 	subs := sub.NewRegistry()
@@ -484,7 +489,7 @@ func TestRulesAreJudgedOnTheStateTheWriteLandsOn(t *testing.T) {
 		}
 		return 0
 	}
-	r := start(t, options{rules: onlyUp})
+	r := start(t, options{rules: rules(onlyUp)})
 	a, b := newClient("a"), newClient("b")
 	ask := func(c *client, line string) { say(t, r, c, line); settle(t, r) }
 	ask(a, `CREATEANDUPDATE r v=-1 data={"n":5}`)
@@ -861,7 +866,7 @@ func TestExcludedNamesAreKeptInMemoryOnly(t *testing.T) {
 }
 
 func TestTheOperatorWritesInSilence(t *testing.T) {
-	r := start(t, options{rules: func(*auth.User, protocol.Action, string, string, string, bool) protocol.Action { return 0 }})
+	r := start(t, options{})
 	a := newClient("a")
 	say(t, r, a, `SUBSCRIBECREATEANDREAD names=r corr=0`)
 	settle(t, r)

@@ -144,11 +144,16 @@ func (o *owner) subscribeAndHead(ctx context.Context, r *request) {
 	for _, name := range r.names {
 		one := &request{kind: kindSubscribeAndHeadOne, client: r.client, name: name, action: r.action, correlationID: r.correlationID, has: r.has}
 		e := o.cache.get(name)
-		if e == nil || !e.loaded || len(e.queue) > 0 || e.batch != nil || !e.state.exists {
+		if e == nil || !e.loaded || len(e.queue) > 0 || e.parked != nil || e.batch != nil || !e.state.exists {
 			later = append(later, one)
 			continue
 		}
-		if refusal := o.judge(one, r.action, "", e.state); refusal != 0 {
+		switch refusal := o.judge(one, r.action, "", e.state); refusal {
+		case 0:
+		case awaiting:
+			later = append(later, one)
+			continue
+		default:
 			o.deny(e, one, refusal)
 			continue
 		}
@@ -207,7 +212,9 @@ func (o *owner) write(e *entry, r *request) {
 			if tells(err) {
 				// The answer says what the record is: to those only who may read it.
 				if refusal := o.judge(r, protocol.RecordRead, "", s); refusal != 0 {
-					o.stats.refused.Add(1)
+					if refusal != awaiting {
+						o.stats.refused.Add(1)
+					}
 					o.deny(e, r, refusal)
 					return
 				}
