@@ -76,7 +76,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: log, state: "starting",
-		auth: auth.NewLive(strategies),
+		auth:      auth.NewLive(strategies),
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
 		presence: presence.New(log), rpc: rpc.New(cfg.RPC, log),
 		started: make(chan struct{}), since: time.Now(),

@@ -42,7 +42,9 @@ func (c *referring) Judge(_ *auth.User, a protocol.Action, name, data, old strin
 	return verdict, wanted
 }
 
-func (c *referring) ReadsRecord(_ protocol.Action, name string) bool { return strings.Contains(name, ">") }
+func (c *referring) ReadsRecord(_ protocol.Action, name string) bool {
+	return strings.Contains(name, ">")
+}
 
 func TestARuleMayReferToOtherRecords(t *testing.T) {
 	r := start(t, options{rules: &referring{}})
