@@ -204,6 +204,8 @@ func (v *victim) takeOver(ctx context.Context, first *record.Room, epoch uint64)
 // allowAll are rules that allow everything.
 type allowAll struct{}
 
-func (allowAll) Judge(*auth.User, protocol.Action, string, string, string, bool) protocol.Action {
-	return protocol.ActionUnknown
+func (allowAll) Judge(*auth.User, protocol.Action, string, string, string, bool, func(string) (string, bool, bool)) (protocol.Action, []string) {
+	return protocol.ActionUnknown, nil
 }
+
+func (allowAll) ReadsRecord(protocol.Action, string) bool { return false }
