@@ -118,7 +118,7 @@ func TestReferencesAtTheDoorAreReadAtOnce(t *testing.T) {
 		 broken: {publish: "_('broken') === null"}, number: {publish: "_(data)"}, undef: {publish: "_('x' + undefined) === undefined"}, both: {publish: "_('perm/b').next + _('perm/c').next === 'perm/cperm/d'"}`, "", records)
 	for name, want := range map[string]Verdict{
 		"one/ada": Allow, "one/b": Deny, "one/zoe": Fail, "missing": Allow, "none": Fail, "two": Allow,
-		"three": Fail, // a third read in a row is one too many (spec 07 §7)
+		"three":  Fail, // a third read in a row is one too many (spec 07 §7)
 		"broken": Fail, "number": Fail, "undef": Allow, "both": Allow,
 	} {
 		if got := l.Door(someone, protocol.TopicEvent, protocol.EventEmit, name, "7"); got != want {

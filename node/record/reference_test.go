@@ -51,6 +51,7 @@ func TestARuleMayReferToOtherRecords(t *testing.T) {
 	a := newClient("a")
 	say(t, r, a, `CREATEANDUPDATE b v=1 data={"say":"yes"}`)
 	say(t, r, a, `CREATEANDUPDATE c v=1 data={"say":"no"}`)
+	settle(t, r)
 	say(t, r, a, `CREATEANDUPDATE x>b v=1 data={} corr=1 ack`)
 	say(t, r, a, `READ x>b`)
 	say(t, r, a, `CREATEANDUPDATE x>b+c v=1 data={} corr=2 ack`)
