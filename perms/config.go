@@ -20,6 +20,9 @@ type Options struct {
 	// MaxRuleIterations bounds how often a rule is run while it loads the
 	// records it refers to.
 	MaxRuleIterations int `yaml:"maxRuleIterations"`
+	// Coverage counts from the start which rules, and which branches of them, are
+	// ever judged, for `hadal rules coverage`, which can also switch it.
+	Coverage bool `yaml:"coverage"`
 	// CacheEvacuationInterval is how long the peer keeps an unused path look-up.
 	// Here look-ups are kept in a table of fixed size, so nothing reads it.
 	CacheEvacuationInterval time.Duration `yaml:"cacheEvacuationInterval"`

@@ -44,6 +44,8 @@ type question struct {
 	known   Known     // at the owner, or nil
 	until   time.Time // doorTime from the first look at a record
 
+	coverage *Coverage // counts the rules that are judged, or nil
+
 	// What came out of it beside the verdict.
 	wanted  []string // at the owner: the records that are to be fetched
 	failure error    // why the verdict is Fail
@@ -88,6 +90,7 @@ func (m match) judge(q *question, limit int) Verdict {
 	case m.rule == nil:
 		return Deny
 	case m.expr == nil:
+		q.coverage.constant(m.rule)
 		return verdictOf(m.allow)
 	}
 	env := envs.Get().(*expr.Env)
@@ -99,6 +102,7 @@ func (m match) judge(q *question, limit int) Verdict {
 	} else {
 		v = m.decide(env, q)
 	}
+	q.coverage.judged(m.rule, env, v)
 	// What one rule does not mention is what the last one left: it is not read, and
 	// kept from being kept alive.
 	if m.expr.UsesData() || m.expr.UsesOldData() {
@@ -142,7 +146,7 @@ func (m match) fill(env *expr.Env, q *question) {
 	if m.expr.UsesNow() {
 		env.Now = time.Now().UnixMilli()
 	}
-	env.Action, env.Name, env.Vars, env.Hits = int(q.action), q.name, m.vars, m.hits
+	env.Action, env.Name, env.Vars, env.Hits = int(q.action), q.name, m.vars, q.coverage.hits(m.rule)
 }
 
 // userDataOf is what the login says of a user.
@@ -165,6 +169,7 @@ func (m match) refer(env *expr.Env, q *question, limit int) Verdict {
 			q.failure = err
 			return Fail
 		}
+		clear(env.Hits) // it was not all there, so what was counted did not happen
 		switch err := q.answer(env); {
 		case err != nil:
 			q.failure = err

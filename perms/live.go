@@ -16,6 +16,9 @@ type Live struct {
 	records Records
 	log     *slog.Logger
 	counts  [sectionCount][maxSlots][Allow + 1]counter
+
+	coverage liveCoverage
+	shadow   atomic.Pointer[shadow] // nil when off
 }
 
 // counter has a cache line of its own: connections on all processors count.
@@ -41,15 +44,22 @@ func (l *Live) Load() *Rules { return l.rules.Load() }
 
 // Reload puts r in force: every question asked after its return is answered by
 // r. New has to succeed first, so a bad file leaves the old rules in force.
-func (l *Live) Reload(r *Rules) { l.rules.Store(r) }
+func (l *Live) Reload(r *Rules) { l.replace(r) }
 
 // Door is Rules.Door of the rules in force. It reads the records that they refer to,
 // so it may block, for some seconds at most: it is asked by the client's reader.
 func (l *Live) Door(u *auth.User, t protocol.Topic, a protocol.Action, name, data string) Verdict {
 	q := question{user: u, topic: t, name: name, data: data, records: l.records}
-	v, by := l.rules.Load().door(&q, a)
+	rules, shadow := l.rules.Load(), l.shadow.Load()
+	if shadow != nil {
+		q.records = shadow.watch(&q)
+	}
+	v, by := rules.door(&q, a)
 	if by.slot != noSlot && v != NeedRecord { // Judge will decide, and count, the latter
 		l.decide(&q, v, by, demandOf(t, a).section)
+	}
+	if shadow != nil {
+		shadow.door(&q, rules, a, v, by)
 	}
 	return v
 }
@@ -63,9 +73,13 @@ func (l *Live) Judge(u *auth.User, a protocol.Action, name, data, old string, ex
 		known = unknown
 	}
 	q := question{user: u, topic: protocol.TopicRecord, name: name, data: data, old: old, exists: exists, known: known}
-	v, by := l.rules.Load().judge(&q, a)
+	rules := l.rules.Load()
+	v, by := rules.judge(&q, a)
 	if v == Pending {
 		return 0, q.wanted
+	}
+	if shadow := l.shadow.Load(); shadow != nil {
+		shadow.owner(&q, rules, a, v, by)
 	}
 	if by.slot != noSlot {
 		l.decide(&q, v, by, secRecord)

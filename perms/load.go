@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -24,7 +25,7 @@ import (
 func New(cfg Config) (*Rules, error) {
 	switch cfg.Type {
 	case "none":
-		return &Rules{open: true}, nil
+		return &Rules{open: true, covered: cfg.Options.Coverage}, nil
 	case "config":
 	case "":
 		return nil, errors.New("permission.type: is missing: use none or config")
@@ -54,6 +55,7 @@ func New(cfg Config) (*Rules, error) {
 	if r.limit = cfg.Options.MaxRuleIterations; r.limit == 0 {
 		r.limit = DefaultConfig().Options.MaxRuleIterations
 	}
+	r.covered = cfg.Options.Coverage
 	for i := range errs {
 		errs[i] = fmt.Errorf("%s: %w", key, errs[i])
 	}
@@ -143,6 +145,9 @@ func compile(tree any) (*Rules, []error) {
 			errs = append(errs, more...)
 		}
 	}
+	if len(errs) == 0 {
+		r.numberCounters()
+	}
 	return r, errs
 }
 
@@ -155,6 +160,7 @@ func compileSection(id sectionID, paths []pair) (*section, []error) {
 		return nil, errs
 	}
 	var nodes []*node
+	var inOrder []*rule
 	seen := make(map[string]bool, len(paths))
 	for _, p := range paths {
 		compiled, err := compilePath(p.key)
@@ -197,12 +203,15 @@ func compileSection(id sectionID, paths []pair) (*section, []error) {
 				continue
 			}
 			nodes[i].rules[s] = compiled
+			inOrder = append(inOrder, compiled)
 		}
 	}
 	if len(errs) > 0 {
 		return nil, errs
 	}
-	return newSection(nodes), nil
+	s := newSection(nodes)
+	s.rules = inOrder
+	return s, nil
 }
 
 // compileRule compiles one rule. The server must not start with a rule it
@@ -211,7 +220,8 @@ func compileRule(v any, id sectionID, s slot, p *path) (*rule, error) {
 	r := &rule{section: id, slot: s, path: p.text}
 	switch v := v.(type) {
 	case bool:
-		r.allow = v
+		r.allow, r.text = v, strconv.FormatBool(v)
+		r.branches = []expr.Branch{{Text: r.text, Line: 1, Column: 1}}
 		return r, nil
 	case string:
 		scope := scopes[id][s]
@@ -220,6 +230,7 @@ func compileRule(v any, id sectionID, s slot, p *path) (*rule, error) {
 		if err != nil {
 			return nil, err
 		}
+		r.text, r.branches = v, compiled.Branches()
 		var constant bool
 		if r.allow, constant = compiled.Constant(); !constant {
 			r.expr = compiled

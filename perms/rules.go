@@ -99,6 +99,10 @@ type Rules struct {
 	sections [sectionCount]*section // nil when open
 	// limit is maxRuleIterations.
 	limit int
+	// covered is what the configuration says of coverage; coverage counts, if it is
+	// there.
+	covered  bool
+	coverage atomic.Pointer[Coverage]
 }
 
 // rule is one compiled rule.
@@ -109,12 +113,15 @@ type rule struct {
 	// needsRecord says that the rule reads the record it guards, and so can be
 	// judged only at its owner.
 	needsRecord bool
-	// hits count how often each branch was taken, if anybody wants to know.
-	hits []atomic.Uint64
 
 	section sectionID
 	slot    slot
 	path    string
+	text    string // as in the file
+	// branches are the parts that coverage counts, and counters is where in a
+	// Coverage it does.
+	branches []expr.Branch
+	counters int
 }
 
 // Door judges a message before it is handed to its room (spec 07 §3): user u
@@ -152,6 +159,7 @@ func (r *Rules) door(q *question, a protocol.Action) (Verdict, decided) {
 		}
 		return Allow, decided{slot: d.first}
 	}
+	q.coverage = r.coverage.Load()
 	found := r.sections[d.section].find(q.name)
 	if d.section == secRecord {
 		q.data = "" // what a record becomes its owner knows
@@ -209,6 +217,7 @@ func (r *Rules) judge(q *question, a protocol.Action) (Verdict, decided) {
 	if r.open {
 		return Allow, decided{slot: d.first}
 	}
+	q.coverage = r.coverage.Load()
 	found := r.sections[d.section].find(q.name)
 	q.action = d.firstAs(a)
 	first := found.rules[d.first].judge(q, r.limit)

@@ -26,6 +26,8 @@ type section struct {
 	// defines, -1 for the others, which need not be looked for.
 	unfound [maxSlots]int
 
+	rules []*rule // in the order of the file
+
 	seed maphash.Seed
 	// memory holds what was found for recent names, each at the place its hash
 	// says. A name that comes to a taken place takes it over.
