@@ -107,14 +107,16 @@ type ShadowReport struct {
 	Dropped uint64 `json:"dropped"`
 	// Other counts differences of which no kind was kept.
 	Other uint64 `json:"other"`
+	// End says that this is the last report.
+	End bool `json:"end,omitempty"`
 }
 
 // ErrShadowRuns means that there is a candidate already.
 var ErrShadowRuns = errors.New("a candidate is being judged already: wait for it, or end it")
 
 // Shadow judges by candidate beside the rules in force until ctx ends, and
-// calls fn with what it found every so often, and in the end. An error of fn
-// ends it, too.
+// calls fn with what it found: once it has begun, every so often, and in the end.
+// An error of fn ends it, too.
 func (l *Live) Shadow(ctx context.Context, candidate *Rules, every time.Duration, fn func(ShadowReport) error) error {
 	s := newShadow(candidate, l.log)
 	if !l.shadow.CompareAndSwap(nil, s) {
@@ -124,13 +126,14 @@ func (l *Live) Shadow(ctx context.Context, candidate *Rules, every time.Duration
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
+		r := s.report()
+		r.End = ctx.Err() != nil
+		if err := fn(r); err != nil || r.End {
+			return err
+		}
 		select {
 		case <-ctx.Done():
-			return fn(s.report())
 		case <-tick.C:
-			if err := fn(s.report()); err != nil {
-				return err
-			}
 		}
 	}
 }

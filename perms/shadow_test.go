@@ -175,7 +175,7 @@ func TestShadowReportsWhileItRuns(t *testing.T) {
 				return nil
 			})
 		}()
-		for _, want := range []float64{1, 2, 3, 3.5} {
+		for _, want := range []float64{0, 1, 2, 3, 3.5} {
 			l.Door(someone, protocol.TopicEvent, protocol.EventEmit, "e", "")
 			if r := <-reports; r.Seconds != want {
 				t.Errorf("after %v s: %+v", want, r)
@@ -191,14 +191,16 @@ func TestThereIsOneShadowAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLive(rulesOf(t, "", ""), nil, nil)
 		gone := errors.New("gone")
+		answers := make(chan error)
 		done := make(chan error)
 		go func() {
-			done <- l.Shadow(context.Background(), rulesOf(t, "", ""), time.Second, func(ShadowReport) error { return gone })
+			done <- l.Shadow(context.Background(), rulesOf(t, "", ""), time.Second, func(ShadowReport) error { return <-answers })
 		}()
-		synctest.Wait()
+		answers <- nil
 		if err := l.Shadow(context.Background(), rulesOf(t, "", ""), time.Second, nil); !errors.Is(err, ErrShadowRuns) {
 			t.Errorf("got %v, want ErrShadowRuns", err)
 		}
+		answers <- gone
 		if err := <-done; !errors.Is(err, gone) {
 			t.Errorf("got %v, want the error of fn", err)
 		}

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"hadal/perms"
 )
 
 // memory is Records in a map.
@@ -96,14 +98,21 @@ type harness struct {
 	*Server
 	dir     string
 	records *memory
+	rules   *perms.Live
 	reasons []Reason // changed only while no request runs
 }
 
 func newHarness(t *testing.T, cfg Config) *harness {
 	h := &harness{dir: t.TempDir(), records: &memory{records: map[string]Record{}}}
+	rules, err := perms.New(perms.Config{Type: "config", Options: perms.Options{Permissions: activeRules}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.rules = perms.NewLive(rules, nil, nil)
 	s, err := New(cfg, Deps{
 		Socket:  filepath.Join(h.dir, SocketName),
 		Records: h.records,
+		Rules:   h.rules,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hadal_up 1") }),
 		Info:    func() any { return map[string]string{"version": "v0"} },
 		Health:  NewHealth(func() []Reason { return h.reasons }),
@@ -348,7 +357,7 @@ func TestEveryPathAnswersOrSaysThatItIsNotThere(t *testing.T) {
 func TestWithoutRecordsTheRestIsServed(t *testing.T) {
 	h := newHarness(t, Config{})
 	h.deps.Records = nil
-	api := h.routes()
+	api := h.routes(t.Context())
 	for path, want := range map[string]int{"/record?name=a": 404, "/export": 404, "/metrics": 200} {
 		if got := request(t, api, http.MethodGet, path, nil).StatusCode; got != want {
 			t.Errorf("%s: got %d, want %d", path, got, want)
@@ -377,7 +386,7 @@ func TestTheTCPAddressAsksForItsToken(t *testing.T) {
 
 func TestWithoutATokenWebPagesAreKeptOut(t *testing.T) {
 	h := newHarness(t, Config{Listen: "127.0.0.1:0"})
-	api := h.guard(h.routes())
+	api := h.guard(h.routes(t.Context()))
 	for _, c := range []struct {
 		name, host string
 		header     map[string]string

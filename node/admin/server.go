@@ -13,6 +13,11 @@
 //	GET    /records?prefix=P     names, a JSON string a line
 //	GET    /export?prefix=P      records, an object a line, and an end line
 //	POST   /import?partial=false the same; answers {"imported"}
+//	GET    /rules/coverage       how often each rule was judged, to what
+//	PUT    /rules/coverage?count=true   counts, or no longer
+//	DELETE /rules/coverage       begins again at zero
+//	POST   /rules/shadow?for=10m body: a rules file; what it would decide, a
+//	                             report a line, the last with "end"
 //
 // What JSON cannot hold stands as base64 under name64 or data64: export.go.
 //
@@ -56,13 +61,15 @@ const (
 	maxSocketPath = 103
 )
 
-// Deps is what the admin API shows and does. All are required, but for Records,
-// which is nil when records are switched off.
+// Deps is what the admin API shows and does. All are required, but for Records
+// and Rules, which are nil when there are none.
 type Deps struct {
 	// Socket is the path of the unix socket, SocketName in the data directory,
 	// which must exist when Listen is called.
 	Socket  string
 	Records Records
+	// Rules are the rules in force.
+	Rules Rules
 	// Metrics answers /metrics.
 	Metrics http.Handler
 	// Info is what /info answers, as anything that can be written as JSON.
@@ -228,7 +235,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 		})
 	}
-	api := s.routes()
+	api := s.routes(ctx)
 	serve(s.unix, api)
 	serve(s.tcp, s.guard(api))
 	var failed error
@@ -247,7 +254,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	return errors.Join(failed, s.Close())
 }
 
-func (s *Server) routes() http.Handler {
+// routes is the API. What would never end by itself ends with ctx.
+func (s *Server) routes(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", s.deps.Health.Alive())
 	mux.Handle("GET /readyz", s.deps.Health.Ready())
@@ -258,6 +266,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	if s.deps.Records != nil {
 		newRecordsAPI(s.deps.Records, s.deps.Log).register(mux)
+	}
+	if s.deps.Rules != nil {
+		newRulesAPI(ctx, s.deps.Rules).register(mux)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s %s here", r.Method, r.URL.Path))
