@@ -122,7 +122,12 @@ func (l *Live) Shadow(ctx context.Context, candidate *Rules, every time.Duration
 	if !l.shadow.CompareAndSwap(nil, s) {
 		return ErrShadowRuns
 	}
-	defer l.shadow.Store(nil)
+	l.log.Info("candidate rules are tried beside those in force")
+	defer func() {
+		l.shadow.Store(nil)
+		r := s.report()
+		l.log.Info("candidate rules were tried", "compared", r.Compared, "different", r.Different, "dropped", r.Dropped)
+	}()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {

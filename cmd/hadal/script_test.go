@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":   expectCode,
 			"damage": damageFile,
+			"emit":   emitEvent,
 			"hashes": expectHash,
 			"mode":   expectMode,
 			"node":   nodeCommand,
