@@ -195,7 +195,7 @@ func (c *Coverage) Report() CoverageReport {
 		for i, b := range rule.branches {
 			at := rule.counters + 1 + 2*i
 			rc.Branches = append(rc.Branches, BranchCoverage{
-				Text: b.Text, Line: b.Line, Column: b.Column, False: c.sum(at), True: c.sum(at + 1),
+				Text: b.Text, Line: b.Line, Column: b.Column, Length: b.Length, False: c.sum(at), True: c.sum(at + 1),
 			})
 		}
 		rc.Denied, rc.Allowed = rc.Branches[0].False, rc.Branches[0].True
@@ -240,10 +240,13 @@ type RuleCoverage struct {
 
 // BranchCoverage is how often a part of a rule was evaluated, and to what.
 type BranchCoverage struct {
+	// Text is cut where it is long.
 	Text string `json:"text"`
 	// Line and Column are in the rule's text, and begin at 1.
-	Line   int    `json:"line"`
-	Column int    `json:"column"`
+	Line   int `json:"line"`
+	Column int `json:"column"`
+	// Length is that of all of it, in characters.
+	Length int    `json:"length"`
 	True   uint64 `json:"true"`
 	False  uint64 `json:"false"`
 }

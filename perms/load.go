@@ -221,7 +221,7 @@ func compileRule(v any, id sectionID, s slot, p *path) (*rule, error) {
 	switch v := v.(type) {
 	case bool:
 		r.allow, r.text = v, strconv.FormatBool(v)
-		r.branches = []expr.Branch{{Text: r.text, Line: 1, Column: 1}}
+		r.branches = []expr.Branch{{Text: r.text, Line: 1, Column: 1, Length: len(r.text)}}
 		return r, nil
 	case string:
 		scope := scopes[id][s]

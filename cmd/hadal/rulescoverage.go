@@ -292,7 +292,7 @@ func coveragePieces(r perms.RuleCoverage) (pieces []coveragePiece) {
 	text := []rune(r.Text)
 	inside := make([]int, len(text)) // the branch of each character
 	order := make([]int, len(r.Branches))
-	size := func(i int) int { return len([]rune(r.Branches[i].Text)) }
+	size := func(i int) int { return r.Branches[i].Length }
 	for i := range order {
 		order[i] = i
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/dop251/goja/ast"
@@ -70,10 +71,16 @@ func (c *compiler) spot(n node) spot { return spot{c.source, n.from, n.to} }
 
 // branch registers a branch and returns its number.
 func (c *compiler) branch(from, to int) int {
-	s := spot{c.source, from, to}
-	line, column := place(c.text, from)
-	c.branches = append(c.branches, Branch{Text: s.text(), Line: line, Column: column})
+	c.branches = append(c.branches, c.branchAt(from, to))
 	return len(c.branches) - 1
+}
+
+func (c *compiler) branchAt(from, to int) Branch {
+	line, column := place(c.text, from)
+	return Branch{
+		Text: spot{c.source, from, to}.text(), Line: line, Column: column,
+		Length: utf8.RuneCountInString(c.text[from:to]),
+	}
 }
 
 // expression compiles any expression. With truth, only whether the result is

@@ -205,8 +205,7 @@ func (c *compiler) logical(e *ast.BinaryExpression, truth bool) (node, error) {
 
 // place fills in a branch.
 func (c *compiler) place(i int, n node) {
-	line, column := place(c.text, n.from)
-	c.branches[i] = Branch{Text: c.spot(n).text(), Line: line, Column: column}
+	c.branches[i] = c.branchAt(n.from, n.to)
 }
 
 func (c *compiler) conditional(e *ast.ConditionalExpression, truth bool) (node, error) {

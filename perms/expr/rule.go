@@ -144,8 +144,9 @@ func (r *Rule) Branches() []Branch { return r.branches }
 
 // Branch is a part of a rule that may or may not be evaluated, with its place.
 type Branch struct {
-	Text         string
+	Text         string // cut where it is long
 	Line, Column int
+	Length       int // of all of it, in characters
 }
 
 // Eval says whether the rule allows what env describes: whether its value is
