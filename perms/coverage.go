@@ -10,8 +10,8 @@ import (
 )
 
 // Coverage counts how often each rule was judged, and each branch of its expression
-// evaluated, and to what. Counting costs a few ns a branch on every processor at
-// once: each has counters of its own, more or less, which Report adds up.
+// evaluated, and to what. Processors do not contend for the counters: each has
+// its own, more or less, which Report adds up.
 //
 // A nil Coverage counts nothing.
 type Coverage struct {

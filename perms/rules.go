@@ -91,8 +91,8 @@ func (v Verdict) and(w Verdict) Verdict {
 	return Allow
 }
 
-// Rules are one set of compiled rules. They never change; a reload makes
-// others (see Live). All methods may be called from anywhere.
+// Rules are one set of compiled rules. They never change, but for what counts
+// them; a reload makes others (see Live). All methods may be called from anywhere.
 type Rules struct {
 	// open says that everything is allowed that rules could deny.
 	open     bool
