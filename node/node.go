@@ -57,6 +57,8 @@ type Node struct {
 	started  chan struct{} // closed when clients can log in
 	since    time.Time
 
+	reloading sync.Mutex // held over a Reload
+
 	mu     sync.Mutex
 	state  string       // what the node is doing, when it is not ready; guarded by mu
 	record *record.Room // nil before its store stands; guarded by mu
@@ -285,27 +287,6 @@ func (n *Node) Addr() net.Addr { return n.endpoint.Addr() }
 
 // Started is closed when clients can log in.
 func (n *Node) Started() <-chan struct{} { return n.started }
-
-// Reload takes over the rules, the users and the certificates of cfg; the rest
-// of cfg needs a restart. It is all or nothing: on an error everything stays as
-// it was.
-func (n *Node) Reload(cfg Config) error {
-	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback)
-	if err != nil {
-		return fmt.Errorf("auth: %w", err)
-	}
-	rules, err := perms.New(cfg.Permission)
-	if err != nil {
-		return fmt.Errorf("permission: %w", err)
-	}
-	if err := n.endpoint.Reload(); err != nil {
-		return err
-	}
-	n.auth.Replace(strategies)
-	n.rules.Reload(rules)
-	n.log.Info("reloaded rules, users and certificates")
-	return nil
-}
 
 // Ready lists why the node does not serve fully, or nothing.
 func (n *Node) Ready() []admin.Reason {

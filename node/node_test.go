@@ -223,14 +223,14 @@ func TestAReloadIsAllOrNothing(t *testing.T) {
 	}
 	bad := map[string]any{"record": closed["record"]}
 	cfg.Permission.Options.Permissions = bad
-	if err := n.Reload(cfg); err == nil {
+	if err := n.Reload(t.Context(), cfg); err == nil {
 		t.Fatal("rules without all their sections were taken")
 	}
 	read := protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordRead, Name: "r"}
 	a.say(read)
 	a.hear(protocol.TopicRecord, protocol.RecordRecordNotFound)
 	cfg.Permission.Options.Permissions = closed
-	if err := n.Reload(cfg); err != nil {
+	if err := n.Reload(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	a.say(read)

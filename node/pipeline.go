@@ -19,6 +19,7 @@ type room interface {
 // door judges a message before any record is at hand; perms.Live is one.
 type door interface {
 	Door(u *auth.User, t protocol.Topic, a protocol.Action, name, data string) perms.Verdict
+	Generation() uint64
 }
 
 const (
@@ -61,6 +62,7 @@ func (p *pipeline) receive(c sub.Client, m *protocol.Message) {
 		refuseShape(c, m)
 		return
 	}
+	m.Judged = p.rules.Generation() // before they are asked: see sub.Gate
 	switch {
 	case m.Topic == protocol.TopicRecord && m.Action == protocol.RecordSubscribeCreateAndRead:
 		// Acknowledged whatever becomes of its names (spec 15, trap 8): which rules
@@ -71,8 +73,8 @@ func (p *pipeline) receive(c sub.Client, m *protocol.Message) {
 		}
 	case shape != bulk:
 		v := p.rules.Door(c.User(), m.Topic, m.Action, m.Name, m.Data)
-		if v == perms.Deny || v == perms.Fail {
-			refuse(c, m, m.Name, v)
+		if refused := refusal(m.Topic, v); refused != 0 {
+			refuse(c, m, m.Name, refused)
 			return
 		}
 	}
@@ -85,8 +87,8 @@ func (p *pipeline) admit(c sub.Client, m *protocol.Message) bool {
 	user := c.User()
 	kept, refused := m.Names[:0], 0
 	for _, name := range m.Names {
-		if v := p.rules.Door(user, m.Topic, m.Action, name, m.Data); v == perms.Deny || v == perms.Fail {
-			refuse(c, m, name, v)
+		if action := refusal(m.Topic, p.rules.Door(user, m.Topic, m.Action, name, m.Data)); action != 0 {
+			refuse(c, m, name, action)
 			if refused++; refused%pace == 0 {
 				c.Pace()
 			}
@@ -98,12 +100,19 @@ func (p *pipeline) admit(c sub.Client, m *protocol.Message) bool {
 	return len(kept) > 0
 }
 
-// refuse tells the client that a rule refused, or could not be judged.
-func refuse(c sub.Client, m *protocol.Message, name string, v perms.Verdict) {
-	action := protocol.Denied(m.Topic)
-	if v == perms.Fail {
-		action = protocol.PermissionError(m.Topic)
+// refusal is the action that a client is told of a verdict, or 0 when it may go on.
+func refusal(t protocol.Topic, v perms.Verdict) protocol.Action {
+	switch v {
+	case perms.Deny:
+		return protocol.Denied(t)
+	case perms.Fail:
+		return protocol.PermissionError(t)
 	}
+	return 0
+}
+
+// refuse tells the client that a rule refused, or could not be judged.
+func refuse(c sub.Client, m *protocol.Message, name string, action protocol.Action) {
 	c.Answer(&protocol.Message{
 		Topic: m.Topic, Action: action, Name: name, OriginalAction: m.Action, IsError: true,
 		IsWriteAck: m.IsWriteAck, CorrelationID: m.CorrelationID, Has: m.Has & protocol.HasCorrelationID,

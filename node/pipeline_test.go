@@ -36,6 +36,8 @@ func (k *keeper) Handle(_ sub.Client, m *protocol.Message) {
 // doors says no to every name that begins with "no", and cannot judge "bad".
 type doors struct{ asked []string }
 
+func (d *doors) Generation() uint64 { return 0 }
+
 func (d *doors) Door(_ *auth.User, t protocol.Topic, a protocol.Action, name, data string) perms.Verdict {
 	d.asked = append(d.asked, a.Name(t)+" "+name)
 	switch {

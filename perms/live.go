@@ -13,6 +13,7 @@ import (
 // methods may be called from anywhere.
 type Live struct {
 	rules   atomic.Pointer[Rules]
+	reloads atomic.Uint64
 	records Records
 	log     *slog.Logger
 	counts  [sectionCount][maxSlots][Allow + 1]counter
@@ -44,7 +45,15 @@ func (l *Live) Load() *Rules { return l.rules.Load() }
 
 // Reload puts r in force: every question asked after its return is answered by
 // r. New has to succeed first, so a bad file leaves the old rules in force.
-func (l *Live) Reload(r *Rules) { l.replace(r) }
+func (l *Live) Reload(r *Rules) {
+	l.replace(r)
+	l.reloads.Add(1)
+}
+
+// Generation says how often rules were put in force. A question asked after the call
+// is answered by the rules of that time or by younger ones: whoever remembers the
+// generation beside an answer knows later whether it may be out of date.
+func (l *Live) Generation() uint64 { return l.reloads.Load() }
 
 // Door is Rules.Door of the rules in force. It reads the records that they refer to,
 // so it may block, for some seconds at most: it is asked by the client's reader.

@@ -121,6 +121,9 @@ type Message struct {
 	// message is worth a write of its own, while others are better written
 	// together. It is no part of the message's bytes.
 	Alone bool
+	// Judged is set by who let the message pass: the generation of the rules that
+	// it was asked of. It is no part of the message's bytes.
+	Judged uint64
 
 	URL             string // CHALLENGE and REDIRECT only
 	ProtocolVersion string // CHALLENGE only

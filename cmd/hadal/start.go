@@ -175,7 +175,7 @@ func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, log *slog.Logger
 func (f *startFlags) reload(cmd *cobra.Command, n *node.Node, log *slog.Logger) {
 	cfg, loaded, err := node.LoadConfig(f.config, f.overrides(cmd))
 	if err == nil {
-		err = n.Reload(cfg)
+		err = n.Reload(cmd.Context(), cfg)
 	}
 	if err != nil {
 		for _, e := range split(err) {

@@ -80,6 +80,18 @@ func (r *Room) Closed(c sub.Client) {
 	r.listen.Closed(c)
 }
 
+// Rejudge ends what rules, which are in force, do not allow any more of what stands,
+// and tells the clients. It returns how much that was.
+func (r *Room) Rejudge(rules sub.Rules) int {
+	n := r.subs.Rejudge(rules, protocol.TopicEvent, protocol.EventSubscribe, func(name string, c sub.Client, last bool) {
+		if last {
+			r.listen.Changed(name)
+		}
+		sub.TellEnded(c, protocol.TopicEvent, protocol.EventSubscribe, name)
+	})
+	return n + r.listen.Rejudge(rules)
+}
+
 // Stats returns the numbers of this moment.
 func (r *Room) Stats() Stats {
 	s := r.subs.Stats()
@@ -124,7 +136,7 @@ func (r *Room) refuse(c sub.Client, m *protocol.Message) {
 
 func (r *Room) subscribe(c sub.Client, m *protocol.Message) {
 	for i, name := range m.Names {
-		switch r.subs.Add(name, c) {
+		switch r.subs.Subscribe(c, m, name) {
 		case sub.First:
 			r.listen.Changed(name)
 		case sub.Full:

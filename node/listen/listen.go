@@ -140,6 +140,7 @@ type Registry struct {
 	providing atomic.Int64 // names with a provider, readable without mu
 
 	mu        sync.Mutex
+	gate      sub.Gate                        // guarded by mu
 	patterns  map[string]*pattern             // by text; guarded by mu
 	order     []*pattern                      // by registration; guarded by mu; what is in it never changes, so a copy of the slice stays valid
 	listeners map[uint64]map[string]*listener // client id → pattern; guarded by mu
@@ -276,6 +277,53 @@ func (r *Registry) Closed(c sub.Client) {
 	}
 }
 
+// Rejudge ends the listening that rules, which are in force, do not allow any more,
+// as if the clients had unlistened, and tells them: of each name they provide that
+// it is over, and of each pattern. They are not asked anything afterwards. It
+// returns how many listeners that were.
+func (r *Registry) Rejudge(rules sub.Rules) int {
+	r.mu.Lock()
+	r.gate.Turn(rules)
+	patterns := r.order
+	r.mu.Unlock()
+	ended := 0
+	for _, p := range patterns {
+		r.mu.Lock()
+		listeners := slices.Clone(p.listeners)
+		r.mu.Unlock()
+		for _, l := range listeners {
+			if rules.Refuse(l.c.User(), r.topic, r.act.listen, p.text, "") != 0 && r.evict(l) {
+				ended++
+			}
+		}
+	}
+	return ended
+}
+
+// evict ends what a listener does not end itself, if it is still there.
+func (r *Registry) evict(l *listener) bool {
+	r.mu.Lock()
+	if l.gone {
+		r.mu.Unlock()
+		return false
+	}
+	var provided []string
+	for n := range l.names {
+		if n.provider == l {
+			provided = append(provided, n.name)
+		}
+	}
+	r.leave(l)
+	r.disown(l)
+	r.mu.Unlock()
+	for _, name := range provided {
+		r.tell(l, r.act.removed, name)
+	}
+	sub.TellEnded(l.c, r.topic, r.act.listen, l.p.text)
+	r.enqueue(job{left: l})
+	return true
+}
+
 // Stats returns the numbers of this moment.
 func (r *Registry) Stats() Stats {
 	r.mu.Lock()
@@ -306,6 +354,18 @@ func (r *Registry) listen(c sub.Client, m *protocol.Message) {
 	}
 
 	r.mu.Lock()
+	for judged := m.Judged; ; {
+		rules := r.gate.Holds(judged)
+		if rules == nil {
+			break
+		}
+		r.mu.Unlock()
+		var ok bool
+		if judged, ok = sub.Again(rules, c, m, text); !ok {
+			return
+		}
+		r.mu.Lock()
+	}
 	own := r.listeners[c.ID()]
 	switch {
 	case c.Gone(): // Closed was called, or will be: then it must find nothing new
@@ -354,14 +414,10 @@ func (r *Registry) listen(c sub.Client, m *protocol.Message) {
 
 func (r *Registry) unlisten(c sub.Client, m *protocol.Message) {
 	r.mu.Lock()
-	own := r.listeners[c.ID()]
-	l := own[m.Name]
+	l := r.listeners[c.ID()][m.Name]
 	if l != nil {
 		r.leave(l)
-		delete(own, m.Name)
-		if len(own) == 0 {
-			delete(r.listeners, c.ID())
-		}
+		r.disown(l)
 	}
 	r.ack(c, m)
 	r.mu.Unlock()
@@ -376,6 +432,15 @@ func (r *Registry) leave(l *listener) {
 	l.gone = true
 	l.c.Release(weight(l.p.text))
 	l.p.listeners = slices.DeleteFunc(l.p.listeners, func(o *listener) bool { return o == l })
+}
+
+// disown takes l out of its client's table. The caller holds mu.
+func (r *Registry) disown(l *listener) {
+	own := r.listeners[l.c.ID()]
+	delete(own, l.p.text)
+	if len(own) == 0 {
+		delete(r.listeners, l.c.ID())
+	}
 }
 
 // weight is what a pattern counts for.

@@ -175,6 +175,19 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 	}
 }
 
+// Rejudge ends the subscriptions that rules, which are in force, do not allow any
+// more, and tells the clients. It returns how many that were.
+func (r *Room) Rejudge(rules sub.Rules) int {
+	one := r.names.Rejudge(rules, protocol.TopicPresence, protocol.PresenceSubscribe, func(name string, c sub.Client, _ bool) {
+		sub.TellEnded(c, protocol.TopicPresence, protocol.PresenceSubscribe, name)
+	})
+	// The rules know a subscription to everybody by its action, which has no name.
+	all := r.all.Rejudge(rules, protocol.TopicPresence, protocol.PresenceSubscribeAll, func(_ string, c sub.Client, _ bool) {
+		sub.TellEnded(c, protocol.TopicPresence, protocol.PresenceSubscribeAll, "")
+	})
+	return one + all
+}
+
 // Stats returns the numbers of this moment.
 func (r *Room) Stats() Stats {
 	names, all := r.names.Stats(), r.all.Stats()
@@ -214,7 +227,7 @@ func (r *Room) subscribe(c sub.Client, m *protocol.Message) {
 
 // add subscribes c to name, or says why not.
 func (r *Room) add(to *sub.Registry, c sub.Client, m *protocol.Message, name string) {
-	switch to.Add(name, c) {
+	switch to.Subscribe(c, m, name) {
 	case sub.Already:
 		multiple(c, m, name)
 	case sub.Full:

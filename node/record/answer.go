@@ -56,8 +56,13 @@ func (r *request) judgedAs() protocol.Action {
 // deny answers what a rule refused, or has the request wait for the records that
 // the rule refers to.
 func (o *owner) deny(e *entry, r *request, refusal protocol.Action) {
-	if refusal == awaiting {
+	switch {
+	case refusal == awaiting:
 		o.park(e, r)
+		return
+	case r.kind == kindRejudge:
+		o.evict(r)
+		r.group.finish()
 		return
 	}
 	o.stats.denied.Add(1)

@@ -250,6 +250,9 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 			o.listen.Changed(name)
 		}
 		return
+	case kindSettle:
+		o.settled(r)
+		return
 	case kindFlush:
 		if r.group.left--; r.group.left == 0 {
 			o.flush(r)
@@ -261,7 +264,8 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 	}
 	e := o.cache.get(r.name)
 	if e == nil {
-		if !r.kind.needsState() && !(r.kind == kindSubscribe && o.rules.ReadsRecord(r.action, r.name)) {
+		stands := r.kind == kindSubscribe || r.kind == kindRejudge
+		if !r.kind.needsState() && !(stands && o.rules.ReadsRecord(protocol.RecordSubscribe, r.name)) {
 			o.handle(nil, r)
 			return
 		}
@@ -308,6 +312,8 @@ func (o *owner) handle(e *entry, r *request) {
 		o.notify(e, r)
 	case kindSubscribe, kindUnsubscribe:
 		o.subscription(e, r)
+	case kindRejudge:
+		o.rejudge(e, r)
 	case kindMarker:
 		o.whenDurable(e, func(error) { r.group.finish() })
 	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:

@@ -39,7 +39,7 @@ type request struct {
 	lane  *lane        // that the request has entered, or nil
 	names []string     // of kindSubscribeAndHead as it arrives
 	last  bool         // of kindSubscribeAndHead: no part follows
-	reply func(result) // of the operator's requests, kindFlush and kindSnapshot; called on the owner
+	reply func(result) // of the operator's requests, of those of a rejudging, kindFlush and kindSnapshot; called on the owner
 }
 
 // change is one step of a patch: set path to value, or remove it.
@@ -72,12 +72,14 @@ const (
 	// The kinds from here on need no record.
 	kindSubscribe
 	kindUnsubscribe
-	kindMarker // of a flush, in the queue of a record
+	kindRejudge // a subscription that stands
+	kindMarker  // of a flush, in the queue of a record
 	// The kinds from here on concern no single record.
 	kindSubscribeAndHead
 	kindClosed
 	kindFlush
 	kindSnapshot
+	kindSettle // of a rejudging
 )
 
 // needsState says whether the record must be in memory for the request.

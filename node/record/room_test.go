@@ -116,7 +116,7 @@ func (f rules) Judge(u *auth.User, a protocol.Action, name, data, old string, ex
 	return f(u, a, name, data, old, exists), nil
 }
 
-func (rules) ReadsRecord(protocol.Action, string) bool { return false }
+func (f rules) ReadsRecord(protocol.Action, string) bool { return true }
 
 // faulty is a store whose appends and loads can be made to fail or wait.
 type faulty struct {

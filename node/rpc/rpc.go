@@ -88,6 +88,7 @@ type Room struct {
 	log *slog.Logger
 
 	mu        sync.Mutex
+	gate      sub.Gate              // guarded by mu
 	providers map[string][]provider // by rpc name, never empty; guarded by mu
 	clients   map[uint64]*client    // those that provide, call or are asked; guarded by mu
 	acks      timers                // calls whose provider has not accepted; guarded by mu
@@ -298,7 +299,7 @@ func (r *Room) forget(id uint64, k *client) {
 
 func (r *Room) provide(c sub.Client, m *protocol.Message) {
 	for i, name := range m.Names {
-		switch r.enlist(c, name) {
+		switch r.enlist(c, m, name) {
 		case sub.Full:
 			c.Answer(sub.TooMany(m, name))
 		case sub.Already:
@@ -314,21 +315,38 @@ func (r *Room) provide(c sub.Client, m *protocol.Message) {
 	ack(c, m)
 }
 
-// enlist makes c a provider of name.
-func (r *Room) enlist(c sub.Client, name string) sub.Added {
+// enlist makes c a provider of name, one of those in m.
+func (r *Room) enlist(c sub.Client, m *protocol.Message, name string) sub.Added {
+	for judged := m.Judged; ; {
+		added, rules := r.add(c, name, judged)
+		if rules == nil {
+			return added
+		}
+		var ok bool
+		if judged, ok = sub.Again(rules, c, m, name); !ok {
+			return sub.Refused
+		}
+	}
+}
+
+// add makes c a provider of name, or returns rules that have to be asked first.
+func (r *Room) add(c sub.Client, name string, judged uint64) (sub.Added, sub.Rules) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if rules := r.gate.Holds(judged); rules != nil {
+		return sub.Refused, rules
+	}
 	if c.Gone() { // Closed was called, or will be: then it must find nothing new
-		return sub.Ended
+		return sub.Ended, nil
 	}
 	k := r.known(c)
 	if _, ok := k.provides[name]; ok {
-		return sub.Already
+		return sub.Already, nil
 	}
 	if !c.Reserve(sub.Weight(name)) {
 		r.count.Full++
 		r.forget(c.ID(), k)
-		return sub.Full
+		return sub.Full, nil
 	}
 	if k.provides == nil {
 		k.provides = make(map[string]int, 1)
@@ -339,9 +357,9 @@ func (r *Room) enlist(c sub.Client, name string) sub.Added {
 	r.providers[name] = append(list, provider{c.ID(), c})
 	r.count.Providers++
 	if len(list) == 0 {
-		return sub.First
+		return sub.First, nil
 	}
-	return sub.Further
+	return sub.Further, nil
 }
 
 func (r *Room) unprovide(c sub.Client, m *protocol.Message) {

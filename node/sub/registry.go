@@ -2,6 +2,7 @@ package sub
 
 import (
 	"hash/maphash"
+	"math"
 	"strings"
 	"sync"
 
@@ -27,7 +28,8 @@ type nameShard struct {
 	subs map[string]*subscribers // guarded by mu
 	n    int                     // subscriptions in this shard; guarded by mu
 	full uint64                  // refused ones; guarded by mu
-	_    [64]byte                // keeps neighbours out of one cache line pair
+	gate Gate                    // guarded by mu
+	_    [40]byte                // keeps neighbours out of one cache line pair
 }
 
 // subscribers is one name and its clients, guarded by the mutex of its nameShard.
@@ -84,6 +86,9 @@ const (
 	Already
 	// Full is one more than the client may have. Nothing happened.
 	Full
+	// Refused is one that the rules of the moment refuse, which the client was told.
+	// Nothing happened. Add, which asks no rules, never returns it.
+	Refused
 	// First is the first one of its name.
 	First
 	// Further is any other.
@@ -92,24 +97,35 @@ const (
 
 // Add subscribes c to name. A client is never added after RemoveClient took it
 // out, whichever goroutine comes first, provided that Gone was true before
-// RemoveClient was called. The name is copied when it is kept.
+// RemoveClient was called. The name is copied when it is kept. No rule is asked: see
+// Subscribe.
 func (r *Registry) Add(name string, c Client) Added {
+	added, _ := r.add(name, c, math.MaxUint64)
+	return added
+}
+
+// add is Add for a subscription that was let in by rules of some generation. When it
+// returns rules nothing happened: they have to be asked first.
+func (r *Registry) add(name string, c Client, judged uint64) (Added, Rules) {
 	id := c.ID()
 	ns, cs := r.nameShard(name), r.clientShard(id)
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
+	if rules := ns.gate.Holds(judged); rules != nil {
+		return Refused, rules
+	}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	own := cs.own[id]
 	if _, ok := own[name]; ok {
-		return Already
+		return Already, nil
 	}
 	if c.Gone() {
-		return Ended
+		return Ended, nil
 	}
 	if !c.Reserve(Weight(name)) {
 		ns.full++
-		return Full
+		return Full, nil
 	}
 	added := Further
 	s := ns.subs[name]
@@ -125,7 +141,7 @@ func (r *Registry) Add(name string, c Client) Added {
 	own[s.name] = len(s.list)
 	s.list = append(s.list, subscriber{id, c})
 	ns.n++
-	return added
+	return added, nil
 }
 
 // Remove unsubscribes c from name. removed is false when it was not subscribed;

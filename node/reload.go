@@ -1,0 +1,74 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"hadal/auth"
+	"hadal/perms"
+	"hadal/protocol"
+)
+
+// Reload takes over the rules, the users and the certificates of cfg; the rest
+// of cfg needs a restart. It is all or nothing: what is wrong is found before
+// anything is taken over, and then everything stays as it was.
+//
+// New rules hold for what stands, too. Subscriptions, listening and provided rpcs that
+// they do not allow are ended, and their clients told. When Reload has returned nothing
+// is sent any more for what it ended; what was sent before may still be on its way.
+// Clients stay logged in, also those whose user is gone.
+//
+// It returns when all is judged, or with an error when ctx or the node ended before
+// that: the new rules are in force then.
+func (n *Node) Reload(ctx context.Context, cfg Config) error {
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
+	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback)
+	if err != nil {
+		return fmt.Errorf("auth: %w", err)
+	}
+	rules, err := perms.New(cfg.Permission)
+	if err != nil {
+		return fmt.Errorf("permission: %w", err)
+	}
+	if err := n.endpoint.Reload(); err != nil {
+		return err
+	}
+	n.auth.Replace(strategies)
+	n.rules.Reload(rules)
+	began := time.Now()
+	ended, err := n.rejudge(ctx)
+	if err != nil {
+		return err
+	}
+	n.log.Info("reloaded rules, users and certificates", "ended", ended, "judged_in", time.Since(began).Round(time.Microsecond))
+	return nil
+}
+
+// rejudge has every room end what the rules do not allow any more, and returns how
+// much that was.
+func (n *Node) rejudge(ctx context.Context) (ended int, err error) {
+	rules := again{n.rules}
+	var rooms sync.WaitGroup
+	var events, rpcs, users, records int
+	rooms.Go(func() { events = n.event.Rejudge(rules) })
+	rooms.Go(func() { rpcs = n.rpc.Rejudge(rules) })
+	rooms.Go(func() { users = n.presence.Rejudge(rules) })
+	if room := n.serving(); room != nil {
+		if records, err = room.Rejudge(ctx, rules); err != nil {
+			err = fmt.Errorf("the new rules are in force, but not all subscriptions to records were judged by them: %w", err)
+		}
+	}
+	rooms.Wait()
+	return events + rpcs + users + records, err
+}
+
+// again is the rules in force as the rooms ask them again.
+type again struct{ *perms.Live }
+
+// Refuse is 0 when the user may, and else the answer of the pipeline.
+func (r again) Refuse(u *auth.User, t protocol.Topic, a protocol.Action, name, data string) protocol.Action {
+	return refusal(t, r.Door(u, t, a, name, data))
+}
