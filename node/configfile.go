@@ -38,6 +38,8 @@ type Loaded struct {
 	// Sources are the files that make a reload worthwhile when they change: File
 	// itself, the files it loads, and the certificates it names.
 	Sources []Source
+	// Rules is the one of them that holds the rules.
+	Rules RulesFile
 }
 
 // Source is a file that a configuration was made from.

@@ -62,9 +62,12 @@ func (v *value) relative(path string) string {
 // loadFile is the content of a file that v, the value of k, names: a structure
 // for YAML and JSON, with their variables put in later, else its text.
 func (l *loader) loadFile(k keyPath, v *value, path string) (*value, error) {
-	text, err := readNamed(v, path)
+	text, err := readLimited(path)
+	if k.pattern == "permission.options.permissions" {
+		l.noteRules(path, text, err)
+	}
 	if err != nil {
-		return nil, err
+		return nil, unread(v, path, err)
 	}
 	l.addSource(k.shown, path)
 	switch filepath.Ext(path) {
@@ -80,13 +83,27 @@ func (l *loader) loadFile(k keyPath, v *value, path string) (*value, error) {
 func readNamed(v *value, path string) (string, error) {
 	text, err := readLimited(path)
 	if err != nil {
-		var pe *os.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err // without the path, which the sentence has
-		}
-		return "", v.fail("%s cannot be read: %v", path, err)
+		return "", unread(v, path, err)
 	}
 	return text, nil
+}
+
+// unread complains of v, which named a file that cannot be read.
+func unread(v *value, path string, err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err // without the path, which the sentence has
+	}
+	return v.fail("%s cannot be read: %v", path, err)
+}
+
+// noteRules remembers the file that the rules were to come from.
+func (l *loader) noteRules(path, text string, err error) {
+	sum := sumOf(text, err)
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	l.loaded.Rules = RulesFile{path, sum}
 }
 
 // maxFile is the size that no configuration has, while /dev/zero does.

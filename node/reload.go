@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,6 +11,10 @@ import (
 	"hadal/perms"
 	"hadal/protocol"
 )
+
+// ErrUnjudged is part of the error of a Reload that put new rules in force, and could
+// not have everything that stands judged by them.
+var ErrUnjudged = errors.New("the new rules are in force, but not all subscriptions to records were judged by them")
 
 // Reload takes over the rules, the users and the certificates of cfg; the rest
 // of cfg needs a restart. It is all or nothing: what is wrong is found before
@@ -20,8 +25,8 @@ import (
 // is sent any more for what it ended; what was sent before may still be on its way.
 // Clients stay logged in, also those whose user is gone.
 //
-// It returns when all is judged, or with an error when ctx or the node ended before
-// that: the new rules are in force then.
+// It returns when all is judged, or with ErrUnjudged when ctx or the node ended before
+// that.
 func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
@@ -58,7 +63,7 @@ func (n *Node) rejudge(ctx context.Context) (ended int, err error) {
 	rooms.Go(func() { users = n.presence.Rejudge(rules) })
 	if room := n.serving(); room != nil {
 		if records, err = room.Rejudge(ctx, rules); err != nil {
-			err = fmt.Errorf("the new rules are in force, but not all subscriptions to records were judged by them: %w", err)
+			err = fmt.Errorf("%w: %w", ErrUnjudged, err)
 		}
 	}
 	rooms.Wait()

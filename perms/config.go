@@ -17,6 +17,9 @@ type Options struct {
 	Permissions any `yaml:"permissions"`
 	// Path names a file with the rules, as an alternative to Permissions.
 	Path string `yaml:"path"`
+	// Watch reloads, as SIGHUP does, when the text of the file that holds the rules
+	// changes.
+	Watch bool `yaml:"watch"`
 	// MaxRuleIterations bounds how often a rule is run while it loads the
 	// records it refers to.
 	MaxRuleIterations int `yaml:"maxRuleIterations"`
@@ -30,5 +33,5 @@ type Options struct {
 
 // DefaultConfig allows everything, as deepstream does without a file.
 func DefaultConfig() Config {
-	return Config{Type: "none", Options: Options{MaxRuleIterations: 3, CacheEvacuationInterval: time.Minute}}
+	return Config{Type: "none", Options: Options{Watch: true, MaxRuleIterations: 3, CacheEvacuationInterval: time.Minute}}
 }

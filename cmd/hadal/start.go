@@ -30,6 +30,9 @@ func newStart() *cobra.Command {
   SIGHUP           read the configuration again and take over its rules, users
                    and certificates; if anything is wrong, all stays as it was
 
+The same as on SIGHUP is done when the text of the rules file changes, unless
+permission.options.watch is false.
+
 Without a configuration file the node listens on loopback only and lets everybody
 in. Every key of the configuration can also be set by an environment variable:
 see ` + "`hadal config default`" + `.`,
@@ -124,7 +127,7 @@ func (f *startFlags) start(cmd *cobra.Command, args []string) error {
 	for _, w := range loaded.Warnings {
 		log.Warn(w)
 	}
-	err = f.serve(cmd, cfg, log)
+	err = f.serve(cmd, cfg, loaded, log)
 	if err != nil && cfg.Logger.Type == "json" {
 		// For programs: report would write text between lines of JSON.
 		for _, e := range split(err) {
@@ -136,7 +139,7 @@ func (f *startFlags) start(cmd *cobra.Command, args []string) error {
 }
 
 // serve runs a node until it ends.
-func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, log *slog.Logger) error {
+func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, loaded node.Loaded, log *slog.Logger) error {
 	n, err := node.New(cfg, log)
 	if err != nil {
 		return exitWith(exitConfig, err)
@@ -148,11 +151,34 @@ func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, log *slog.Logger
 	defer signal.Stop(signals)
 	var listening sync.WaitGroup
 	defer listening.Wait()
+	// Reloads have a goroutine of their own: a signal to stop does not wait for one.
+	reloads, endReloads := context.WithCancel(ctx)
+	defer endReloads()
+	due := make(chan struct{}, 1)
+	reload := func() {
+		select {
+		case due <- struct{}{}:
+		default: // one that has not begun is enough
+		}
+	}
+	watch := node.NewWatch(log, reload)
+	listening.Go(func() { watch.Run(reloads) })
+	listening.Go(func() {
+		watch.Follow(reloads, loaded.Watched(cfg))
+		for {
+			select {
+			case <-due:
+				f.reload(reloads, cmd, n, watch, log)
+			case <-reloads.Done():
+				return
+			}
+		}
+	})
 	over := make(chan struct{})
 	defer close(over)
 	listening.Go(func() {
 		attend(signals, over,
-			func() { f.reload(cmd, n, log) },
+			reload,
 			func(sig os.Signal) { cancel(stopped{sig}) },
 			func(sig os.Signal) {
 				log.Warn("stopping at once", "signal", sig)
@@ -172,10 +198,15 @@ func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, log *slog.Logger
 }
 
 // reload takes over what can be taken over from the configuration as it is now.
-func (f *startFlags) reload(cmd *cobra.Command, n *node.Node, log *slog.Logger) {
+func (f *startFlags) reload(ctx context.Context, cmd *cobra.Command, n *node.Node, watch *node.Watch, log *slog.Logger) {
 	cfg, loaded, err := node.LoadConfig(f.config, f.overrides(cmd))
+	watch.Seen(ctx, loaded.Rules)
 	if err == nil {
-		err = n.Reload(cmd.Context(), cfg)
+		err = n.Reload(ctx, cfg)
+	}
+	if errors.Is(err, node.ErrUnjudged) {
+		log.Error("reload not finished", "err", headline(err))
+		return
 	}
 	if err != nil {
 		for _, e := range split(err) {
@@ -183,6 +214,7 @@ func (f *startFlags) reload(cmd *cobra.Command, n *node.Node, log *slog.Logger) 
 		}
 		return
 	}
+	watch.Follow(ctx, loaded.Watched(cfg))
 	for _, w := range loaded.Warnings {
 		log.Warn(w)
 	}
