@@ -108,7 +108,7 @@ func login(t *testing.T, n *running, name string) *peer {
 	p := &peer{t, ws}
 	p.say(protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionChallenge, URL: "x", SDKVersion: "7.0.5", SDKType: "javascript"})
 	p.hear(protocol.TopicConnection, protocol.ConnectionAccept)
-	p.say(protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: fmt.Sprintf(`{"username":%q}`, name)})
+	p.say(protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: fmt.Sprintf(`{"username":%q,"password":"x"}`, name)})
 	p.hear(protocol.TopicAuth, protocol.AuthAuthSuccessful)
 	return p
 }

@@ -250,8 +250,8 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 			o.listen.Changed(name)
 		}
 		return
-	case kindSettle:
-		o.settled(r)
+	case kindRejudgeMany:
+		o.rejudgeMany(ctx, r)
 		return
 	case kindFlush:
 		if r.group.left--; r.group.left == 0 {

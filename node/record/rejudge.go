@@ -24,39 +24,43 @@ func (r *Room) Rejudge(ctx context.Context, rules sub.Rules) (ended int, err err
 	ended = r.listen.Rejudge(rules)
 	// A subscription that the former rules allowed may wait for a commit; after this
 	// it stands, and is met below.
-	if err := r.judgeAgain(ctx, &request{kind: kindSettle}); err != nil {
+	if err := r.judgeAgain(ctx, &request{}); err != nil {
 		return ended, err
 	}
 	var evicted atomic.Int64
-	count := func(result) { evicted.Add(1) }
-	var reqs []*request
+	part := func() *request {
+		return &request{reply: func(result) { evicted.Add(1) }}
+	}
+	req := part()
 	for name, clients := range r.owner.subs.All {
 		for _, c := range clients {
-			reqs = append(reqs, &request{kind: kindRejudge, client: c, name: name, action: rejudgedAs, reply: count})
-			if len(reqs) == bulkPart {
-				if err = r.judgeAgain(ctx, reqs...); err != nil {
+			req.standing = append(req.standing, standing{name, c})
+			if len(req.standing) == bulkPart {
+				if err = r.judgeAgain(ctx, req); err != nil {
 					return ended + int(evicted.Load()), err
 				}
-				reqs = nil
+				req = part()
 			}
 		}
 	}
-	err = r.judgeAgain(ctx, reqs...)
+	if len(req.standing) > 0 {
+		err = r.judgeAgain(ctx, req)
+	}
 	return ended + int(evicted.Load()), err
 }
 
-// judgeAgain has the owner serve requests of a rejudging, in a lane of their own: they
-// have their turns beside those of the clients.
-func (r *Room) judgeAgain(ctx context.Context, reqs ...*request) error {
-	if len(reqs) == 0 {
-		return nil
-	}
+// standing is a subscription.
+type standing struct {
+	name   string
+	client sub.Client
+}
+
+// judgeAgain has the owner serve a part of a rejudging. It comes in a lane of its own,
+// so that it has its turn beside the clients' requests.
+func (r *Room) judgeAgain(ctx context.Context, req *request) error {
 	served := make(chan struct{})
-	g := &group{left: len(reqs), done: func() { close(served) }}
-	for _, req := range reqs {
-		req.group = g
-	}
-	if err := r.owner.mail.put(newLane(), reqs...); err != nil {
+	req.kind, req.group = kindRejudgeMany, &group{left: 1, done: func() { close(served) }}
+	if err := r.owner.mail.put(newLane(), req); err != nil {
 		return err
 	}
 	select {
@@ -67,13 +71,20 @@ func (r *Room) judgeAgain(ctx context.Context, reqs ...*request) error {
 	}
 }
 
-// settled serves kindSettle: what was judged so far has had its effect by then.
-func (o *owner) settled(r *request) {
-	if o.fast { // it has it at once
-		r.group.finish()
+// rejudgeMany judges subscriptions, each in the turn of its record. Without any it
+// is over when all that was judged before has had its effect.
+func (o *owner) rejudgeMany(ctx context.Context, r *request) {
+	if len(r.standing) == 0 && !o.fast { // else it had it at once
+		o.afterAll(func(error) { r.group.finish() })
 		return
 	}
-	o.afterAll(func(error) { r.group.finish() })
+	r.group.left += len(r.standing)
+	for _, s := range r.standing {
+		o.dispatch(ctx, &request{
+			kind: kindRejudge, client: s.client, name: s.name, action: rejudgedAs, group: r.group, reply: r.reply,
+		})
+	}
+	r.group.finish()
 }
 
 // rejudge judges a subscription that stands, if it still does.

@@ -35,11 +35,12 @@ type request struct {
 	until      time.Time
 	waits      bool // for them
 
-	group *group
-	lane  *lane        // that the request has entered, or nil
-	names []string     // of kindSubscribeAndHead as it arrives
-	last  bool         // of kindSubscribeAndHead: no part follows
-	reply func(result) // of the operator's requests, of those of a rejudging, kindFlush and kindSnapshot; called on the owner
+	group    *group
+	lane     *lane        // that the request has entered, or nil
+	names    []string     // of kindSubscribeAndHead as it arrives
+	last     bool         // of kindSubscribeAndHead: no part follows
+	standing []standing   // of kindRejudgeMany
+	reply    func(result) // of the operator's requests, kindFlush, kindSnapshot and kindRejudge; called on the owner
 }
 
 // change is one step of a patch: set path to value, or remove it.
@@ -72,14 +73,14 @@ const (
 	// The kinds from here on need no record.
 	kindSubscribe
 	kindUnsubscribe
-	kindRejudge // a subscription that stands
+	kindRejudge // of a subscription that stands
 	kindMarker  // of a flush, in the queue of a record
 	// The kinds from here on concern no single record.
 	kindSubscribeAndHead
 	kindClosed
 	kindFlush
 	kindSnapshot
-	kindSettle // of a rejudging
+	kindRejudgeMany
 )
 
 // needsState says whether the record must be in memory for the request.
