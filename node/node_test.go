@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -123,7 +122,7 @@ func (p *peer) say(m protocol.Message) {
 // hear reads the next message, which must be of that topic and action.
 func (p *peer) hear(topic protocol.Topic, action protocol.Action) protocol.Message {
 	p.t.Helper()
-	m, err := p.next()
+	m, err := p.read()
 	if err != nil {
 		p.t.Fatalf("waiting for %s %s: %v", topic, action.Name(topic), err)
 	}
@@ -131,18 +130,6 @@ func (p *peer) hear(topic protocol.Topic, action protocol.Action) protocol.Messa
 		p.t.Fatalf("heard %s %s (%+v), want %s %s", m.Topic, m.Action.Name(m.Topic), m, topic, action.Name(topic))
 	}
 	return m
-}
-
-// next reads the next message.
-func (p *peer) next() (m protocol.Message, err error) {
-	if err := p.ws.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		return m, err
-	}
-	_, frame, err := p.ws.ReadMessage()
-	if err == nil {
-		err = protocol.Decode(frame, &m)
-	}
-	return m, err
 }
 
 const versioned = protocol.HasVersion | protocol.HasCorrelationID

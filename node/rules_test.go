@@ -50,7 +50,7 @@ func TestAValueThatMayOnlyRiseOnlyRisesUnderAThousandWriters(t *testing.T) {
 					CorrelationID: strconv.Itoa(i), IsWriteAck: true, Has: protocol.HasVersion | protocol.HasCorrelationID,
 				}
 				p.say(m)
-				got, err := p.next()
+				got, err := p.read()
 				switch {
 				case err != nil:
 					t.Error(err)
@@ -123,7 +123,7 @@ presence: {"*": {allow: true}}
 		{bob, emit("sea"), protocol.EventMessagePermissionError},
 	} {
 		step.who.say(step.say)
-		got, err := step.who.next()
+		got, err := step.who.read()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,7 @@ const lost = "MESSAGE_DENIED name=r of=SUBSCRIBECREATEANDREAD error"
 func TestNewRulesEndSubscriptionsOnTheRecordItself(t *testing.T) {
 	o := &owned{}
 	// Nothing stays in memory, so that what the rule reads has to be loaded.
-	r := start(t, options{rules: o.judge, keep: func(k *KeepConfig) { k.CacheBytes = 0 }})
+	r := start(t, options{rules: rules(o.judge), keep: func(k *KeepConfig) { k.CacheBytes = 0 }})
 	ada, bob, cy := newClient("ada"), newClient("bob"), newClient("cy")
 	for _, c := range []*client{ada, bob, cy} {
 		say(t, r, c, "SUBSCRIBECREATEANDREAD names=r")
@@ -78,7 +78,7 @@ func TestASubscriptionThatWaitsForItsCommitIsJudgedToo(t *testing.T) {
 		<-goOn
 		return nil
 	}}
-	r := start(t, options{rules: o.judge, store: s})
+	r := start(t, options{rules: rules(o.judge), store: s})
 	bob := newClient("bob")
 	say(t, r, bob, "SUBSCRIBECREATEANDREAD names=r")
 	<-begun // it is created, and its subscription waits for that
@@ -109,7 +109,7 @@ func TestARecordThatCannotBeLoadedIsNotWatchedUnderNewRules(t *testing.T) {
 		}
 		return nil
 	}}
-	r := start(t, options{rules: o.judge, store: s, keep: func(k *KeepConfig) { k.CacheBytes = 0 }})
+	r := start(t, options{rules: rules(o.judge), store: s, keep: func(k *KeepConfig) { k.CacheBytes = 0 }})
 	ada := newClient("ada")
 	say(t, r, ada, "SUBSCRIBECREATEANDREAD names=r")
 	settle(t, r)
