@@ -16,7 +16,7 @@ const actions = {
 
 // number is the number of an action's name; a number stands for itself, so that
 // actions which the codec has no name for can be sent.
-function number (topic, action) {
+export function number (topic, action) {
   if (typeof action === 'number') return action
   const n = actions[topic]?.[action]
   if (n === undefined) throw new Error(`${topic} has no action ${action}`)
