@@ -164,7 +164,15 @@ const mixed = await startNode({
       'roles/$id': { create: true, read: true, write: "data.role !== 'admin'", delete: false, listen: false, notify: false },
       'erasable/$id': { create: false, read: false, write: false, delete: true },
       'writable/$id': { create: false, read: false, write: true, delete: false },
+      'closed/data/$id': { create: true, read: 'oldData?.open === true', write: true, delete: false },
+      'closed/reference/$id': { create: true, read: "_('grant/' + name)?.open === true", write: true, delete: false },
+      'closed/failing/$id': { create: true, read: 'oldData.open.really', write: true, delete: false },
       'typed/$id': { create: true, read: true, write: "typeof data.n === 'number' && data.owner === user.id", delete: false }
+    },
+    event: {
+      'shut/*': { publish: false, subscribe: false, listen: false },
+      'shut/in/$x': { publish: true, subscribe: "$x === 'here'" },
+      'by/$name': { publish: "_('grant/' + data.grant).open === true", subscribe: true }
     },
     rpc: { service: { provide: "user.id === 'keeper'", request: true } }
   })
@@ -313,6 +321,40 @@ test('a record can be erased from by whom may delete, and not be written that wa
   unheard(raw)
 })
 
+for (const [kind, refusal] of [['data', 'MESSAGE_DENIED'], ['reference', 'MESSAGE_DENIED'], ['failing', 'MESSAGE_PERMISSION_ERROR']]) {
+  test(`a record kept closed by a rule of kind ${kind} tells nothing of itself`, async t => {
+    const name = `closed/${kind}/x`
+    await seed(mixed, name)
+    later(t, () => mixed.run('records', 'delete', name, '--data-dir', mixed.dataDir))
+    const [raw, keeper] = await Promise.all([rawLogin(t, mixed, 'eve'), rawLogin(t, mixed, 'keeper')])
+    for (const action of ['READ', 'HEAD']) {
+      raw.send('RECORD', action, { name })
+      await raw.expect('RECORD', refusal, { name, originalAction: action, isError: true })
+    }
+    for (const action of ['SUBSCRIBEANDHEAD', 'SUBSCRIBEANDREAD', 'SUBSCRIBECREATEANDREAD', 'SUBSCRIBE']) {
+      raw.send('RECORD', action, { names: [name, 'public'], correlationId: action })
+      await raw.inbox.until(all => all.some(m => m.action === refusal && m.name === name && m.originalAction === action && m.correlationId === action))
+    }
+    // Who may write it is not told what is there, not even by a conflict.
+    for (const [version, action] of [[1, 'UPDATE'], [0, 'UPDATE'], [1, 'CREATEANDUPDATE'], [9, 'CREATEANDUPDATE'], [7, 'UPDATE']]) {
+      raw.send('RECORD', action, { name, version, data: '{"a":1}', isWriteAck: true, correlationId: `${action} ${version}` })
+      const m = await raw.inbox.until(all => all.find(m => m.correlationId === `${action} ${version}`))
+      assert.deepEqual([m.topic, m.isError, m.data, m.version], ['RECORD', true, undefined, undefined], JSON.stringify(m))
+    }
+    // A write that its subscribers would hear of, and one that eve does.
+    keeper.send('RECORD', 'PATCH', { name, version: -1, path: 'more', data: '"a whisper"', isWriteAck: true, correlationId: '1' })
+    await keeper.expect('RECORD', 'WRITE_ACKNOWLEDGEMENT', { name, isWriteAck: true, correlationId: '1' })
+    keeper.send('RECORD', 'CREATEANDPATCH', { name: 'public', version: -1, path: 'for', data: JSON.stringify(kind) })
+    await raw.inbox.until(all => all.some(m => m.action === 'PATCH' && m.name === 'public' && m.data === JSON.stringify(kind)))
+    unheard(raw)
+    for (const m of raw.inbox.items) {
+      const said = JSON.stringify(m)
+      assert.ok(!said.includes(name) || m.isError || m.isAck, said)
+      assert.ok(m.action !== 'HEAD_RESPONSE_BULK' || m.versions?.[name] === undefined, said)
+    }
+  })
+}
+
 test('a rule sees the record as it becomes, whichever way it is written (trap 16)', async t => {
   const raw = await rawLogin(t, mixed, 'eve')
   const write = async (name, action, fields) => {
@@ -382,6 +424,42 @@ test('an alias, a stranger and another spelling are nobody else', async t => {
       assert.equal((await raw.next()).action, 'MESSAGE_DENIED', name)
     }
   }
+})
+
+test('no character of a name leads out of its path', async t => {
+  const raw = await rawLogin(t, mixed, 'eve')
+  for (const name of ['shut/', 'shut/\n', 'shut/x\ny', 'shut/\u2028', 'shut/\u0000', 'shut/in', 'shut/in/a/b', 'shut/😀', 'shut//in/x']) {
+    for (const [action, fields] of [['EMIT', { name, data: '1' }], ['SUBSCRIBE', { names: [name], correlationId: 's' }], ['LISTEN', { name }]]) {
+      raw.send('EVENT', action, fields)
+      const m = await raw.next()
+      assert.deepEqual([m.action, m.name], ['MESSAGE_DENIED', name], `${action} ${JSON.stringify(name)}`)
+    }
+  }
+  raw.send('EVENT', 'SUBSCRIBE', { names: ['shut/in/here\n', 'shut/in/here'], correlationId: 's' })
+  assert.equal((await raw.next()).name, 'shut/in/here\n')
+  await raw.expect('EVENT', 'SUBSCRIBE', { correlationId: 's', isAck: true })
+})
+
+test('what a client makes of the name of a reference harms nobody', async t => {
+  const raw = await rawLogin(t, mixed, 'eve')
+  const other = await login(t, mixed, 'keeper')
+  for (const grant of ['none', '', '\u0000', '\ud800', '../secret', 'x'.repeat(5000), 'x'.repeat(200_000), 7, null, true, [], {}, ['a', ['b']], { toString: 1 }, '__proto__', 'undefined', '😀'.repeat(2000)]) {
+    raw.send('EVENT', 'EMIT', { name: 'by/eve', data: JSON.stringify({ grant }) })
+    const m = await raw.next()
+    assert.ok(['MESSAGE_DENIED', 'MESSAGE_PERMISSION_ERROR'].includes(m.action) && m.isError, JSON.stringify(m))
+  }
+  for (const data of [undefined, 'null', '[', '{"grant":', '"x"', '{}', '['.repeat(10_000) + ']'.repeat(10_000), '{"grant":' + '['.repeat(5_000) + ']'.repeat(5_000) + '}', '1e999']) {
+    raw.send('EVENT', 'EMIT', { name: 'by/eve', ...(data === undefined ? {} : { data }) })
+    const m = await raw.next()
+    assert.ok(m.topic === 'EVENT' && (m.isError || m.action === 'INVALID_MESSAGE_DATA'), JSON.stringify(m))
+  }
+  await other.record.setDataWithAck('grant/x', { open: true })
+  raw.send('EVENT', 'SUBSCRIBE', { names: ['by/eve'], correlationId: 's' })
+  await raw.expect('EVENT', 'SUBSCRIBE', { correlationId: 's', isAck: true })
+  const keeper = await rawLogin(t, mixed, 'keeper')
+  keeper.send('EVENT', 'EMIT', { name: 'by/eve', data: '{"grant":"x"}' })
+  await raw.expect('EVENT', 'EMIT', { name: 'by/eve', data: '{"grant":"x"}' })
+  await (await ready(other, 'grant/x')).delete()
 })
 
 test('the names of the server are nobody\'s, whatever the rules say', async t => {
