@@ -1,7 +1,9 @@
 package node
 
 import (
+	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -212,4 +214,135 @@ func TestEveryActionIsJudgedOrRefused(t *testing.T) {
 			t.Errorf("topic %d: %d actions reach the room, want %d", topic, handled, want)
 		}
 	}
+}
+
+// noRecords is a record room that has none.
+type noRecords struct{}
+
+func (noRecords) Read(context.Context, string) (string, bool, error) { return "", false, nil }
+
+// Whatever the action and wherever the name stands, real rules that forbid "secret"
+// are asked about it: at the door, or by the room, which asks for what the door left
+// to it. Only what takes back or answers is never asked about.
+func TestNoActionPassesARuleThatForbidsIt(t *testing.T) {
+	free := map[protocol.Topic][]protocol.Action{
+		protocol.TopicRecord: {
+			protocol.RecordUnsubscribe, protocol.RecordUnlisten, protocol.RecordListenAccept, protocol.RecordListenReject,
+		},
+		protocol.TopicEvent: {
+			protocol.EventUnsubscribe, protocol.EventUnlisten, protocol.EventListenAccept, protocol.EventListenReject,
+		},
+		protocol.TopicRPC: {
+			protocol.RPCUnprovide, protocol.RPCAccept, protocol.RPCReject, protocol.RPCResponse, protocol.RPCRequestError,
+		},
+		protocol.TopicPresence: {protocol.PresenceUnsubscribe, protocol.PresenceUnsubscribeAll},
+	}
+	everywhere := func(rule string) func(kind string) string { return func(string) string { return rule } }
+	for name, test := range map[string]struct {
+		rule   func(kind string) string
+		fails  bool // it is MESSAGE_PERMISSION_ERROR, not MESSAGE_DENIED
+		public bool // the name "public" is allowed
+	}{
+		"a constant":                {rule: everywhere("false")},
+		"a rule by name":            {rule: everywhere("name === 'public'"), public: true},
+		"a rule by user":            {rule: everywhere("user.id === 'root'")},
+		"a rule that ends in falsy": {rule: everywhere("user.data && user.data.role")},
+		"a rule that fails":         {rule: everywhere("user.data.role.name === name"), fails: true},
+		"a reference to nothing":    {rule: everywhere("_('grant/' + name).open"), fails: true},
+		"a rule over the record": {rule: func(kind string) string {
+			if kind == "read" || kind == "write" || kind == "delete" {
+				return "oldData?.open === true || name === 'public'"
+			}
+			return "name === 'public'"
+		}, public: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rules := liveForTest(t, test.rule)
+			refusals := map[bool]protocol.Action{false: protocol.RecordMessageDenied, true: protocol.RecordMessagePermissionError}
+			for sent := range everyMessage("secret", "public", "secret", "public") {
+				p, room, c := &pipeline{rules: rules}, &keeper{}, &listener{}
+				for topic := range sectionTypes {
+					p.rooms[topic] = room
+				}
+				m := sent
+				m.Names = slices.Clone(sent.Names)
+				p.receive(c, &m)
+				for _, m := range c.got {
+					if m.Action == protocol.Denied(m.Topic) && test.fails || m.Action == protocol.PermissionError(m.Topic) && !test.fails {
+						t.Errorf("%+v was answered %s", sent, m.Action.Name(m.Topic))
+					}
+				}
+				for _, m := range room.got {
+					for _, name := range append(m.Names, m.Name) {
+						switch {
+						case slices.Contains(free[m.Topic], m.Action), test.public && name == "public", name == "" && len(m.Names) > 0:
+						case m.Topic != protocol.TopicRecord:
+							t.Errorf("%+v reached the room with %q as %+v", sent, name, m)
+						default:
+							if got := judge(rules, c.User(), m.Action, name); got != refusals[test.fails] {
+								t.Errorf("%+v reached the room, and %q was judged %s", sent, name, got.Name(m.Topic))
+							}
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// everyMessage is every action number of every topic, with and without data and path.
+func everyMessage(name string, names ...string) iter.Seq[protocol.Message] {
+	return func(yield func(protocol.Message) bool) {
+		for i := range 1 << 18 {
+			m := protocol.Message{
+				Topic: protocol.Topic(i), Action: protocol.Action(i >> 8 & 0xff), Name: name, Names: names,
+				CorrelationID: "c", Has: protocol.HasCorrelationID,
+			}
+			if i>>16&1 != 0 {
+				m.Data = `{"open":true}`
+			}
+			if i>>17&1 != 0 {
+				m.Path, m.Has = "p", m.Has|protocol.HasPath
+			}
+			if !yield(m) {
+				return
+			}
+		}
+	}
+}
+
+var sectionTypes = map[protocol.Topic][]string{
+	protocol.TopicRecord:   {"record", "create", "read", "write", "delete", "listen", "notify"},
+	protocol.TopicEvent:    {"event", "publish", "subscribe", "listen"},
+	protocol.TopicRPC:      {"rpc", "provide", "request"},
+	protocol.TopicPresence: {"presence", "allow"},
+}
+
+// liveForTest has the same rule of its kind for every name.
+func liveForTest(t *testing.T, rule func(kind string) string) *perms.Live {
+	t.Helper()
+	tree := map[string]any{}
+	for _, names := range sectionTypes {
+		kinds := map[string]any{}
+		for _, kind := range names[1:] {
+			if kinds[kind] = any(rule(kind)); kinds[kind] == "false" {
+				kinds[kind] = false
+			}
+		}
+		tree[names[0]] = map[string]any{"*": kinds}
+	}
+	cfg := perms.DefaultConfig()
+	cfg.Type, cfg.Options.Permissions = "config", tree
+	rules, err := perms.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return perms.NewLive(rules, noRecords{}, nil)
+}
+
+// judge asks as the owner of a record does, who fetches what the rule wants.
+func judge(rules *perms.Live, u *auth.User, a protocol.Action, name string) protocol.Action {
+	known := func(string) (string, bool, bool) { return "", false, true }
+	refused, _ := rules.Judge(u, a, name, `{"open":true}`, `{"open":false}`, true, known)
+	return refused
 }
