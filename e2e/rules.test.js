@@ -43,6 +43,7 @@ const node = await startNode({
           'bulk/$letter': { ...everything, read: "$letter !== 'b'", create: "$letter !== 'c'" },
           'missing/$x': { ...everything, write: 'data.value > oldData.value' },
           'old/$x': { ...everything, write: '!oldData', read: 'oldData.open === true', delete: 'oldData.owner === user.id' },
+          'open/$x': { ...everything, read: 'oldData?.open === true' },
           'chain/2': { ...everything, read: "_(_('link/1').next).next === 'link/3'", write: "_(_('link/1').next).next === 'link/3' && oldData?.n !== data.n" },
           'chain/3': { ...everything, read: "_(_(_('link/1').next).next).next === 'link/4'" },
           'self/$x': { ...everything, write: "_(name) === null || _(name).n < data.n" },
@@ -57,7 +58,7 @@ const node = await startNode({
           'who/$id': { publish: 'user.id === $id', subscribe: "user.isAuthenticated && user.data !== null && user.data.role === 'editor' && user.data.groups.includes('press')" },
           'stranger/x': { publish: "!user.isAuthenticated && user.id === 'open'" },
           'clock/x': { publish: 'now > 1700000000000 && now < 4000000000000 && now === now' },
-          'called/$a/by/$b2': { publish: "name === 'called/' + $a + '/by/' + $b2 && action === 2" },
+          'called/$a/by/$b2': { publish: 'name === `called/$${$a}/by/$${$b2}` && action === 2' },
           'bulk/$letter': { subscribe: "$letter !== 'b' && action === 3" },
           'broken/$letter': { subscribe: "$letter === 'a' || user.nothing.id" },
           'news/$topic': { publish: "$topic === 'tea-cup-pigs'" },
@@ -252,6 +253,16 @@ test('oldData is what is stored, or null', async t => {
   await refused((await ready(plain, 'old/a')).delete())
   await (await ready(ada, 'old/a')).delete()
   await refused(ada.record.has('old/none'), FAILED)
+})
+
+test('a read rule is asked when somebody asks, not for each change', async t => {
+  const [ada, plain, late] = await logins(t, node, [user('ada'), user('plain'), user('plain')])
+  await ada.record.setDataWithAck('open/x', { open: true })
+  const [, inbox] = await watched(plain, 'open/x')
+  await ada.record.setDataWithAck('open/x', { open: false })
+  await ada.record.setDataWithAck('open/x', { open: false, n: 1 })
+  assert.deepEqual(await inbox.take(2), [{ open: false }, { open: false, n: 1 }])
+  await refused(late.record.snapshot('open/x'))
 })
 
 test('a call is judged by its data, a provider by its name', async t => {
