@@ -1,8 +1,9 @@
 // The rule language and where it is asked, as the published client sees it: spec 07
 // §3 (which rule), §4 (what an outcome means), §5 (variables), §7 (references), §9.
 import assert from 'node:assert/strict'
-import { listening, login, logins, provided, ready, rejection, subscribed, watched } from './lib/client.js'
+import { listening, login, logins, provided, ready, rejection, subscribed, told, unplugged, watched } from './lib/client.js'
 import { startNode } from './lib/node.js'
+import { proxied } from './lib/proxy.js'
 import { rawLogin } from './lib/raw.js'
 import { test } from './lib/test.js'
 
@@ -86,14 +87,6 @@ const user = name => ({ username: name, password: 'p' })
 const DENIED = 'MESSAGE_DENIED'
 const FAILED = 'MESSAGE_PERMISSION_ERROR'
 const refused = async (promise, reason = DENIED) => assert.equal(await rejection(promise), reason)
-
-// told takes the next error of a client and sees what the server said of it.
-async function told (client, topic, originalAction, name, action = DENIED) {
-  const [, event, where] = await client.errors.next()
-  // The client has no word for an event whose rule failed.
-  assert.deepEqual([event, where], [topic === 'EVENT' && action === FAILED ? 'UNSOLICITED_MESSAGE' : action, topic])
-  await client.tap.received({ topic, action, originalAction, name, isError: true })
-}
 
 // link has the records that rules of chain/ and order/ lead through.
 async function link (client) {
@@ -256,13 +249,24 @@ test('oldData is what is stored, or null', async t => {
 })
 
 test('a read rule is asked when somebody asks, not for each change', async t => {
-  const [ada, plain, late] = await logins(t, node, [user('ada'), user('plain'), user('plain')])
+  const proxy = await proxied(t, node)
+  const [ada, late] = await logins(t, node, [user('ada'), user('plain')])
+  const plain = await login(t, proxy, user('plain'), { tolerate: unplugged })
   await ada.record.setDataWithAck('open/x', { open: true })
-  const [, inbox] = await watched(plain, 'open/x')
+  const [record, inbox] = await watched(plain, 'open/x')
   await ada.record.setDataWithAck('open/x', { open: false })
   await ada.record.setDataWithAck('open/x', { open: false, n: 1 })
   assert.deepEqual(await inbox.take(2), [{ open: false }, { open: false, n: 1 }])
   await refused(late.record.snapshot('open/x'))
+  // Whoever connects anew asks anew.
+  const error = new Promise(resolve => record.on('error', (...args) => resolve(args)))
+  await proxy.cut()
+  await proxy.mend()
+  assert.deepEqual(await error, [DENIED, 'SUBSCRIBEANDHEAD'])
+  await told(plain, 'RECORD', 'SUBSCRIBEANDHEAD', 'open/x')
+  await ada.record.setDataWithAck('open/x', { open: false, n: 2 })
+  await plain.record.has('marker') // what was sent before has arrived
+  assert.deepEqual(inbox.rest, [])
 })
 
 test('a call is judged by its data, a provider by its name', async t => {

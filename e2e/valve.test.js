@@ -2,7 +2,7 @@
 // them: what each lets through and what it keeps out.
 import assert from 'node:assert/strict'
 import { resolve } from 'node:path'
-import { listening, login, provided, ready, rejection, subscribed, watched } from './lib/client.js'
+import { listening, login, provided, ready, rejection, subscribed, told, watched } from './lib/client.js'
 import { startNode } from './lib/node.js'
 import { rawLogin } from './lib/raw.js'
 import { test } from './lib/test.js'
@@ -19,15 +19,6 @@ const node = await startNode({
 
 // as logs in several, by name; 'stranger' is nobody.
 const as = (t, ...users) => Promise.all(users.map(u => login(t, node, u === 'stranger' ? {} : { username: u, password: 'p' })))
-
-// told takes the next error that the client reports, which must be a refusal, and
-// sees that the server said which action on which name it refused: the client keeps
-// that to itself.
-async function told (client, topic, originalAction, name, action = 'MESSAGE_DENIED') {
-  const [, event, where] = await client.errors.next()
-  assert.deepEqual([event, where], [action, topic])
-  await client.tap.received({ topic, action, originalAction, name, isError: true })
-}
 
 const DENIED = 'MESSAGE_DENIED'
 const refused = async promise => assert.equal(await rejection(promise), DENIED)

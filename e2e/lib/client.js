@@ -186,6 +186,16 @@ export async function rejection (promise) {
   assert.fail(`expected a failure, got ${JSON.stringify(value)}`)
 }
 
+// told takes the next error that a client reports, which must be a refusal, and sees
+// that the server said which action on which name it refused: the client keeps that
+// to itself, and has no word for an event whose rule failed.
+export async function told (client, topic, originalAction, name, action = 'MESSAGE_DENIED') {
+  const [, event, where] = await client.errors.next()
+  const reported = topic === 'EVENT' && action === 'MESSAGE_PERMISSION_ERROR' ? 'UNSOLICITED_MESSAGE' : action
+  assert.deepEqual([event, where], [reported, topic])
+  await client.tap.received({ topic, action, originalAction, name, isError: true })
+}
+
 // reconnected waits until the client lost its connection and is logged in again.
 export async function reconnected (client, act) {
   const before = client.tap.traffic.items.length
