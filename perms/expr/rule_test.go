@@ -105,7 +105,7 @@ func TestValues(t *testing.T) {
 			t.Errorf("%s failed: %v", c.rule, failure)
 			continue
 		}
-		if got := env.show(v); got != c.want {
+		if got := env.show(v, nil); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.rule, got, c.want)
 		}
 		if allowed, err := r.Eval(env); err != nil || allowed != v.truthy() {

@@ -44,7 +44,12 @@ type Step struct {
 // Explain is Eval with every step of it. The rule is compiled a second time, from
 // the same text by the same code, with each closure wrapped in one that takes
 // notes; what is shortened for speed is not shortened there. It counts no hits.
-func (r *Rule) Explain(env *Env) *Trace {
+func (r *Rule) Explain(env *Env) *Trace { return r.ExplainHiding(env, nil) }
+
+// ExplainHiding is Explain for people who are not to see the values of keys that
+// secret names, nor what is made of them, but for whether it is so: they stand as
+// Hidden. A nil secret hides nothing.
+func (r *Rule) ExplainHiding(env *Env, secret func(key string) bool) *Trace {
 	traced := r.traced()
 	notes := &recorder{notes: make([]note, len(traced.parts))}
 	hits := env.Hits
@@ -55,6 +60,7 @@ func (r *Rule) Explain(env *Env) *Trace {
 	t.Allowed, t.Err = env.decide(v, failure)
 	env.Hits, env.trace = hits, nil
 	decisive := traced.decisive(0, notes.notes)
+	hidden := traced.hidden(notes.notes, secret)
 	depth := make([]int, len(traced.parts))
 	for i, p := range traced.parts {
 		for _, child := range p.children {
@@ -72,8 +78,10 @@ func (r *Rule) Explain(env *Env) *Trace {
 		switch {
 		case n.failure != nil && !traced.failedBelow(p, notes.notes):
 			s.Failed = n.failure.Reason
+		case n.done && n.failure == nil && hidden[i]:
+			s.Value = Hidden
 		case n.done && n.failure == nil:
-			s.Value = env.show(n.value)
+			s.Value = env.show(n.value, secret)
 		}
 		t.Steps = append(t.Steps, s)
 	}
@@ -92,6 +100,10 @@ type tracedPart struct {
 	operator token.Token // of && || ??, and QUESTION_MARK
 	children []int
 	hidden   bool // a literal
+	// member says that the part reads a member, and key of which name; an empty one
+	// is what the last child gives.
+	member bool
+	key    string
 }
 
 // recorder holds the notes of one evaluation, by part.
@@ -138,6 +150,13 @@ func (t *tracing) open(e ast.Expression) int {
 		}
 	case *ast.ConditionalExpression:
 		p.operator = token.QUESTION_MARK
+	case *ast.DotExpression:
+		p.member, p.key = true, fromUnistring(e.Identifier.Name)
+	case *ast.BracketExpression:
+		p.member = true
+		if s, ok := e.Member.(*ast.StringLiteral); ok {
+			p.key = fromUnistring(s.Value)
+		}
 	case *ast.StringLiteral, *ast.NumberLiteral, *ast.BooleanLiteral, *ast.NullLiteral:
 		p.hidden = true
 	case *ast.OptionalChain:
@@ -225,9 +244,9 @@ func (t *tracedRule) decisive(i int, notes []note) int {
 }
 
 // show is a value for people.
-func (env *Env) show(v value) string {
+func (env *Env) show(v value, secret func(key string) bool) string {
 	var b strings.Builder
-	env.write(&b, v)
+	env.write(&b, v, secret)
 	s := []rune(b.String())
 	if len(s) > maxShown {
 		return string(s[:maxShown]) + "…"
@@ -235,7 +254,7 @@ func (env *Env) show(v value) string {
 	return b.String()
 }
 
-func (env *Env) write(b *strings.Builder, v value) {
+func (env *Env) write(b *strings.Builder, v value, secret func(key string) bool) {
 	if b.Len() > 4*maxShown { // enough to be cut
 		return
 	}
@@ -254,19 +273,23 @@ func (env *Env) write(b *strings.Builder, v value) {
 	case kindString:
 		writeQuoted(b, v.str)
 	case kindJSONObject, kindJSONArray:
+		raw := v.str
+		if secret != nil {
+			raw = hide(raw, secret)
+		}
 		b.WriteString(strings.Map(func(r rune) rune {
 			if r < ' ' { // a line break between members
 				return ' '
 			}
 			return r
-		}, v.str[:min(len(v.str), 4*maxShown)]))
+		}, raw[:min(len(raw), 4*maxShown)]))
 	case kindList:
 		b.WriteByte('[')
 		for i, element := range v.lit.elements {
 			if i > 0 {
 				b.WriteByte(',')
 			}
-			env.write(b, element)
+			env.write(b, element, secret)
 		}
 		b.WriteByte(']')
 	case kindObject:
@@ -277,7 +300,11 @@ func (env *Env) write(b *strings.Builder, v value) {
 			}
 			writeQuoted(b, m.key)
 			b.WriteByte(':')
-			env.write(b, m.value)
+			if secret != nil && secret(m.key) {
+				b.WriteString(Hidden)
+				continue
+			}
+			env.write(b, m.value, secret)
 		}
 		b.WriteByte('}')
 	case kindUser:
@@ -285,7 +312,7 @@ func (env *Env) write(b *strings.Builder, v value) {
 		writeQuoted(b, env.User.ID)
 		b.WriteString(`,"isAuthenticated":` + strconv.FormatBool(env.User.Authenticated) + `,"data":`)
 		if data, failure := env.get(v, key{text: "data"}, spot{new(string), 0, 0}); failure == nil {
-			env.write(b, data)
+			env.write(b, data, secret)
 		}
 		b.WriteByte('}')
 	}
