@@ -51,16 +51,17 @@ func New(cfg Config) (*Rules, error) {
 			return nil, fmt.Errorf("%s: %w", key, err)
 		}
 	}
-	r, errs := compile(tree)
+	r, _, mistakes := compile(tree)
 	if r.limit = cfg.Options.MaxRuleIterations; r.limit == 0 {
 		r.limit = DefaultConfig().Options.MaxRuleIterations
 	}
 	r.covered = cfg.Options.Coverage
-	for i := range errs {
-		errs[i] = fmt.Errorf("%s: %w", key, errs[i])
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+	if len(mistakes) > 0 {
+		errs := make([]error, len(mistakes))
+		for i, m := range mistakes {
+			errs[i] = fmt.Errorf("%s: %w", key, m)
+		}
+		return nil, errors.Join(errs...)
 	}
 	return r, nil
 }
@@ -103,115 +104,136 @@ func pairs(v any) (list []pair, ok bool) {
 	return list, true
 }
 
+// spot is a place in a rules file, as far as it is known.
+type spot struct{ section, path, rule string }
+
+// mistake is why a file is refused.
+type mistake struct {
+	spot
+	err error // names the place, says what is wrong, and what to do
+}
+
+func (m *mistake) Error() string { return m.err.Error() }
+func (m *mistake) Unwrap() error { return m.err }
+
+// mistakes are all of a file.
+type mistakes []*mistake
+
+func (m *mistakes) add(at spot, format string, args ...any) {
+	*m = append(*m, &mistake{at, fmt.Errorf(format, args...)})
+}
+
+// drafts are the paths of each section, in the order of the file, with the rules
+// that compile.
+type drafts [sectionCount][]*node
+
 // compile checks a rules tree in the order of spec 07 §1 and compiles it. Where
-// the peer stops at the first mistake, this goes on as far as it makes sense.
-func compile(tree any) (*Rules, []error) {
+// the peer stops at the first mistake, this goes on as far as it makes sense. With
+// a mistake, the rules are not to be used.
+func compile(tree any) (*Rules, *drafts, mistakes) {
 	const four = "record, event, rpc and presence"
+	var wrong mistakes
+	r, drawn := &Rules{}, &drafts{}
 	given, ok := pairs(tree)
 	if !ok {
-		return &Rules{}, []error{fmt.Errorf("is not a mapping: it needs the sections %s", four)}
+		wrong.add(spot{}, "is not a mapping: it needs the sections %s", four)
+		return r, drawn, wrong
 	}
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-
 	sections := make(map[string]any, len(given))
 	for _, s := range given {
 		if _, ok := sections[s.key]; ok {
-			fail("section %q stands there twice: join the two", s.key)
+			wrong.add(spot{section: s.key}, "section %q stands there twice: join the two", s.key)
 		}
 		sections[s.key] = s.value
 	}
-	r := &Rules{}
 	var paths [sectionCount][]pair
 	for id, name := range sectionNames {
 		section, ok := sections[name]
 		if !ok {
-			fail(`section %q is missing: add it, with at least the path "*"`, name)
+			wrong.add(spot{section: name}, `section %q is missing: add it, with at least the path "*"`, name)
 			continue
 		}
 		if paths[id], ok = pairs(section); !ok {
-			fail("section %q is not a mapping: it needs paths with their rules", name)
+			wrong.add(spot{section: name}, "section %q is not a mapping: it needs paths with their rules", name)
 		}
 	}
 	for _, s := range given {
 		if !slices.Contains(sectionNames[:], s.key) {
-			fail("section %q does not exist: there are %s", s.key, four)
+			wrong.add(spot{section: s.key}, "section %q does not exist: there are %s", s.key, four)
 		}
 	}
 	for id, name := range sectionNames {
 		if _, ok := pairs(sections[name]); ok {
-			var more []error
-			r.sections[id], more = compileSection(sectionID(id), paths[id])
-			errs = append(errs, more...)
+			var inOrder []*rule
+			drawn[id], inOrder = compileSection(sectionID(id), paths[id], &wrong)
+			r.sections[id] = newSection(slices.Clone(drawn[id]))
+			r.sections[id].rules = inOrder
 		}
 	}
-	if len(errs) == 0 {
+	if len(wrong) == 0 {
 		r.numberCounters()
 	}
-	return r, errs
+	return r, drawn, wrong
 }
 
-func compileSection(id sectionID, paths []pair) (*section, []error) {
+func compileSection(id sectionID, paths []pair, wrong *mistakes) (nodes []*node, inOrder []*rule) {
 	name := sectionNames[id]
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if len(paths) == 0 {
-		fail(`section %q is empty: add the path "*"`, name)
-		return nil, errs
+		wrong.add(spot{section: name}, `section %q is empty: add the path "*"`, name)
+		return nil, nil
 	}
-	var nodes []*node
-	var inOrder []*rule
+	var rules []any // of each node, as they stand in the file
 	seen := make(map[string]bool, len(paths))
 	for _, p := range paths {
 		compiled, err := compilePath(p.key)
 		if err != nil {
-			fail("%s: path %q %w", name, p.key, err)
+			wrong.add(spot{section: name, path: p.key}, "%s: path %q %w", name, p.key, err)
 			continue
 		}
 		if seen[p.key] {
-			fail("%s: path %q stands there twice: join the two", name, p.key)
+			wrong.add(spot{section: name, path: p.key}, "%s: path %q stands there twice: join the two", name, p.key)
 			continue
 		}
 		seen[p.key] = true
-		nodes = append(nodes, &node{path: compiled})
+		nodes, rules = append(nodes, &node{path: compiled}), append(rules, p.value)
 	}
 	if !seen["*"] {
-		fail(`section %q has no path "*": add it, to say what holds for all other names`, name)
+		wrong.add(spot{section: name}, `section %q has no path "*": add it, to say what holds for all other names`, name)
 	}
-	if len(errs) > 0 {
-		return nil, errs
+	for i, n := range nodes {
+		inOrder = append(inOrder, compileRules(id, n, rules[i], wrong)...)
 	}
-	for i, p := range paths {
-		rules, ok := pairs(p.value)
-		if !ok {
-			fail("%s: path %q is not a mapping: it needs rules, such as %s: true", name, p.key, ruleNames[id][0])
+	return nodes, inOrder
+}
+
+// compileRules compiles the rules of one path, and returns them in the file's order.
+func compileRules(id sectionID, n *node, v any, wrong *mistakes) (inOrder []*rule) {
+	name := sectionNames[id]
+	rules, ok := pairs(v)
+	if !ok {
+		wrong.add(spot{section: name, path: n.text}, "%s: path %q is not a mapping: it needs rules, such as %s: true", name, n.text, ruleNames[id][0])
+		return nil
+	}
+	for _, rule := range rules {
+		at := spot{name, n.text, rule.key}
+		s := slices.Index(ruleNames[id], rule.key)
+		if s < 0 {
+			wrong.add(at, "%s: path %q: there is no rule %q here: use %s", name, n.text, rule.key, strings.Join(ruleNames[id], ", "))
 			continue
 		}
-		for _, rule := range rules {
-			s := slices.Index(ruleNames[id], rule.key)
-			if s < 0 {
-				fail("%s: path %q: there is no rule %q here: use %s", name, p.key, rule.key, strings.Join(ruleNames[id], ", "))
-				continue
-			}
-			if nodes[i].rules[s] != nil {
-				fail("%s: path %q: rule %s stands there twice: keep one", name, p.key, rule.key)
-				continue
-			}
-			compiled, err := compileRule(rule.value, id, slot(s), nodes[i].path)
-			if err != nil {
-				fail("%s: path %q: rule %s: %w", name, p.key, rule.key, err)
-				continue
-			}
-			nodes[i].rules[s] = compiled
-			inOrder = append(inOrder, compiled)
+		if n.rules[s] != nil {
+			wrong.add(at, "%s: path %q: rule %s stands there twice: keep one", name, n.text, rule.key)
+			continue
 		}
+		compiled, err := compileRule(rule.value, id, slot(s), n.path)
+		if err != nil {
+			wrong.add(at, "%s: path %q: rule %s: %w", name, n.text, rule.key, err)
+			continue
+		}
+		n.rules[s] = compiled
+		inOrder = append(inOrder, compiled)
 	}
-	if len(errs) > 0 {
-		return nil, errs
-	}
-	s := newSection(nodes)
-	s.rules = inOrder
-	return s, nil
+	return inOrder
 }
 
 // compileRule compiles one rule. The server must not start with a rule it
