@@ -148,3 +148,61 @@ func (p *path) matches(name string) bool {
 	}
 	return p.full.MatchString(name)
 }
+
+// covers says whether p surely matches every name that other matches.
+func (p *path) covers(other *path) bool {
+	if !strings.HasPrefix(other.prefix, p.prefix) { // most often
+		return false
+	}
+	a, b := p.pieces(), other.pieces()
+	// fits[i][j]: the pieces of p from i on match those of other from j on.
+	fits := make([][]bool, len(a)+1)
+	for i := range fits {
+		fits[i] = make([]bool, len(b)+1)
+	}
+	for i := len(a); i >= 0; i-- {
+		for j := len(b); j >= 0; j-- {
+			switch {
+			case i == len(a):
+				fits[i][j] = j == len(b)
+			case a[i] == "*":
+				fits[i][j] = fits[i+1][j] || j < len(b) && fits[i][j+1]
+			case j == len(b) || b[j] == "*":
+			case a[i][0] == '$' && len(a[i]) > 1:
+				fits[i][j] = b[j] != "/" && (fits[i+1][j+1] || fits[i][j+1])
+			default:
+				fits[i][j] = a[i] == b[j] && fits[i+1][j+1]
+			}
+		}
+	}
+	return fits[0][0]
+}
+
+// pieces are the path's wildcards, and the bytes between them.
+func (p *path) pieces() []string {
+	var list []string
+	for i := 0; i < len(p.text); {
+		n := 1
+		if p.text[i] == '$' {
+			for i+n < len(p.text) && isVarChar(p.text[i+n]) {
+				n++
+			}
+		}
+		list = append(list, p.text[i:i+n])
+		i += n
+	}
+	return list
+}
+
+// sample is a name that matches the path, with text that no other path would spell
+// out where the wildcards are.
+func (p *path) sample() string {
+	var b strings.Builder
+	for _, piece := range p.pieces() {
+		if piece == "*" || len(piece) > 1 {
+			piece = "\u00b7"
+		}
+		b.WriteString(piece)
+	}
+	return b.String()
+}
