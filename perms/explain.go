@@ -278,7 +278,9 @@ var ruleActions = map[string]protocol.Action{
 
 // parseAction reads an action. With a path, an update is a patch (spec 07 §8).
 func parseAction(text string, path bool) (protocol.Topic, protocol.Action, error) {
-	flat := func(s string) string { return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(s)) }
+	flat := func(s string) string {
+		return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(s))
+	}
 	section, name, _ := strings.Cut(text, ".")
 	id := slices.Index(sectionNames[:], flat(section))
 	if id < 0 {
