@@ -75,26 +75,26 @@ func (r *Rules) StartCoverage() *Coverage {
 	return c
 }
 
-// places hold numbers that tell processors apart: a sync.Pool gives each what it
+// shardNumbers hold numbers that tell processors apart: a sync.Pool gives each what it
 // gave back itself, if it can.
-var places = sync.Pool{New: func() any {
-	n := int(lastPlace.Add(1))
+var shardNumbers = sync.Pool{New: func() any {
+	n := int(lastShard.Add(1))
 	return &n
 }}
 
-var lastPlace atomic.Uint32
+var lastShard atomic.Uint32
 
-// place is a number that others seldom have at the same time.
-func place() int {
-	p := places.Get().(*int)
+// shardNumber is a number that others seldom have at the same time.
+func shardNumber() int {
+	p := shardNumbers.Get().(*int)
 	n := *p
-	places.Put(p)
+	shardNumbers.Put(p)
 	return n
 }
 
 // of is the rule's counters that are best used here.
 func (c *Coverage) of(r *rule) []atomic.Uint64 {
-	shard := c.shards[place()%len(c.shards)]
+	shard := c.shards[shardNumber()%len(c.shards)]
 	return shard[r.counters : r.counters+r.size()]
 }
 

@@ -45,8 +45,8 @@ const (
 
 	maxKinds    = 1000
 	maxExamples = 5
-	// maxShown is the length of names in examples, in bytes.
-	maxShown = 256
+	// maxExampleName is the length of names in examples, in bytes.
+	maxExampleName = 256
 )
 
 // unknownVerdict is the candidate's where it needs records that were not read.
@@ -252,8 +252,8 @@ func (s *shadow) note(q *question, a protocol.Action, id sectionID, active, cand
 
 // shown is a copy of a name for an example.
 func shown(name string) string {
-	if len(name) > maxShown {
-		return strings.ToValidUTF8(name[:maxShown], "") + "…"
+	if len(name) > maxExampleName {
+		return strings.ToValidUTF8(name[:maxExampleName], "") + "…"
 	}
 	return strings.ToValidUTF8(strings.Clone(name), "\uFFFD")
 }
@@ -355,7 +355,7 @@ func (b *budget) spend(now, d time.Duration) {
 // tally is a counter that processors do not contend for.
 type tally [16]counter
 
-func (t *tally) add() { t[place()%len(t)].n.Add(1) }
+func (t *tally) add() { t[shardNumber()%len(t)].n.Add(1) }
 
 func (t *tally) sum() (n uint64) {
 	for i := range t {

@@ -240,12 +240,12 @@ func TestShadowKeepsLittleAndNoData(t *testing.T) {
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	l := NewLive(rulesOf(t, "", "'e*': {publish: true}"), nil, logger)
-	long := "e" + strings.Repeat("ü", maxShown)
+	long := "e" + strings.Repeat("ü", maxExampleName)
 	r := watchAll(t, l, rulesOf(t, "", `'e*': {publish: "data.x.y"}`), func() {
 		l.Door(someone, protocol.TopicEvent, protocol.EventEmit, long, `"secret"`)
 		l.Door(someone, protocol.TopicEvent, protocol.EventEmit, "e\xff", `"secret"`)
 	})
-	if got := len(r.Differences[0].Examples[1].Name); got > maxShown+3 {
+	if got := len(r.Differences[0].Examples[1].Name); got > maxExampleName+3 {
 		t.Errorf("a name of %d bytes is kept", got)
 	}
 	if strings.Contains(fmt.Sprint(r), "secret") || strings.Contains(log.String(), "secret") {

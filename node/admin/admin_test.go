@@ -100,15 +100,21 @@ type harness struct {
 	records *memory
 	rules   *perms.Live
 	reasons []Reason // changed only while no request runs
+	// explained are other rules than rules, which have records to refer to.
+	explained *perms.Live
 }
 
 func newHarness(t *testing.T, cfg Config) *harness {
 	h := &harness{dir: t.TempDir(), records: &memory{records: map[string]Record{}}}
-	rules, err := perms.New(perms.Config{Type: "config", Options: perms.Options{Permissions: activeRules}})
-	if err != nil {
-		t.Fatal(err)
+	load := func(o perms.Options) *perms.Rules {
+		rules, err := perms.New(perms.Config{Type: "config", Options: o})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rules
 	}
-	h.rules = perms.NewLive(rules, nil, nil)
+	h.rules = perms.NewLive(load(perms.Options{Permissions: activeRules}), nil, nil)
+	h.explained = perms.NewLive(load(perms.Options{Path: "testdata/permissions.yml"}), shelf{h.records}, nil)
 	s, err := New(cfg, Deps{
 		Socket:  filepath.Join(h.dir, SocketName),
 		Records: h.records,
@@ -117,6 +123,8 @@ func newHarness(t *testing.T, cfg Config) *harness {
 		Info:    func() any { return map[string]string{"version": "v0"} },
 		Health:  NewHealth(func() []Reason { return h.reasons }),
 		Log:     slog.New(slog.DiscardHandler),
+
+		Explainer: h.explained,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@
 //	DELETE /rules/coverage       begins again at zero
 //	POST   /rules/shadow?for=10m body: a rules file; what it would decide, a
 //	                             report a line, the last with "end"
+//	POST   /explain              body: a perms.Query; answers a perms.Explanation
 //
 // What JSON cannot hold stands as base64 under name64 or data64: export.go.
 //
@@ -61,8 +62,8 @@ const (
 	maxSocketPath = 103
 )
 
-// Deps is what the admin API shows and does. All are required, but for Records
-// and Rules, which are nil when there are none.
+// Deps is what the admin API shows and does. All are required, but for Records,
+// Rules and Explainer, which are nil when there are none.
 type Deps struct {
 	// Socket is the path of the unix socket, SocketName in the data directory,
 	// which must exist when Listen is called.
@@ -70,6 +71,8 @@ type Deps struct {
 	Records Records
 	// Rules are the rules in force.
 	Rules Rules
+	// Explainer answers /explain; without one nothing does.
+	Explainer Explainer
 	// Metrics answers /metrics.
 	Metrics http.Handler
 	// Info is what /info answers, as anything that can be written as JSON.
@@ -269,6 +272,9 @@ func (s *Server) routes(ctx context.Context) http.Handler {
 	}
 	if s.deps.Rules != nil {
 		newRulesAPI(ctx, s.deps.Rules).register(mux)
+	}
+	if s.deps.Explainer != nil {
+		mux.HandleFunc("POST /explain", s.explain)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s %s here", r.Method, r.URL.Path))
