@@ -36,7 +36,9 @@ func TestScripts(t *testing.T) {
 			e.Values[nodeKey{}] = &background{}
 			// A program with the race detector sleeps a second at its end.
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
-			return nil
+			examples, err := filepath.Abs("../../examples")
+			e.Setenv("EXAMPLES", examples)
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":   expectCode,
