@@ -310,7 +310,7 @@ func (l *linter) fallThrough(id sectionID, n *node, all *section) {
 	} else if len(ruled) == 0 {
 		effect = "Every client is refused these."
 	}
-	l.add("fall-through", severity, at, missing, "not defined here, "+strings.Join(said, "; "), effect, cure)
+	l.add("fall-through", severity, at, missing, "not defined here; "+strings.Join(said, "; "), effect, cure)
 }
 
 // inOrder are the values of m in the order of keys, each once.
@@ -338,10 +338,11 @@ func (l *linter) star(id sectionID, n *node, missing []string) {
 	if len(open) > 0 {
 		severity := Note
 		defined := len(ruleNames[id]) - len(missing)
-		if len(open) == defined && defined > 1 {
+		change := func(name string) bool { return name == "write" || name == "delete" || name == "provide" }
+		if len(open) == defined && defined > 1 || slices.ContainsFunc(open, change) {
 			severity = Warning
 		}
-		l.add("open-star", severity, at, open, strings.Join(open, ", ")+`: "*" allows that to everybody`,
+		l.add("open-star", severity, at, open, "allowed to everybody",
 			"Any client may "+join(can)+" under every name that no other path protects.",
 			"deny here ("+strings.Join(open, ": false, ")+": false), and open paths one by one")
 	}
@@ -409,6 +410,18 @@ var doubtful = map[expr.DoubtKind]struct {
 	expr.LooseData:        {Warning, "A client may pass by sending another type."},
 	expr.Loose:            {Note, "A client may pass with a value of another type."},
 	expr.SelfAssigned:     {Warning, "Any client may overwrite the records of others by writing itself in."},
+}
+
+// FindingIDs are the kinds of findings there are, sorted.
+func FindingIDs() []string {
+	ids := []string{"syntax", "refused", "missing-section", "missing-star", "field-not-allowed", "quotes-in-path", "blank-in-path",
+		"pattern-in-path", "no-variable", "reserved-path", "unreachable", "no-rules", "fall-through", "open-star", "star-incomplete",
+		"delete-resets", "unused-variable"}
+	for kind := range doubtful {
+		ids = append(ids, string(kind))
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 func (l *linter) doubts(r *rule, n *node) {

@@ -55,6 +55,9 @@ func TestLintFindsEveryDefectOfTheSample(t *testing.T) {
 		}
 	}
 	for _, f := range found {
+		if !slices.Contains(FindingIDs(), f.ID) {
+			t.Errorf("%s is no kind of finding", f.ID)
+		}
 		if f.Problem == "" || f.Effect == "" || f.Cure == "" {
 			t.Errorf("says too little: %+v", f)
 		}
@@ -116,6 +119,9 @@ func TestLintFindings(t *testing.T) {
 	} {
 		var got []string
 		for _, f := range Lint(c.text) {
+			if !slices.Contains(FindingIDs(), f.ID) {
+				t.Errorf("%s is no kind of finding", f.ID)
+			}
 			got = append(got, fmt.Sprintf("%s %s %d:%d", f.Severity, f.ID, f.Line, f.Column))
 		}
 		if !slices.Equal(got, c.want) {

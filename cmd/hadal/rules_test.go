@@ -1,55 +1,117 @@
 package main
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
-	"time"
+	"regexp"
+	"strings"
+	"testing"
 
-	"github.com/gorilla/websocket"
-	"github.com/rogpeppe/go-internal/testscript"
-
-	"hadal/node/admin"
-	"hadal/protocol"
+	"hadal/perms"
 )
 
-// emitEvent is `emit USER NAME DATA [NAME DATA…]`: a client publishes events on the
-// node whose data is in data, and waits until they are judged.
-func emitEvent(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 || len(args)%2 != 1 {
-		ts.Fatalf("usage: emit USER NAME DATA...")
-	}
-	c := admin.OverSocket(filepath.Join(ts.MkAbs("data"), admin.SocketName))
-	defer c.Close()
-	text, err := c.Info(context.Background())
-	ts.Check(err)
-	var info struct{ Address string }
-	ts.Check(json.Unmarshal([]byte(text), &info))
-	ws, _, err := websocket.DefaultDialer.Dial("ws://"+info.Address+"/deepstream", nil)
-	ts.Check(err)
-	defer ws.Close()
-	ts.Check(ws.SetReadDeadline(time.Now().Add(patience)))
-	say := func(m protocol.Message) { ts.Check(ws.WriteMessage(websocket.BinaryMessage, protocol.Append(nil, &m))) }
-	await := func(topic protocol.Topic, action protocol.Action) {
-		for {
-			_, frame, err := ws.ReadMessage()
-			ts.Check(err)
-			var m protocol.Message
-			ts.Check(protocol.Decode(frame, &m))
-			if m.Topic == topic && m.Action == action {
-				return
+// TestExamplesOfTheRulesPages runs what the pages about `hadal rules` show: a yaml
+// block that begins with the name of a file is that file, and a console block is
+// commands with what they print, to the letter; a last line says another exit code
+// than 0. Of json blocks, the first is a question, and the second its answer.
+func TestExamplesOfTheRulesPages(t *testing.T) {
+	for page, least := range map[string]int{"rules-lint.md": 4, "rules-explain.md": 4, "rules-test.md": 3} {
+		t.Run(page, func(t *testing.T) {
+			text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+			if err != nil {
+				t.Fatal(err)
 			}
+			t.Chdir(t.TempDir())
+			commands, question := 0, ""
+			for _, block := range regexp.MustCompile("(?ms)^```(yaml|console|json)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+				switch {
+				case block[1] == "yaml":
+					writeExample(t, block[2])
+					continue
+				case block[1] == "json" && question == "":
+					question = block[2]
+					continue
+				case block[1] == "json":
+					askExample(t, question, block[2])
+					continue
+				}
+				for _, c := range strings.Split("\n"+block[2], "\n$ ")[1:] {
+					commands++
+					runExample(t, c)
+				}
+			}
+			if commands < least {
+				t.Errorf("the page shows %d commands", commands)
+			}
+		})
+	}
+}
+
+// writeExample writes a file that the page shows.
+func writeExample(t *testing.T, text string) {
+	t.Helper()
+	m := regexp.MustCompile(`^# (\S+\.yml)`).FindStringSubmatch(text)
+	if m == nil {
+		return // a part of a file
+	}
+	if err := os.WriteFile(m[1], []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// askExample asks a question of the rules that the page shows.
+func askExample(t *testing.T, question, want string) {
+	t.Helper()
+	var q perms.Query
+	if err := json.Unmarshal([]byte(question), &q); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := (&rulesSource{file: "permissions.yml"}).load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := rules.Explain(t.Context(), q, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.MarshalIndent(x, "", "  ")
+	if err != nil || strings.TrimSpace(string(got)) != strings.TrimSpace(want) {
+		t.Errorf("%s is answered\n%s\n(%v), want\n%s", question, got, err, want)
+	}
+}
+
+func runExample(t *testing.T, example string) {
+	t.Helper()
+	line, want, _ := strings.Cut(strings.ReplaceAll(example, "\\\n", ""), "\n")
+	code := 0
+	if before, exit, ok := strings.Cut(want, "(exit code "); ok {
+		want = before
+		if _, err := fmt.Sscan(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(exit), ")")), &code); err != nil {
+			t.Fatalf("%s: %v", line, err)
 		}
 	}
-	say(protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionChallenge, URL: "x", SDKVersion: "7.0.5", SDKType: "javascript"})
-	await(protocol.TopicConnection, protocol.ConnectionAccept)
-	say(protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: fmt.Sprintf(`{"username":%q}`, args[0])})
-	await(protocol.TopicAuth, protocol.AuthAuthSuccessful)
-	for i := 1; i < len(args); i += 2 {
-		say(protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: args[i], Data: args[i+1]})
+	var args []string
+	for _, word := range regexp.MustCompile(`(?:[^\s']|'[^']*')+`).FindAllString(line, -1) {
+		args = append(args, strings.ReplaceAll(word, "'", ""))
 	}
-	// What comes after is answered after.
-	say(protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionPing})
-	await(protocol.TopicConnection, protocol.ConnectionPong)
+	var out, errs bytes.Buffer
+	got := run(args[1:], strings.NewReader(""), &out, &errs)
+	if text := out.String() + errs.String(); got != code || strings.TrimSpace(text) != strings.TrimSpace(want) {
+		t.Errorf("$ %s\nprints\n%s\n(exit code %d), want\n%s\n(exit code %d)", line, text, got, want, code)
+	}
+}
+
+func TestTheLintPageHasEveryFinding(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "rules-lint.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range perms.FindingIDs() {
+		if !strings.Contains(string(page), "| `"+id+"` |") {
+			t.Errorf("docs/rules-lint.md does not explain %s", id)
+		}
+	}
 }

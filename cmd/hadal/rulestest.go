@@ -180,7 +180,9 @@ func (r *testReport) print(to io.Writer, verbose bool) error {
 			case !c.Passed:
 				say("%s:%d: FAIL %s: %s\n", f.File, c.Line, what, c.Problem)
 				if c.Explanation != nil {
-					say("    %s\n", strings.ReplaceAll(strings.TrimSpace(c.Explanation.Text()), "\n", "\n    "))
+					for line := range strings.Lines(c.Explanation.Text()) {
+						say("%s\n", strings.TrimRight("    "+line, " \n"))
+					}
 				}
 			case verbose:
 				say("%s:%d: pass %s: %s\n", f.File, c.Line, what, c.Got)
