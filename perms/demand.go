@@ -63,6 +63,9 @@ type demand struct {
 	// claims says that the action makes, changes or serves what the name stands
 	// for, which for names under hadal/ only the server does.
 	claims bool
+	// calls says that the name may stand for something that the server itself
+	// answers, whatever the rules say.
+	calls bool
 }
 
 // firstAs and secondAs are the actions that the two rules see: an action that is
@@ -150,7 +153,7 @@ var demands = func() (table [8][128]demand) {
 		}
 	}
 	rpc(demand{how: one, first: rpcProvide, claims: true}, protocol.RPCProvide)
-	rpc(demand{how: one, first: rpcRequest}, protocol.RPCRequest)
+	rpc(demand{how: one, first: rpcRequest, calls: true}, protocol.RPCRequest)
 	rpc(demand{how: free},
 		protocol.RPCUnprovide, protocol.RPCAccept, protocol.RPCReject, protocol.RPCResponse, protocol.RPCRequestError)
 

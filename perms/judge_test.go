@@ -198,8 +198,9 @@ func TestARefusalIsLoggedWithItsRuleAndWithoutSecrets(t *testing.T) {
 	rules := load(t, "record: {'*': {}, 'v/$id': {write: 'data.secret === 5 && oldData.x.y'}}\n"+restEvent+restRPC+restPresence)
 	l := NewLive(rules, nil, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	l.Judge(someone, protocol.RecordUpdate, "v/1", `{"secret":5}`, `{}`, true, nil)
+	l.Judge(someone, protocol.RecordUpdate, "v/1", `{"secret":5}`, `{"x":{}}`, true, nil)
 	l.Door(someone, protocol.TopicRecord, protocol.RecordRead, "v/1", "")
-	for _, want := range []string{`path=v/$id`, "rule=write", "oldData.x", `why="no path says so"`} {
+	for _, want := range []string{`path=v/$id`, `part=oldData.x.y`, "rule=write", "oldData.x", `why="no path says so"`} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, &out)
 		}
@@ -262,5 +263,16 @@ func BenchmarkJudge(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Calls to the server's own names are the server's to answer, whatever the rules say.
+func TestNoRuleIsAskedAboutCallsToTheServer(t *testing.T) {
+	l := live(t, "", "", `"hadal/*": {request: false, provide: true}`, nil)
+	if got := l.Door(someone, protocol.TopicRPC, protocol.RPCRequest, "hadal/explain", ""); got != Allow {
+		t.Errorf("a call: %v", got)
+	}
+	if got := l.Door(someone, protocol.TopicRPC, protocol.RPCProvide, "hadal/explain", ""); got != Deny {
+		t.Errorf("providing: %v", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"hadal/auth"
+	"hadal/perms/expr"
 	"hadal/protocol"
 )
 
@@ -116,10 +117,25 @@ func (l *Live) decide(q *question, v Verdict, by decided, id sectionID) {
 	default:
 		attrs = append(attrs, "path", by.path)
 	}
-	if q.failure != nil {
+	switch {
+	case q.failure != nil:
 		attrs = append(attrs, "err", q.failure)
+	case by.rule != nil && by.expr != nil && !by.expr.UsesReferences():
+		attrs = append(attrs, "part", by.deciding(q))
 	}
 	l.log.Debug("message refused by a rule", attrs...)
+}
+
+// deciding is the part of a rule that made it say no, as it was written.
+func (m match) deciding(q *question) string {
+	env := new(expr.Env)
+	m.fill(env, q)
+	for _, step := range m.expr.Explain(env).Steps {
+		if step.Decides {
+			return step.Text
+		}
+	}
+	return m.expr.Text()
 }
 
 // Decisions is how often rules of one type decided in one way since the start.

@@ -29,7 +29,8 @@
 // # What no rule can allow
 //
 // Names under hadal/ belong to the server: whatever would write, create,
-// delete, publish, provide, listen to or notify them is denied. So is every
+// delete, publish, provide, listen to or notify them is denied; calls to them no
+// rule is asked about, because the server answers them. So is every
 // action that the protocol does not know or that only servers send.
 package perms
 
@@ -152,6 +153,9 @@ func (r *Rules) door(q *question, a protocol.Action) (Verdict, decided) {
 	taken := d.claims && reserved(q.name)
 	if taken && d.how != readOrCreate {
 		return Deny, decided{slot: d.first}
+	}
+	if d.calls && reserved(q.name) {
+		return Allow, decided{slot: noSlot} // the server answers, or says that nobody does
 	}
 	if r.open {
 		if taken {

@@ -18,7 +18,8 @@
 //	DELETE /rules/coverage       begins again at zero
 //	POST   /rules/shadow?for=10m body: a rules file; what it would decide, a
 //	                             report a line, the last with "end"
-//	POST   /explain              body: a perms.Query; answers a perms.Explanation
+//	POST   /explain              body: a perms.Query; answers a perms.Explanation;
+//	                             also as /admin/explain
 //
 // What JSON cannot hold stands as base64 under name64 or data64: export.go.
 //
@@ -275,6 +276,7 @@ func (s *Server) routes(ctx context.Context) http.Handler {
 	}
 	if s.deps.Explainer != nil {
 		mux.HandleFunc("POST /explain", s.explain)
+		mux.HandleFunc("POST /admin/explain", s.explain)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s %s here", r.Method, r.URL.Path))
