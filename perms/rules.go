@@ -235,15 +235,15 @@ func (r *Rules) judge(q *question, a protocol.Action) (Verdict, decided) {
 	return first, decided{d.first, found.rules[d.first]}
 }
 
-// ReadsRecord says whether the rule for an action on a record reads that record,
-// so that who judges it must have it.
+// ReadsRecord says whether the rule for an action on a record reads that record, or
+// others while which its requests are held back, so that who judges it must have it.
 func (r *Rules) ReadsRecord(a protocol.Action, name string) bool {
 	d := demandOf(protocol.TopicRecord, a)
 	if r.open || d.how == never || d.how == free {
 		return false
 	}
 	rule := r.sections[d.section].find(name).rules[d.first].rule
-	return rule != nil && rule.needsRecord
+	return rule != nil && (rule.needsRecord || rule.expr != nil && rule.expr.UsesReferences())
 }
 
 // refusal is the record action that a verdict of Judge is answered with.

@@ -583,7 +583,9 @@ func (o *owner) abandon(e *entry, err error) {
 	o.cache.remove(e)
 	e.tell(err)
 	for _, r := range queue {
-		if r.kind.needsState() {
+		// A subscription must not be judged as if there were no record.
+		unjudged := r.kind == kindSubscribe && o.rules.ReadsRecord(protocol.RecordSubscribe, r.name)
+		if r.kind.needsState() || unjudged {
 			o.refuseLoad(r, err)
 		} else {
 			o.handle(nil, r)

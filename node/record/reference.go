@@ -61,7 +61,13 @@ func (o *owner) park(e *entry, r *request) {
 	}
 	r.waits = true
 	if e == nil { // the rules were reloaded since it was decided that no record is needed
-		o.dispatch(o.work, r)
+		e = o.enter(r.name)
+		e.queue = append(e.queue, r)
+		if e.loaded = e.volatile; e.loaded {
+			o.makeReady(e)
+		} else {
+			o.load(o.work, e)
+		}
 		return
 	}
 	e.parked = r

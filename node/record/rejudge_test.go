@@ -143,3 +143,21 @@ func TestARejudgingEndsWithItsContextAndItsRoom(t *testing.T) {
 		t.Errorf("Rejudge = %v, want %v", err, errStopped)
 	}
 }
+
+func TestASubscriptionWhoseRecordCannotBeLoadedIsNotJudgedWithoutIt(t *testing.T) {
+	s := &faulty{Store: store.NewMemory(), onLoad: func(context.Context, string) error { return errors.New("disk") }}
+	missing := rules(func(_ *auth.User, _ protocol.Action, _, _, _ string, exists bool) protocol.Action {
+		if exists {
+			return protocol.RecordMessageDenied
+		}
+		return 0
+	})
+	r := start(t, options{rules: missing, store: s})
+	c := newClient("c")
+	say(t, r, c, "SUBSCRIBE names=r corr=1")
+	settle(t, r)
+	wantHeard(t, "c", c, "RECORD_LOAD_ERROR name=r of=SUBSCRIBE error", "SUBSCRIBE corr=1 ack")
+	if r.owner.subs.Has("r") {
+		t.Error("the subscription stands")
+	}
+}
