@@ -393,11 +393,13 @@ func TestManyPatternsWasteNoMoreThanOne(t *testing.T) {
 		return &pattern{text: text, author: author, expr: x}
 	}
 	good := add(999, `^(?!x)a+b$`) // heavy, and quick
-	for range trusted {
+	// On a busy machine one of them may look slow, and it begins anew.
+	for good.expr.quick < trusted {
 		if !r.match(good, "aab") {
 			t.Fatal("it does not match")
 		}
 	}
+	clear(r.wasted)
 	began := time.Now()
 	r.total = budget{at: began}
 	for i := range 300 {
