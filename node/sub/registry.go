@@ -2,6 +2,7 @@ package sub
 
 import (
 	"hash/maphash"
+	"maps"
 	"math"
 	"strings"
 	"sync"
@@ -26,10 +27,11 @@ type Registry struct {
 type nameShard struct {
 	mu   sync.RWMutex
 	subs map[string]*subscribers // guarded by mu
+	most int                     // names since subs was made, at the most; guarded by mu
 	n    int                     // subscriptions in this shard; guarded by mu
 	full uint64                  // refused ones; guarded by mu
 	gate Gate                    // guarded by mu
-	_    [40]byte                // keeps neighbours out of one cache line pair
+	_    [32]byte                // keeps neighbours out of one cache line pair
 }
 
 // subscribers is one name and its clients, guarded by the mutex of its nameShard.
@@ -49,6 +51,9 @@ type clientShard struct {
 	own map[uint64]map[string]int // client id → name → index in subscribers.list; guarded by mu
 	_   [112]byte
 }
+
+// keepNames is how many names a shard has room for in any case.
+const keepNames = 256
 
 // Stats are the numbers of a Registry at one moment.
 type Stats struct {
@@ -132,6 +137,7 @@ func (r *Registry) add(name string, c Client, judged uint64) (Added, Rules) {
 	if s == nil {
 		s = &subscribers{name: strings.Clone(name)}
 		ns.subs[s.name] = s
+		ns.most = max(ns.most, len(ns.subs))
 		added = First
 	}
 	if own == nil {
@@ -163,7 +169,7 @@ func (r *Registry) remove(name string, id uint64) (removed, last bool) {
 	s.list[i].c.Release(Weight(name))
 	end := len(s.list) - 1
 	if end == 0 {
-		delete(ns.subs, name)
+		ns.drop(name)
 		return true, true
 	}
 	if i != end {
@@ -176,6 +182,18 @@ func (r *Registry) remove(name string, id uint64) (removed, last bool) {
 		s.list = append(make([]subscriber, 0, cap(s.list)/2), s.list...)
 	}
 	return true, false
+}
+
+// drop forgets a name. A map keeps the room of all it ever held, so it is made anew
+// when little is left of what it was. The caller holds mu.
+func (ns *nameShard) drop(name string) {
+	delete(ns.subs, name)
+	if ns.most < keepNames || len(ns.subs) >= ns.most/4 {
+		return
+	}
+	subs := make(map[string]*subscribers, len(ns.subs))
+	maps.Copy(subs, ns.subs)
+	ns.subs, ns.most = subs, len(subs)
 }
 
 // disown takes name out of the client's own table and returns its place in the
@@ -238,7 +256,7 @@ func (r *Registry) RemoveName(name string) []Client {
 		e.c.Release(Weight(name))
 		were[i] = e.c
 	}
-	delete(ns.subs, name)
+	ns.drop(name)
 	ns.n -= len(were)
 	return were
 }
