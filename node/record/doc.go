@@ -40,6 +40,13 @@
 // the batch. It is then never given up while the process runs; what a crash loses
 // is what was not yet appended.
 //
+// # Rules
+//
+// Rules are judged in the record's turn, on the state that a request lands on. One
+// that refers to other records has its request parked, with what else is asked about
+// that record, until snapshots of them are there (reference.go). When the rules
+// change, subscriptions that stand are judged again (rejudge.go).
+//
 // # Fairness
 //
 // Each client has a lane to the owner (mailbox.go), which serves a few requests of
