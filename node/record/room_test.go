@@ -756,9 +756,13 @@ func TestReadySaysThatTheStoreFailedAndNotWhatItHolds(t *testing.T) {
 	fenced, release := make(chan struct{}), make(chan struct{})
 	s := &faulty{Store: store.NewMemory(), onAppend: func([]store.Op) error { return errors.New(`append of "secret/name" in /dir`) }}
 	s.onFence = func() error {
-		fenced <- struct{}{}
-		<-release
-		return nil
+		select {
+		case fenced <- struct{}{}:
+			<-release
+			return nil
+		case <-t.Context().Done(): // the append that is repeated fails for ever
+			return t.Context().Err()
+		}
 	}
 	r := start(t, options{store: s})
 	<-fenced
