@@ -69,6 +69,8 @@ type Config struct {
 	Permission perms.Config `yaml:"permission"`
 	// Admin configures the operator's listener.
 	Admin admin.Config `yaml:"admin"`
+	// Cluster makes the node one of several; its keys are Hadal's own.
+	Cluster cluster.Config `yaml:"cluster"`
 }
 
 // LoggerConfig configures the log.
@@ -170,6 +172,7 @@ func Default() Config {
 		Listen:              listen.DefaultConfig(),
 		Auth:                []auth.Config{{Type: "none"}},
 		Permission:          perms.DefaultConfig(),
+		Cluster:             cluster.DefaultConfig(),
 	}
 }
 
@@ -244,6 +247,10 @@ func (c Config) Validate() error {
 	c.validateAuth(&m)
 	c.validatePermission(&m)
 	m = append(m, flatten(c.Admin.Validate())...)
+	m = append(m, flatten(c.Cluster.Validate())...)
+	if c.Cluster.Enabled() && c.Records.Store != "disk" {
+		m.add("records.store", "%q: a cluster keeps records on disk", c.Records.Store)
+	}
 	return errors.Join(m...)
 }
 

@@ -6,17 +6,27 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"hadal/auth"
+	"hadal/cluster"
 )
 
 func TestDefaultIsValid(t *testing.T) {
 	if err := Default().Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// clustered is a change to the valid configuration of a node in a cluster.
+func clustered(change func(*Config)) func(*Config) {
+	return func(c *Config) {
+		c.Cluster.Name, c.Cluster.Secret, c.Cluster.Join = "c", "0123456789abcdef", []string{"a:6222"}
+		change(c)
 	}
 }
 
@@ -57,6 +67,24 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"record.storageRetrievalTimeout: ":                            func(c *Config) { c.Record.StorageRetrievalTimeout = 0 },
 		"record.storageExclusionPrefixes[1]: is empty":                func(c *Config) { c.Record.StorageExclusionPrefixes = []string{"a", ""} },
 		"record.storageHotPathPrefixes[0]: is empty":                  func(c *Config) { c.Record.StorageHotPathPrefixes = []string{""} },
+		"cluster.name: must be set where cluster.join is":             func(c *Config) { c.Cluster.Join = []string{"a:1"} },
+		"cluster.name: \"a b\" is not a name":                         clustered(func(c *Config) { c.Cluster.Name = "a b" }),
+		"cluster.listen: ":                                            clustered(func(c *Config) { c.Cluster.Listen = "a" }),
+		"cluster.advertise: ":                                         clustered(func(c *Config) { c.Cluster.Advertise = ":1" }),
+		"cluster.join: is empty":                                      clustered(func(c *Config) { c.Cluster.Join = nil }),
+		"cluster.join[1]: \"b:65535\": the port must be between":      clustered(func(c *Config) { c.Cluster.Join = []string{"a:1", "b:65535"} }),
+		"cluster.bootstrapExpect: -1 is negative":                     clustered(func(c *Config) { c.Cluster.BootstrapExpect = -1 }),
+		"cluster.secret: must be set, or cluster.tls":                 clustered(func(c *Config) { c.Cluster.Secret = "" }),
+		"cluster.secret: is too short":                                clustered(func(c *Config) { c.Cluster.Secret = "short" }),
+		"cluster.secret: is set as well as cluster.tls":               clustered(func(c *Config) { c.Cluster.TLS = cluster.TLSFiles{Cert: "a", Key: "b", CA: "c"} }),
+		"cluster.tls: needs cert, key and ca":                         clustered(func(c *Config) { c.Cluster.TLS.Key = "k" }),
+		"cluster.role: ":                                              clustered(func(c *Config) { c.Cluster.Role = "x" }),
+		"cluster.partitions: 0":                                       clustered(func(c *Config) { c.Cluster.Partitions = 0 }),
+		"cluster.replicas: 2":                                         clustered(func(c *Config) { c.Cluster.Replicas = 2 }),
+		"cluster.failureTimeout: ":                                    clustered(func(c *Config) { c.Cluster.FailureTimeout = time.Millisecond }),
+		"cluster.drainTime: ":                                         clustered(func(c *Config) { c.Cluster.DrainTime = -1 }),
+		"cluster.publicUrl: ":                                         clustered(func(c *Config) { c.Cluster.PublicURL = "https://a" }),
+		"records.store: \"memory\": a cluster keeps":                  clustered(func(c *Config) { c.Records.Store = "memory" }),
 		"records.store: ":                                             func(c *Config) { c.Records.Store = "redis" },
 		"records.sync: ":                                              func(c *Config) { c.Records.Sync = "never" },
 		"records.syncInterval: ":                                      func(c *Config) { c.Records.SyncInterval = 0 },

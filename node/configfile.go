@@ -23,6 +23,9 @@ type Overrides struct {
 	DataDir *string
 	// LogLevel sets logLevel, by name or number; LogFormat sets logger.type.
 	LogLevel, LogFormat *string
+	// NodeName sets serverName, the others the keys of cluster.
+	NodeName, ClusterName, ClusterListen, ClusterAdvertise, Join, Role *string
+	BootstrapExpect                                                    *int
 	// DisableAuth puts the one strategy "none" in place of auth.
 	DisableAuth bool
 	// DisablePermissions sets permission.type to "none".
@@ -224,20 +227,29 @@ func (l *loader) readOverrides(o Overrides) {
 	set := func(flag, key, text string) {
 		l.set(key, keyPath{key, key}, &value{src: &source{name: "flag " + flag}, text: text, made: true})
 	}
-	if o.Host != nil {
-		set("--host", "httpServer.options.host", *o.Host)
+	for _, f := range []struct {
+		flag, key string
+		text      *string
+	}{
+		{"--host", "httpServer.options.host", o.Host}, {"--data-dir", "dataDir", o.DataDir},
+		{"--log-level", "logLevel", o.LogLevel}, {"--log-format", "logger.type", o.LogFormat},
+		{"--node-name", "serverName", o.NodeName}, {"--cluster-name", "cluster.name", o.ClusterName},
+		{"--cluster-listen", "cluster.listen", o.ClusterListen}, {"--cluster-advertise", "cluster.advertise", o.ClusterAdvertise},
+		{"--join", "cluster.join", o.Join}, {"--role", "cluster.role", o.Role},
+	} {
+		if f.text != nil {
+			set(f.flag, f.key, *f.text)
+		}
 	}
-	if o.Port != nil {
-		set("--port", "httpServer.options.port", strconv.Itoa(*o.Port))
-	}
-	if o.DataDir != nil {
-		set("--data-dir", "dataDir", *o.DataDir)
-	}
-	if o.LogLevel != nil {
-		set("--log-level", "logLevel", *o.LogLevel)
-	}
-	if o.LogFormat != nil {
-		set("--log-format", "logger.type", *o.LogFormat)
+	for _, f := range []struct {
+		flag, key string
+		n         *int
+	}{
+		{"--port", "httpServer.options.port", o.Port}, {"--bootstrap-expect", "cluster.bootstrapExpect", o.BootstrapExpect},
+	} {
+		if f.n != nil {
+			set(f.flag, f.key, strconv.Itoa(*f.n))
+		}
 	}
 	if o.DisableAuth {
 		l.forget("auth")

@@ -30,7 +30,7 @@ func refused(why string) foreignKey { return foreignKey{refused: true, why: why}
 const (
 	noPlugins   = "Hadal loads no plugins"
 	nodeSockets = "it tunes deepstream's own sockets"
-	oneNode     = "this version runs as one node"
+	nodes       = "nodes find each other by cluster"
 )
 
 // foreignKeys lists deepstream's keys (spec 13 §2) that are not honoured.
@@ -46,10 +46,9 @@ var foreignKeys = map[string]foreignKey{
 	"telemetry":                       ignored("Hadal sends nothing about itself to anybody"),
 	"locks":                           ignored("each record, event and rpc has one owner, and needs no locks"),
 	"subscriptions":                   ignored("subscriptions are exact at any time, and need no sanity timer"),
-	"clusterNode":                     ignored(oneNode),
-	"clusterRegistry":                 ignored(oneNode),
-	"clusterStates":                   ignored(oneNode),
-	"cluster":                         refused(oneNode + ": remove the key"),
+	"clusterNode":                     ignored(nodes),
+	"clusterRegistry":                 ignored(nodes),
+	"clusterStates":                   ignored(nodes),
 	"enabledFeatures.monitoring":      ignored("metrics are on the admin listener: see admin"),
 	"connectionEndpoints.options.outgoingBufferTimeout": ignored("messages that wait together leave together, without a timer"),
 	"connectionEndpoints.options.maxBufferByteSize":     ignored("queues are bounded by queueSoftLimit and queueHardLimit"),
@@ -102,6 +101,7 @@ var byteKeys = map[string]bool{
 // secretKeys are never shown: not in messages, not by Show.
 var secretKeys = map[string]bool{
 	"admin.token":                   true,
+	"cluster.secret":                true,
 	"auth.options.users.*.password": true,
 	"httpServer.options.ssl.key":    true,
 }
@@ -124,6 +124,10 @@ func init() { // here, because the functions lead back to the tables
 		"auth.options.path":           (*loader).decodePath,
 		"permission.options.path":     (*loader).decodePath,
 		"logger.type":                 (*loader).decodeLoggerType,
+		"cluster.join":                (*loader).decodeAddresses,
+		"cluster.tls.cert":            (*loader).decodePath,
+		"cluster.tls.key":             (*loader).decodePath,
+		"cluster.tls.ca":              (*loader).decodePath,
 		"connectionEndpoints.options.unauthenticatedClientTimeout": (*loader).decodeLoginTimeout,
 	}
 	extraKeys = map[string]func(*loader, keyPath, *value){
@@ -174,6 +178,26 @@ func (l *loader) decodePEM(k keyPath, v *value, into reflect.Value) {
 	}
 	l.addSource(k.shown, path)
 	into.SetString(path)
+}
+
+// decodeAddresses reads a list, or a text with commas.
+func (l *loader) decodeAddresses(k keyPath, v *value, into reflect.Value) {
+	e, err := l.expand(k, v)
+	if err != nil {
+		l.errs = append(l.errs, err)
+		return
+	}
+	if into.Kind() != reflect.Slice || e.kind != scalarKind || e.isNull() { // one of the list, or the list
+		l.decodeValue(k, v, into)
+		return
+	}
+	var list []string
+	for _, addr := range strings.Split(l.word(k, v), ",") {
+		if addr = strings.TrimSpace(addr); addr != "" {
+			list = append(list, addr)
+		}
+	}
+	into.Set(reflect.ValueOf(list))
 }
 
 // decodeLoginTimeout reads unauthenticatedClientTimeout, which may be a boolean.
@@ -381,11 +405,14 @@ func isOther(name string) bool {
 	return strings.HasPrefix(name, "HADAL_E2E_")
 }
 
+// nodeName is another name for HADAL_SERVERNAME, as the flag has it.
+const nodeName = "HADAL_NODE_NAME"
+
 // readEnvironment overlays the configuration with HADAL_ variables. An empty one
 // counts as not set.
 func (l *loader) readEnvironment() {
-	keys := make(map[string]configKey)
-	var names []string
+	keys := map[string]configKey{nodeName: {"serverName", reflect.TypeFor[string]()}}
+	names := []string{nodeName}
 	for _, k := range configKeys("", reflect.TypeFor[Config]()) {
 		keys[k.env()] = k
 		names = append(names, k.env())

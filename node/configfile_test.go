@@ -55,17 +55,27 @@ func TestFileChangesWhatItNames(t *testing.T) {
 		env    []string
 		want   func(*Config)
 	}{
-		"an empty file changes nothing":             {text: "", want: func(*Config) {}},
-		"comments alone change nothing":             {text: "# a\n#b\n", want: func(*Config) {}},
-		"a section without content keeps defaults":  {text: "rpc:\n  # ackTimeout: 1\nauth:\nconnectionEndpoints: null\n", want: func(*Config) {}},
-		"names and numbers both are levels":         {text: "logLevel: WARN", want: func(c *Config) { c.LogLevel = LogWarn }},
-		"level 0 is debug":                          {text: "logLevel: 0", want: func(c *Config) { c.LogLevel = LogDebug }},
-		"level 100 is off":                          {text: "logLevel: 100", want: func(c *Config) { c.LogLevel = LogOff }},
-		"the logger's level goes first":             {text: "logger: {options: {logLevel: 3}}\nlogLevel: 0", want: func(c *Config) { c.LogLevel = LogError }},
-		"pino is JSON":                              {text: "logger: {name: pino}", want: func(c *Config) { c.Logger.Type = "json" }},
-		"durations are milliseconds":                {text: "rpc: {ackTimeout: 1500}", want: func(c *Config) { c.RPC.AckTimeout = 1500 * time.Millisecond }},
-		"durations may have units":                  {text: "rpc: {ackTimeout: 1m30s}", want: func(c *Config) { c.RPC.AckTimeout = 90 * time.Second }},
-		"sizes may have units":                      {text: "records: {cacheBytes: 2MiB, maxSize: 3 kB}", want: func(c *Config) { c.Records.CacheBytes, c.Records.MaxSize = 2<<20, 3<<10 }},
+		"an empty file changes nothing":            {text: "", want: func(*Config) {}},
+		"comments alone change nothing":            {text: "# a\n#b\n", want: func(*Config) {}},
+		"a section without content keeps defaults": {text: "rpc:\n  # ackTimeout: 1\nauth:\nconnectionEndpoints: null\n", want: func(*Config) {}},
+		"names and numbers both are levels":        {text: "logLevel: WARN", want: func(c *Config) { c.LogLevel = LogWarn }},
+		"level 0 is debug":                         {text: "logLevel: 0", want: func(c *Config) { c.LogLevel = LogDebug }},
+		"level 100 is off":                         {text: "logLevel: 100", want: func(c *Config) { c.LogLevel = LogOff }},
+		"the logger's level goes first":            {text: "logger: {options: {logLevel: 3}}\nlogLevel: 0", want: func(c *Config) { c.LogLevel = LogError }},
+		"pino is JSON":                             {text: "logger: {name: pino}", want: func(c *Config) { c.Logger.Type = "json" }},
+		"durations are milliseconds":               {text: "rpc: {ackTimeout: 1500}", want: func(c *Config) { c.RPC.AckTimeout = 1500 * time.Millisecond }},
+		"durations may have units":                 {text: "rpc: {ackTimeout: 1m30s}", want: func(c *Config) { c.RPC.AckTimeout = 90 * time.Second }},
+		"sizes may have units":                     {text: "records: {cacheBytes: 2MiB, maxSize: 3 kB}", want: func(c *Config) { c.Records.CacheBytes, c.Records.MaxSize = 2<<20, 3<<10 }},
+		"addresses may stand in one text": {
+			text: "cluster: {name: c, secret: 0123456789abcdef, join: 'a:1, b:2'}", env: []string{"HADAL_NODE_NAME=n"}, want: func(c *Config) {
+				c.ServerName, c.Cluster.Name, c.Cluster.Secret, c.Cluster.Join = "n", "c", "0123456789abcdef", []string{"a:1", "b:2"}
+			},
+		},
+		"addresses may come from the environment": {
+			text: "cluster: {name: c, join: ['a:1']}", env: []string{"HADAL_CLUSTER_SECRET=0123456789abcdef", "HADAL_CLUSTER_JOIN=b:2,c:3"}, want: func(c *Config) {
+				c.Cluster.Name, c.Cluster.Secret, c.Cluster.Join = "c", "0123456789abcdef", []string{"b:2", "c:3"}
+			},
+		},
 		"a hash in quotes is no comment":            {text: "serverName: 'a#b' # c", want: func(c *Config) { c.ServerName = "a#b" }},
 		"a hash without a space is no comment":      {text: "serverName: a#b", want: func(c *Config) { c.ServerName = "a#b" }},
 		"a file may begin with a byte order mark":   {text: "\ufeffserverName: a", want: func(c *Config) { c.ServerName = "a" }},
@@ -98,7 +108,7 @@ func TestFileChangesWhatItNames(t *testing.T) {
 		"what stands there goes before a merge": {text: "rpc: &t {responseTimeout: 700}\nlisten: {responseTimeout: 800, <<: [*t]}", want: func(c *Config) { c.RPC.ResponseTimeout, c.Listen.ResponseTimeout = 700e6, 800e6 }},
 		"uws is default":                        {text: "httpServer: {type: uws}", want: func(*Config) {}},
 		"default is text":                       {text: "logger: {type: default}", want: func(*Config) {}},
-		"null stands for a key of deepstream's": {text: "cluster: null", want: func(*Config) {}},
+		"null stands for a key of deepstream's": {text: "clusterNode: null", want: func(*Config) {}},
 		"an open node elsewhere can be meant":   {text: "allowOpenAuth: true\nhttpServer: {options: {host: 0.0.0.0}}", want: func(c *Config) { c.AllowOpenAuth, c.HTTPServer.Options.Host = true, "0.0.0.0" }},
 		"an open fallback can be meant": {
 			text: "allowOpenFallback: true\nauth: [{type: file, options: {users: {ann: {password: secret}}}}, {type: none}]",
@@ -178,7 +188,8 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 		"a certificate not there":           {text: "httpServer: {options: {ssl: {\nkey: fileLoad(k.pem),\ncert: c.pem}}}", want: []string{"config.yml:2:6: ", "k.pem cannot be read", "config.yml:3:7: ", "c.pem cannot be read"}},
 		"a key without certificate":         {text: "httpServer:\n  options:\n    ssl:\n      key: fileLoad(k.pem)", beside: map[string]string{"k.pem": "x"}, want: []string{"config.yml:4:7: httpServer.options.ssl.cert: "}},
 		"a key with a passphrase":           {text: "httpServer: {options: {ssl: {passphrase: x}}}", want: []string{"config.yml:1:30: httpServer.options.ssl.passphrase: keys with a passphrase are not read: decrypt"}},
-		"a cluster":                         {text: "cluster: {secret: x}", want: []string{"config.yml:1:1: cluster: this version runs as one node"}},
+		"a cluster without a name":          {text: "cluster: {secret: x}", want: []string{"cluster.name: must be set where cluster.secret is"}},
+		"a cluster with a short secret":     {text: "cluster: {name: c, secret: xyzzy, join: 'a:1'}", want: []string{"config.yml:1:28: cluster.secret: is too short"}},
 		"auth by storage":                   {text: "auth:\n  - type: none\n  - type: storage\n    options: {table: Users}", want: []string{`config.yml:3:11: auth[1].type: "storage" is not in this version: use none or file`}},
 		"auth by http":                      {text: "auth: [{type: http, options: {endpointUrl: x}}]", want: []string{`auth[0].type: "http" is not in this version`}},
 		"auth by plugin":                    {text: "auth: [{name: my-auth, options: {}}]", want: []string{"auth[0].name: Hadal loads no plugins: use type none or file"}},

@@ -68,6 +68,9 @@ type Node struct {
 // New joins the rooms. It reads certificates, users and rules, so that what is
 // wrong with them is found before anything runs; it opens nothing else.
 func New(cfg Config, log *slog.Logger) (*Node, error) {
+	if cfg.Cluster.Enabled() {
+		return nil, errors.New("cluster.name: clusters are being built and do not run yet: remove it to run one node")
+	}
 	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback)
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)

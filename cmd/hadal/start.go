@@ -46,7 +46,9 @@ see ` + "`hadal config default`" + `.`,
 // startFlags are the flags that change a configuration.
 type startFlags struct {
 	config, host, dataDir, logLevel, logFormat string
-	port                                       int
+	nodeName, clusterName, clusterListen       string
+	clusterAdvertise, join, role               string
+	port, bootstrapExpect                      int
 	disableAuth, disablePermissions            bool
 }
 
@@ -58,6 +60,13 @@ func (f *startFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.dataDir, "data-dir", "", "`directory` for records and the admin socket")
 	flags.StringVar(&f.logLevel, "log-level", "", "debug, info, warn, error or off")
 	flags.StringVar(&f.logFormat, "log-format", "", "text or json")
+	flags.StringVar(&f.nodeName, "node-name", "", "`name` of this node, its own in its cluster")
+	flags.StringVar(&f.clusterName, "cluster-name", "", "`name` of the cluster; without one the node runs alone")
+	flags.StringVar(&f.clusterListen, "cluster-listen", "", "`host:port` for the other nodes, which use the next port too")
+	flags.StringVar(&f.clusterAdvertise, "cluster-advertise", "", "`host:port` at which the others reach it, if it is another")
+	flags.StringVar(&f.join, "join", "", "`host:port,...` of nodes to meet, this one among them or not")
+	flags.IntVar(&f.bootstrapExpect, "bootstrap-expect", 0, "`number` of core nodes that make a new cluster; 0 is as many as --join lists")
+	flags.StringVar(&f.role, "role", "", "core, or edge for a node that carries clients only")
 	flags.BoolVar(&f.disableAuth, "disable-auth", false, "let everybody in")
 	flags.BoolVar(&f.disablePermissions, "disable-permissions", false, "let everybody do everything")
 }
@@ -72,6 +81,9 @@ func (f *startFlags) overrides(cmd *cobra.Command) node.Overrides {
 	}{
 		"host": {&f.host, &o.Host}, "data-dir": {&f.dataDir, &o.DataDir},
 		"log-level": {&f.logLevel, &o.LogLevel}, "log-format": {&f.logFormat, &o.LogFormat},
+		"node-name": {&f.nodeName, &o.NodeName}, "cluster-name": {&f.clusterName, &o.ClusterName},
+		"cluster-listen": {&f.clusterListen, &o.ClusterListen}, "cluster-advertise": {&f.clusterAdvertise, &o.ClusterAdvertise},
+		"join": {&f.join, &o.Join}, "role": {&f.role, &o.Role},
 	} {
 		if given(name) {
 			*to.set = to.value
@@ -79,6 +91,9 @@ func (f *startFlags) overrides(cmd *cobra.Command) node.Overrides {
 	}
 	if given("port") {
 		o.Port = &f.port
+	}
+	if given("bootstrap-expect") {
+		o.BootstrapExpect = &f.bootstrapExpect
 	}
 	return o
 }
