@@ -132,15 +132,7 @@ func newRecordsExport(t *target) *cobra.Command {
 	var file string
 	var offline bool
 	online := withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
-		return intoFile(cmd, file, func(to io.Writer) error {
-			bar := progress(cmd, -1, "exported", false)
-			out := bufio.NewWriterSize(to, 256<<10)
-			err := c.Export(cmd.Context(), prefix(args), func(line []byte) error {
-				_, err := out.Write(line)
-				return errors.Join(err, bar.Add(1))
-			})
-			return errors.Join(err, out.Flush(), bar.Exit())
-		})
+		return exportTo(cmd, c, file, prefix(args))
 	})
 	cmd := &cobra.Command{
 		Use:   "export [PREFIX]",
@@ -163,6 +155,19 @@ func newRecordsExport(t *target) *cobra.Command {
 	cmd.Flags().StringVarP(&file, "output", "o", "", "write to this `file` instead, only when all of it is there")
 	cmd.Flags().BoolVar(&offline, "offline", false, "read the files of a node that does not run")
 	return cmd
+}
+
+// exportTo writes records to a file, or to standard output when none is named.
+func exportTo(cmd *cobra.Command, c *admin.Client, file, prefix string) error {
+	return intoFile(cmd, file, func(to io.Writer) error {
+		bar := progress(cmd, -1, "exported", false)
+		out := bufio.NewWriterSize(to, 256<<10)
+		err := c.Export(cmd.Context(), prefix, func(line []byte) error {
+			_, err := out.Write(line)
+			return errors.Join(err, bar.Add(1))
+		})
+		return errors.Join(err, out.Flush(), bar.Exit())
+	})
 }
 
 // intoFile has write write to standard output, or to a file when one is named:
@@ -196,30 +201,36 @@ func newRecordsImport(t *target) *cobra.Command {
 			"at its end, unless --partial says that it need not be whole.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			from, size := cmd.InOrStdin(), int64(-1)
-			if len(args) == 1 && args[0] != "-" {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				info, err := f.Stat()
-				if err != nil {
-					return err
-				}
-				from, size = f, info.Size()
-			}
-			bar := progress(cmd, size, "importing", true)
-			n, err := c.Import(cmd.Context(), io.TeeReader(from, bar), partial)
-			if err = errors.Join(err, bar.Exit()); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "imported %d records\n", n)
-			return err
+			return importFrom(cmd, c, prefix(args), partial)
 		}),
 	}
 	cmd.Flags().BoolVar(&partial, "partial", false, "take lines that are not all of an export, or were edited")
 	return cmd
+}
+
+// importFrom reads records from a file, or from standard input when none is named, or
+// "-".
+func importFrom(cmd *cobra.Command, c *admin.Client, file string, partial bool) error {
+	from, size := cmd.InOrStdin(), int64(-1)
+	if file != "" && file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		from, size = f, info.Size()
+	}
+	bar := progress(cmd, size, "importing", true)
+	n, err := c.Import(cmd.Context(), io.TeeReader(from, bar), partial)
+	if err = errors.Join(err, bar.Exit()); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "imported %d records\n", n)
+	return err
 }
 
 // withNode opens the target for do, whose context ends with an interrupt.

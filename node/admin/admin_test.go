@@ -98,6 +98,7 @@ type harness struct {
 	*Server
 	dir     string
 	records *memory
+	cluster *fakeCluster
 	rules   *perms.Live
 	reasons []Reason // changed only while no request runs
 	// explained are other rules than rules, which have records to refer to.
@@ -105,7 +106,7 @@ type harness struct {
 }
 
 func newHarness(t *testing.T, cfg Config) *harness {
-	h := &harness{dir: t.TempDir(), records: &memory{records: map[string]Record{}}}
+	h := &harness{dir: t.TempDir(), records: &memory{records: map[string]Record{}}, cluster: &fakeCluster{}}
 	load := func(o perms.Options) *perms.Rules {
 		rules, err := perms.New(perms.Config{Type: "config", Options: o})
 		if err != nil {
@@ -118,6 +119,7 @@ func newHarness(t *testing.T, cfg Config) *harness {
 	s, err := New(cfg, Deps{
 		Socket:  filepath.Join(h.dir, SocketName),
 		Records: h.records,
+		Cluster: h.cluster,
 		Rules:   h.rules,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hadal_up 1") }),
 		Info:    func() any { return map[string]string{"version": "v0"} },

@@ -18,6 +18,10 @@
 //	DELETE /rules/coverage       begins again at zero
 //	POST   /rules/shadow?for=10m body: a rules file; what it would decide, a
 //	                             report a line, the last with "end"
+//	GET    /cluster              a ClusterStatus
+//	POST   /cluster/drain?node=N&on=true
+//	POST   /cluster/remove?node=N
+//	POST   /cluster/move?partition=P&node=N
 //	POST   /explain              body: a perms.Query; answers a perms.Explanation;
 //	                             also as /admin/explain
 //
@@ -64,7 +68,7 @@ const (
 )
 
 // Deps is what the admin API shows and does. All are required, but for Records,
-// Rules and Explainer, which are nil when there are none.
+// Rules, Cluster and Explainer, which are nil when there are none.
 type Deps struct {
 	// Socket is the path of the unix socket, SocketName in the data directory,
 	// which must exist when Listen is called.
@@ -72,6 +76,8 @@ type Deps struct {
 	Records Records
 	// Rules are the rules in force.
 	Rules Rules
+	// Cluster answers /cluster; without one nothing does.
+	Cluster Cluster
 	// Explainer answers /explain; without one nothing does.
 	Explainer Explainer
 	// Metrics answers /metrics.
@@ -273,6 +279,9 @@ func (s *Server) routes(ctx context.Context) http.Handler {
 	}
 	if s.deps.Rules != nil {
 		newRulesAPI(ctx, s.deps.Rules).register(mux)
+	}
+	if s.deps.Cluster != nil {
+		clusterAPI{s.deps.Cluster}.register(mux)
 	}
 	if s.deps.Explainer != nil {
 		mux.HandleFunc("POST /explain", s.explain)
