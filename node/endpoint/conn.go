@@ -337,6 +337,10 @@ func (c *Conn) challenged(m *protocol.Message) {
 	if !c.state.CompareAndSwap(uint32(stateNew), uint32(stateChallenged)) {
 		return // the login timeout was faster
 	}
+	if d := c.srv.draining.Load(); d != nil && len(d.urls) > 0 {
+		c.redirect(d.elsewhere())
+		return
+	}
 	c.say(protocol.TopicConnection, protocol.ConnectionAccept)
 }
 

@@ -64,6 +64,8 @@ type Server struct {
 	logins   [loginResults]atomic.Uint64
 	panics   atomic.Uint64
 
+	draining atomic.Pointer[drain] // nil unless Drain was called
+
 	stopping chan struct{} // closed when Shutdown begins
 	stopped  chan struct{} // closed when it has ended
 

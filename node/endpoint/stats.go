@@ -38,6 +38,8 @@ const (
 	Disconnected
 	// GoingAway is the server's own end.
 	GoingAway
+	// Redirected is a client that was sent to another node.
+	Redirected
 	// Crowded is a client without login that made room for others.
 	Crowded
 	// LoginsBusy is a client whose login could not wait: too many do.
@@ -68,6 +70,7 @@ var reasonTable = [reasons]struct {
 	ProtocolError:         {"protocol error", melody.CloseProtocolError, slog.LevelWarn},
 	Disconnected:          {"disconnected by the operator", melody.ClosePolicyViolation, slog.LevelInfo},
 	GoingAway:             {"server is going away", melody.CloseGoingAway, slog.LevelInfo},
+	Redirected:            {"sent to another node", melody.CloseGoingAway, slog.LevelInfo},
 	Crowded:               {"too many without login", melody.CloseTryAgainLater, slog.LevelInfo},
 	LoginsBusy:            {"too many logins at once", melody.CloseTryAgainLater, slog.LevelInfo},
 	Stray:                 {"too many messages before login", melody.ClosePolicyViolation, slog.LevelWarn},

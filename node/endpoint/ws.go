@@ -163,6 +163,10 @@ func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status in
 		return http.StatusForbidden, "origin not allowed"
 	case s.closing():
 		return http.StatusServiceUnavailable, "the server is going away"
+	case s.turnsAway():
+		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Connection", "close")
+		return http.StatusServiceUnavailable, "the server is going away"
 	case s.gate.full():
 		s.gate.count(refusedFull)
 		w.Header().Set("Retry-After", "10")
@@ -170,6 +174,12 @@ func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status in
 		return http.StatusServiceUnavailable, "too many connections"
 	}
 	return 0, ""
+}
+
+// turnsAway says whether clients are to go elsewhere, and where to is not known.
+func (s *Server) turnsAway() bool {
+	d := s.draining.Load()
+	return d != nil && len(d.urls) == 0
 }
 
 // originAllowed judges the Origin header. Browsers send it always; a client that

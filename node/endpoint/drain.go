@@ -1,0 +1,68 @@
+package endpoint
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"hadal/protocol"
+)
+
+// drain is what a port does whose node is about to leave the cluster: it sends
+// clients elsewhere.
+type drain struct {
+	urls []string // of other nodes; empty when none says where it is
+	next atomic.Uint32
+}
+
+// elsewhere is one of the urls, each in turn.
+func (d *drain) elsewhere() string {
+	return d.urls[int(d.next.Add(1)-1)%len(d.urls)]
+}
+
+// Drain says goodbye to the clients that are there, spread over a time, and lets in
+// nobody new, until Refill or the end: who comes is sent to one of urls by REDIRECT
+// in answer to its challenge, or, where there are none, refused the upgrade, so that it
+// tries again elsewhere. It returns when every client has been told, or ctx ends. The
+// other paths of the port are served as before.
+func (s *Server) Drain(ctx context.Context, over time.Duration, urls []string) error {
+	s.draining.Store(&drain{urls: urls})
+	list := s.list()
+	if len(list) == 0 {
+		return nil
+	}
+	// In steps of a timer, not of a client: there may be very many.
+	const step = 20 * time.Millisecond
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	began := time.Now()
+	for told := 0; ; {
+		due := len(list)
+		if past := time.Since(began); past < over {
+			due = int(int64(len(list)) * int64(past+step) / int64(over))
+		}
+		for ; told < min(due, len(list)); told++ {
+			list[told].close(GoingAway)
+		}
+		if told == len(list) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Refill lets clients in again after a Drain.
+func (s *Server) Refill() { s.draining.Store(nil) }
+
+// Draining says whether new clients are sent elsewhere.
+func (s *Server) Draining() bool { return s.draining.Load() != nil }
+
+// redirect sends a client elsewhere that has just said its challenge.
+func (c *Conn) redirect(url string) {
+	c.Answer(&protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionRedirect, URL: url})
+	c.close(Redirected)
+}
