@@ -41,6 +41,7 @@ type Node struct {
 	cfg Config
 	log *slog.Logger
 
+	place *cluster.Place
 	auth  *auth.Live
 	rules *perms.Live
 	pipe  pipeline
@@ -81,7 +82,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: log, state: "starting",
-		auth:      auth.NewLive(strategies),
+		place: cluster.NewPlace(cfg.Cluster, log), auth: auth.NewLive(strategies),
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
 		presence: presence.New(log), rpc: rpc.New(cfg.RPC, log),
 		started: make(chan struct{}), since: time.Now(),
@@ -146,7 +147,6 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	defer n.logError("close admin", n.admin.Close)
-	table := cluster.NewSolo(dir, n.cfg.ServerName)
 	usualGC := relaxGC()
 	defer usualGC()
 	st, err := n.openStore(ctx, dir)
@@ -155,7 +155,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	defer st.close()
 	records := record.New(n.cfg.Record, n.cfg.Records, record.Deps{
-		Store: st.Store, Epoch: table.Owner(0).Epoch, Subs: n.recordSubs, Listen: n.recordListen,
+		Store: st.Store, Epoch: n.place.Owner(0).Epoch, Subs: n.recordSubs, Listen: n.recordListen,
 		Rules: n.rules, Log: n.log, Observe: n.metrics.observeWrite,
 	})
 	n.pipe.rooms[protocol.TopicRecord] = enabled(n.cfg.EnabledFeatures.Record, records)
@@ -174,8 +174,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer supervision.Wait()
 	defer stopBelow()
 	supervision.Go(func() {
-		if err := st.supervise(below); err != nil && below.Err() == nil {
-			stop(fmt.Errorf("store: %w", err))
+		if err := n.place.Run(below); err != nil && below.Err() == nil {
+			stop(fmt.Errorf("cluster: %w", err))
 		}
 	})
 	var background sync.WaitGroup

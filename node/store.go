@@ -31,15 +31,6 @@ type recordStore struct {
 	close  func()
 }
 
-// supervise looks after what the store stands on, until ctx ends.
-func (s *recordStore) supervise(ctx context.Context) error {
-	if s.server == nil {
-		<-ctx.Done()
-		return nil
-	}
-	return s.server.Supervise(ctx)
-}
-
 // ready says why nothing can be written, in words for anybody, or nil.
 func (s *recordStore) ready() error {
 	if s.server == nil {
@@ -80,8 +71,14 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 	keep := n.cfg.Records
 	if keep.Store == "memory" {
 		n.log.Warn("records are kept in memory only and are gone at exit", "key", "records.store")
+		if err := n.place.Open(ctx, cluster.PlaceOptions{Name: n.cfg.ServerName, Dir: dir}); err != nil {
+			return nil, err
+		}
 		st := store.NewMemory()
-		return &recordStore{Store: st, close: func() { n.logError("close records", st.Close) }}, nil
+		return &recordStore{Store: st, close: func() {
+			n.logError("close records", st.Close)
+			n.place.Close()
+		}}, nil
 	}
 	started := time.Now()
 	always := keep.Sync == "always"
@@ -99,14 +96,15 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 			return nil, err
 		}
 	}
-	server, err := cluster.Start(ctx, cluster.Options{
-		Dir: dir, SyncAlways: always, SyncInterval: keep.SyncInterval,
+	err := n.place.Open(ctx, cluster.PlaceOptions{Name: n.cfg.ServerName, Dir: dir, Server: &cluster.Options{
+		SyncAlways: always, SyncInterval: keep.SyncInterval,
 		MaxMessage:  max(record.MaxBatch(keep.MaxSize, maxName)+messageRoom, leastMessage),
 		DiskReserve: keep.DiskReserve, Log: n.log,
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}
+	server := n.place.Server()
 	opts := jetstream.LogOptions{
 		Options:  jetstream.Options{MaxRecord: keep.MaxSize, Room: server.Room, Log: n.log},
 		LogBytes: keep.LogBytes, CheckpointBytes: keep.CheckpointBytes, CheckpointAge: keep.CheckpointAge,
@@ -117,19 +115,19 @@ func (n *Node) openStore(ctx context.Context, dir *cluster.Dir) (*recordStore, e
 		opts.SyncDelay = 2 * keep.SyncInterval
 	}
 	if opts.StateConn, err = server.Dial("hadal state"); err != nil {
-		server.Close()
+		n.place.Close()
 		return nil, err
 	}
 	st, err := jetstream.OpenLogged(ctx, server.Conn(), opts)
 	if err != nil {
 		opts.StateConn.Close()
-		server.Close()
+		n.place.Close()
 		return nil, err
 	}
 	n.log.Info("records are open", "dir", dir.Path(), "epoch", dir.Epoch(), "took", time.Since(started).Round(time.Millisecond))
 	return &recordStore{Store: st, log: st, server: server, close: func() {
 		n.logError("close records", st.Close)
 		opts.StateConn.Close()
-		server.Close()
+		n.place.Close()
 	}}, nil
 }

@@ -25,7 +25,8 @@ func TestALowerMaxSizeDoesNotStopCheckpoints(t *testing.T) {
 		}
 		cfg := Default()
 		cfg.Records.MaxSize, cfg.Records.CheckpointAge = maxSize, time.Hour
-		n := &Node{cfg: cfg, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+		log := slog.New(slog.NewTextHandler(t.Output(), nil))
+		n := &Node{cfg: cfg, log: log, place: cluster.NewPlace(cfg.Cluster, log)}
 		st, err := n.openStore(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
@@ -63,7 +64,7 @@ func TestMarksDoNotOutliveAnIntervalRun(t *testing.T) {
 		defer dir.Close()
 		cfg := Default()
 		cfg.Records.Sync = sync
-		n := &Node{cfg: cfg, log: slog.New(slog.DiscardHandler)}
+		n := &Node{cfg: cfg, log: slog.New(slog.DiscardHandler), place: cluster.NewPlace(cfg.Cluster, slog.New(slog.DiscardHandler))}
 		st, err := n.openStore(t.Context(), dir)
 		if err != nil {
 			return err
