@@ -112,7 +112,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		return nil, err
 	}
 	n.admin, err = admin.New(cfg.Admin, admin.Deps{
-		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Rules: n.rules, Explainer: n.rules,
+		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,
 		Metrics: n.metrics.handler(), Health: health, Info: n.Info, Log: log,
 	})
 	if err != nil {
