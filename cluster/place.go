@@ -28,6 +28,8 @@ type inner struct {
 	table  Table
 	bus    Bus
 	server *Server // nil when nothing is kept
+
+	settings settings
 }
 
 var (
@@ -46,6 +48,8 @@ type PlaceOptions struct {
 	Name string
 	// Dir is the data directory, or nil for a node alone that keeps nothing.
 	Dir *Dir
+	// Describe is what this node answers to those who Ask. nil is nothing.
+	Describe func() []byte
 	// Server configures the embedded server; its Dir is set by Open. nil is none.
 	Server *Options
 }
@@ -54,7 +58,7 @@ type PlaceOptions struct {
 // names what is in the way. It is called once; Close must be called after it has
 // succeeded.
 func (p *Place) Open(ctx context.Context, opts PlaceOptions) error {
-	in := &inner{bus: Alone{}}
+	in := &inner{bus: Alone{}, settings: new(soloSettings)}
 	if opts.Dir == nil {
 		in.table = NewSoloInMemory(opts.Name)
 	} else {
@@ -82,6 +86,11 @@ func (p *Place) enter(in *inner) {
 	p.handlers = nil
 	p.inner.Store(in)
 	close(p.opened)
+}
+
+// Ask asks another node how it is: what its Describe says.
+func (p *Place) Ask(ctx context.Context, peer string) ([]byte, error) {
+	return nil, ErrAlone
 }
 
 // Run keeps the place until ctx ends.

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hadal/auth"
@@ -58,7 +59,10 @@ type Node struct {
 	started  chan struct{} // closed when clients can log in
 	since    time.Time
 
-	reloading sync.Mutex // held over a Reload
+	reloading   sync.Mutex    // held over a Reload
+	permission  perms.Config  // as it was loaded last; guarded by reloading
+	ownRules    []byte        // its rules; guarded by reloading
+	rulesNumber atomic.Uint64 // of the cluster's rules that are in force
 
 	mu     sync.Mutex
 	state  string       // what the node is doing, when it is not ready; guarded by mu
@@ -81,7 +85,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		return nil, fmt.Errorf("permission: %w", err)
 	}
 	n := &Node{
-		cfg: cfg, log: log, state: "starting",
+		cfg: cfg, log: log, state: "starting", permission: cfg.Permission,
 		place: cluster.NewPlace(cfg.Cluster, log), auth: auth.NewLive(strategies),
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
 		presence: presence.New(log), rpc: rpc.New(cfg.RPC, log),
@@ -183,7 +187,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stopRooms()
 	for name, run := range map[string]func(context.Context) error{
 		"records": records.Run, "rpc": n.rpc.Run, "admin": n.admin.Serve,
-		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
+		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run, "rules": n.followRules,
 	} {
 		background.Go(func() {
 			if err := run(rooms); err != nil && rooms.Err() == nil {
@@ -199,6 +203,9 @@ func (n *Node) Run(ctx context.Context) error {
 		return fmt.Errorf("start records: %w", err)
 	}
 	usualGC()
+	if err := n.joinRules(ctx); err != nil {
+		return err
+	}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := n.endpoint.Serve(context.WithoutCancel(ctx)); err != nil {

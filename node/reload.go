@@ -34,21 +34,18 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
-	rules, err := perms.New(cfg.Permission)
-	if err != nil {
+	if _, err := perms.New(cfg.Permission); err != nil {
 		return fmt.Errorf("permission: %w", err)
 	}
 	if err := n.endpoint.Reload(); err != nil {
 		return err
 	}
 	n.auth.Replace(strategies)
-	n.rules.Reload(rules)
 	began := time.Now()
-	ended, err := n.rejudge(ctx)
-	if err != nil {
+	if err := n.shareRules(ctx, cfg.Permission); err != nil {
 		return err
 	}
-	n.log.Info("reloaded rules, users and certificates", "ended", ended, "judged_in", time.Since(began).Round(time.Microsecond))
+	n.log.Info("reloaded rules, users and certificates", "took", time.Since(began).Round(time.Microsecond))
 	return nil
 }
 

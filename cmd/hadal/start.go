@@ -219,7 +219,7 @@ func (f *startFlags) reload(ctx context.Context, cmd *cobra.Command, n *node.Nod
 	if err == nil {
 		err = n.Reload(ctx, cfg)
 	}
-	if errors.Is(err, node.ErrUnjudged) {
+	if errors.Is(err, node.ErrUnjudged) || errors.Is(err, node.ErrUnconfirmed) {
 		log.Error("reload not finished", "err", headline(err))
 		return
 	}
