@@ -94,7 +94,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	n.rules = perms.NewLive(rules, references{n}, log)
 	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, log)
 	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, log)
-	n.event = event.New(n.eventSubs, n.eventListen, log)
+	n.event = event.New(n.eventSubs, n.eventListen, cluster.Alone{}, log)
 	n.pipe.rules = n.rules
 	for topic, r := range map[protocol.Topic]room{
 		protocol.TopicEvent:    enabled(cfg.EnabledFeatures.Event, n.event),

@@ -10,14 +10,32 @@
 // because the receiving client fails on anything else: an EMIT whose data is not
 // JSON is answered with INVALID_MESSAGE_DATA and not relayed.
 //
-// The room has no lock of its own; subscriptions stand in a sub.Registry, the
-// choice of providers in a listen.Registry. Both belong to this room alone.
+// # Other nodes
+//
+// An EMIT is delivered to the subscribers of this node and published, once, in the
+// slot of its name (cluster.Slot); nodes join the slots in which they have a
+// subscriber, and hand what comes to those of the name. Nothing is published while no
+// peer is linked, so a node alone pays one load for all this. Between nodes the
+// promises are the same: at most once, and a publisher's order for each name; an
+// event may be lost when a connection between nodes breaks.
+//
+// The ack of a subscription says that the events of this node's clients arrive from
+// now on. Others learn that this node has joined the slot some milliseconds later: what
+// their clients emit until then may be missed. An ack that waited for them would
+// promise no more about nodes that cannot be reached, and would be slower for all.
+//
+// # Locks
+//
+// Subscriptions stand in a sub.Registry, the choice of providers in a
+// listen.Registry; both belong to this room alone. Each slot has a lock, under which
+// the bus is told, and which is taken when no lock of those is held.
 package event
 
 import (
 	"log/slog"
 	"sync/atomic"
 
+	"hadal/cluster"
 	"hadal/node/listen"
 	"hadal/node/sub"
 	"hadal/protocol"
@@ -33,9 +51,13 @@ const pace = 256
 type Room struct {
 	subs   *sub.Registry
 	listen *listen.Registry
+	bus    cluster.Bus
+	slots  slots
+	linked atomic.Int32 // peers that can be reached
 	log    *slog.Logger
 
-	emitted, delivered, refused atomic.Uint64
+	emitted, delivered, refused  atomic.Uint64
+	published, received, unknown atomic.Uint64
 }
 
 // Stats are gauges and counters of the room.
@@ -45,14 +67,23 @@ type Stats struct {
 	// Emitted counts events taken from clients, Delivered how many times one was
 	// handed to a subscriber, Refused those whose data was not JSON.
 	Emitted, Delivered, Refused uint64
+	// Published counts events handed to the bus for other nodes, Received those that
+	// came from them, Unknown what came and was none that this version understands.
+	Published, Received, Unknown uint64
 	// Listen is about the room's providers.
 	Listen listen.Stats
 }
 
 // New returns a room over its subscriptions and listeners, which are those of
-// topic EVENT. Whoever runs the room runs the listeners too.
-func New(subs *sub.Registry, listen *listen.Registry, log *slog.Logger) *Room {
-	return &Room{subs: subs, listen: listen, log: log.With("topic", protocol.TopicEvent.String())}
+// topic EVENT, and the bus to other nodes, which does not run yet. Whoever runs the
+// room runs the listeners too.
+func New(subs *sub.Registry, listen *listen.Registry, bus cluster.Bus, log *slog.Logger) *Room {
+	r := &Room{
+		subs: subs, listen: listen, bus: bus, slots: slots{bus: bus},
+		log: log.With("topic", protocol.TopicEvent.String()),
+	}
+	bus.Handle(cluster.KindEvent, peers{r})
+	return r
 }
 
 // Handle takes a message of topic EVENT whose names have been found permitted.
@@ -75,6 +106,7 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 // Closed forgets a client that has disconnected; Gone is true by then.
 func (r *Room) Closed(c sub.Client) {
 	for _, name := range r.subs.RemoveClient(c) {
+		r.slots.last(name)
 		r.listen.Changed(name)
 	}
 	r.listen.Closed(c)
@@ -85,6 +117,7 @@ func (r *Room) Closed(c sub.Client) {
 func (r *Room) Rejudge(rules sub.Rules) int {
 	n := r.subs.Rejudge(rules, protocol.TopicEvent, protocol.EventSubscribe, func(name string, c sub.Client, last bool) {
 		if last {
+			r.slots.last(name)
 			r.listen.Changed(name)
 		}
 		sub.TellEnded(c, protocol.TopicEvent, protocol.EventSubscribe, name)
@@ -98,6 +131,7 @@ func (r *Room) Stats() Stats {
 	return Stats{
 		Names: s.Names, Subscriptions: s.Subscriptions,
 		Emitted: r.emitted.Load(), Delivered: r.delivered.Load(), Refused: r.refused.Load(),
+		Published: r.published.Load(), Received: r.received.Load(), Unknown: r.unknown.Load(),
 		Listen: r.listen.Stats(),
 	}
 }
@@ -123,6 +157,7 @@ func (r *Room) emit(c sub.Client, m *protocol.Message) {
 	n := r.subs.Deliver(m.Name, c, o)
 	r.emitted.Add(1)
 	r.delivered.Add(uint64(n))
+	r.publish(m.Name, m.Data)
 }
 
 func (r *Room) refuse(c sub.Client, m *protocol.Message) {
@@ -138,6 +173,7 @@ func (r *Room) subscribe(c sub.Client, m *protocol.Message) {
 	for i, name := range m.Names {
 		switch r.subs.Subscribe(c, m, name) {
 		case sub.First:
+			r.slots.first(name)
 			r.listen.Changed(name)
 		case sub.Full:
 			c.Answer(sub.TooMany(m, name))
@@ -157,6 +193,7 @@ func (r *Room) subscribe(c sub.Client, m *protocol.Message) {
 func (r *Room) unsubscribe(c sub.Client, m *protocol.Message) {
 	for _, name := range m.Names {
 		if _, last := r.subs.Remove(name, c); last {
+			r.slots.last(name)
 			r.listen.Changed(name)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 
 	"hadal/auth"
+	"hadal/cluster"
 	"hadal/node/listen"
 	"hadal/node/sub"
 	"hadal/protocol"
@@ -53,10 +54,12 @@ func (f *fake) expect(t *testing.T, want ...protocol.Message) {
 	f.got = nil
 }
 
-func newRoom() *Room {
+func newRoom() *Room { return newRoomOn(cluster.Alone{}) }
+
+func newRoomOn(bus cluster.Bus) *Room {
 	log := slog.New(slog.DiscardHandler)
 	subs := sub.NewRegistry()
-	return New(subs, listen.New(protocol.TopicEvent, listen.DefaultConfig(), subs, log), log)
+	return New(subs, listen.New(protocol.TopicEvent, listen.DefaultConfig(), subs, log), bus, log)
 }
 
 func (r *Room) do(c *fake, m protocol.Message) {
