@@ -16,6 +16,9 @@ const (
 	// setPause is how long a Set that has sent changes gathers others. A single change
 	// does not wait.
 	setPause = 2 * time.Millisecond
+	// settleTime is what Settle says of a set with others. Links that are well take a
+	// hundredth of it.
+	settleTime = 100 * time.Millisecond
 )
 
 // Set is a replicated set of names: every node adds and removes its own, and every
@@ -52,9 +55,10 @@ type Set struct {
 	seed    maphash.Seed
 	wake    chan struct{} // says to Run that there is something to send
 
-	own   [setShards]ownShard
-	index [setShards]indexShard
-	links atomic.Int32 // peers that are linked
+	own    [setShards]ownShard
+	index  [setShards]indexShard
+	links  atomic.Int32 // peers that are linked
+	others atomic.Bool  // the Table has other members
 
 	mu    sync.Mutex
 	peers map[string]*peerNames // linked or alive or both; guarded by mu
@@ -88,6 +92,7 @@ type holders struct {
 type peerNames struct {
 	id    string
 	alive atomic.Bool // written under turn
+	whole atomic.Bool // a snapshot has come to its end; written under turn
 
 	linked, fresh bool // fresh needs a snapshot; guarded by Set.mu
 
@@ -230,6 +235,37 @@ func (s *Set) holding(name string) func(yield func(*peerNames) bool) {
 	}
 }
 
+// Settle is how long it should take at most until what another node has done to its
+// names is known here, as long as links are well: two changes on two nodes, one after
+// the other, may be heard of the other way round within that time. It is 0 when there
+// is no other node.
+func (s *Set) Settle() time.Duration {
+	if s.others.Load() {
+		return settleTime
+	}
+	return 0
+}
+
+// Missing are the live nodes whose names are not known here yet, since no snapshot of
+// theirs has come to its end. What a set says of other nodes is not complete before
+// there is none.
+func (s *Set) Missing() []string {
+	self := s.table.Self().ID
+	var missing []string
+	for _, m := range s.table.Members() {
+		if !m.Alive || m.ID == self {
+			continue
+		}
+		s.mu.Lock()
+		p := s.peers[m.ID]
+		s.mu.Unlock()
+		if p == nil || !p.whole.Load() {
+			missing = append(missing, m.ID)
+		}
+	}
+	return missing
+}
+
 // Stats returns the numbers of this moment.
 func (s *Set) Stats() SetStats {
 	st := SetStats{Sent: s.sent.Load(), Heard: s.heard.Load(), Invalid: s.invalid.Load()}
@@ -278,11 +314,17 @@ func (s *Set) Run(ctx context.Context) error {
 func (s *Set) judge() {
 	alive := make(map[string]bool)
 	self := s.table.Self().ID
+	others := false
 	for _, m := range s.table.Members() {
-		if m.Alive && m.ID != self {
+		if m.ID == self {
+			continue
+		}
+		others = true
+		if m.Alive {
 			alive[m.ID] = true
 		}
 	}
+	s.others.Store(others)
 	s.mu.Lock()
 	s.alive = alive
 	var differ []*peerNames

@@ -105,8 +105,18 @@ func (n *setNode) expect(what, name string, want ...string) {
 func TestNamesAreKnownOnAllNodes(t *testing.T) {
 	withSets(t, 3, func(t *testing.T, w *clustertest.Wires, n []*setNode) {
 		n[0].set.Add("early")
+		settle()
+		if got := n[0].set.Missing(); !slices.Equal(got, []string{"b", "c"}) && !slices.Equal(got, []string{"c", "b"}) {
+			t.Errorf("Missing = %v without a link", got)
+		}
 		w.LinkAll()
 		settle()
+		if got := n[0].set.Missing(); len(got) > 0 {
+			t.Errorf("Missing = %v with all links", got)
+		}
+		if n[0].set.Settle() <= 0 {
+			t.Error("Settle is 0 with other nodes")
+		}
 		n[0].set.Add("x")
 		n[1].set.Add("x")
 		n[1].set.Add("x")
@@ -301,6 +311,9 @@ func TestASetAloneKeepsItsOwnNames(t *testing.T) {
 	s.Remove("x")
 	if s.Has("x") {
 		t.Error("a name that was removed is there")
+	}
+	if s.Settle() != 0 || len(s.Missing()) > 0 {
+		t.Error("a set alone waits for others")
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()

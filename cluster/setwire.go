@@ -149,6 +149,7 @@ func (s setHandler) part(p *peerNames, kind byte, entries []byte) {
 		return
 	}
 	p.filling = false
+	defer p.whole.Store(true) // when what it has not is gone
 	for name, number := range p.names {
 		if number != p.number {
 			s.lose(p, name)

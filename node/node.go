@@ -84,17 +84,18 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("permission: %w", err)
 	}
+	place := cluster.NewPlace(cfg.Cluster, log)
 	n := &Node{
 		cfg: cfg, log: log, state: "starting", permission: cfg.Permission,
-		place: cluster.NewPlace(cfg.Cluster, log), auth: auth.NewLive(strategies),
+		place: place, auth: auth.NewLive(strategies),
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
-		presence: presence.New(log), rpc: rpc.New(cfg.RPC, log),
+		presence: presence.New(place, place, log), rpc: rpc.New(cfg.RPC, log),
 		started: make(chan struct{}), since: time.Now(),
 	}
 	n.rules = perms.NewLive(rules, references{n}, log)
 	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, log)
 	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, log)
-	n.event = event.New(n.eventSubs, n.eventListen, cluster.Alone{}, log)
+	n.event = event.New(n.eventSubs, n.eventListen, place, log)
 	n.pipe.rules = n.rules
 	for topic, r := range map[protocol.Topic]room{
 		protocol.TopicEvent:    enabled(cfg.EnabledFeatures.Event, n.event),
@@ -186,8 +187,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer background.Wait()
 	defer stopRooms()
 	for name, run := range map[string]func(context.Context) error{
-		"records": records.Run, "rpc": n.rpc.Run, "admin": n.admin.Serve,
-		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run, "rules": n.followRules,
+		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "admin": n.admin.Serve,
+		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {
 			if err := run(rooms); err != nil && rooms.Err() == nil {

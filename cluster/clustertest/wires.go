@@ -53,6 +53,18 @@ func (w *Wires) Node(id string) (*WiredBus, *WiredTable) {
 	return b, t
 }
 
+// Table is the table of a node, or nil.
+func (w *Wires) Table(id string) *WiredTable {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.tables {
+		if t.self == id {
+			return t
+		}
+	}
+	return nil
+}
+
 // Link makes a link between two nodes, if there is none.
 func (w *Wires) Link(a, b string) {
 	w.mu.Lock()

@@ -8,19 +8,35 @@
 // 22), and there is no user of a reserved name: the subscribers to everybody stand
 // in a table of their own, and `%_EVERYONE_%` is a name like others.
 //
+// # Other nodes
+//
+// What is said above holds for the cluster. The users of a node's own sockets are its
+// part of a cluster.Set, and a user is online while it has a socket here or is in the
+// part of another node that is alive. Every node derives from that, by itself, what to
+// announce to its own subscribers: nobody else need tell it, and when a node dies its
+// users leave on all others by the verdict of the table.
+//
+// Two nodes are not heard in the order in which things happened: when a user whose
+// socket is at one opens a second at another and closes the first, a third node may
+// hear of the end before the beginning. So where there are other nodes, a user who
+// seems to have left is given the time that a Set takes to settle (a tenth of a second)
+// to turn up elsewhere, before the end is announced; until then queries say that it is
+// online. In a node alone nothing waits.
+//
 // # Order
 //
-// A user's sockets are counted, and its coming and going is announced, under the
-// lock of the shard its id falls into: nobody sees a LEAVE before the JOIN it
+// A user's sockets and nodes are counted, and its coming and going is announced, under
+// the lock of the shard its id falls into: nobody sees a LEAVE before the JOIN it
 // belongs to, or two JOINs in a row. What is true of two users has no order.
 //
 // # Locks
 //
-// A shard's lock, then those inside sub.Registry; never two shards. Under it only
-// Client.Gone and, through the registry, Client.Send are called.
+// A shard's lock, then those inside sub.Registry, the Set, or leaving; never two shards.
+// Under it only Client.Gone and, through the registry, Client.Send are called.
 package presence
 
 import (
+	"context"
 	"encoding/json"
 	"hash/maphash"
 	"log/slog"
@@ -28,6 +44,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -50,20 +67,32 @@ type Room struct {
 	users [shards]shard
 	names *sub.Registry // subscriptions to single users
 	all   *sub.Registry // subscriptions to everybody, under the name everyone
+	set   *cluster.Set  // who has a socket at which node
 
+	leaving       leaving
 	joins, leaves atomic.Uint64
 }
 
 type shard struct {
 	mu     sync.RWMutex
-	online map[string]map[uint64]struct{} // user id → its sockets, never empty; guarded by mu
-	_      [96]byte                       // keeps neighbours out of one cache line pair
+	online map[string]*user // by id: those whose coming was announced, and not their going; guarded by mu
+	_      [96]byte         // keeps neighbours out of one cache line pair
 }
+
+// user is one who is online. It is guarded by the mutex of its shard.
+type user struct {
+	sockets   map[uint64]struct{} // here
+	elsewhere int                 // nodes that have it too
+	leaves    uint64              // its number in leaving, or 0
+}
+
+func (u *user) gone() bool { return len(u.sockets) == 0 && u.elsewhere == 0 }
 
 // Stats are gauges and counters of the room.
 type Stats struct {
-	// Users is how many users are online, Sockets with how many connections.
-	Users, Sockets int
+	// Users is how many users are online, Elsewhere how many of them at other nodes
+	// (and maybe here too), Sockets how many connections to this node they have.
+	Users, Elsewhere, Sockets int
 	// Subscriptions counts those to single users, Global those to everybody.
 	Subscriptions, Global int
 	// Refused counts subscriptions refused to clients that had too many.
@@ -72,16 +101,29 @@ type Stats struct {
 	Joins, Leaves uint64
 }
 
-// New returns a room in which nobody is online.
-func New(log *slog.Logger) *Room {
+// New returns a room in which nobody is online. The bus does not run yet.
+func New(bus cluster.Bus, table cluster.Table, log *slog.Logger) *Room {
 	r := &Room{
 		log: log.With("topic", protocol.TopicPresence.String()), seed: maphash.MakeSeed(),
 		names: sub.NewRegistry(), all: sub.NewRegistry(),
+		leaving: leaving{wake: make(chan struct{}, 1)},
 	}
 	for i := range r.users {
-		r.users[i].online = make(map[string]map[uint64]struct{})
+		r.users[i].online = make(map[string]*user)
 	}
+	r.set = cluster.NewSet(bus, table, cluster.KindPresence, r.changed)
 	return r
+}
+
+// Run tells other nodes of this one's users and hears of theirs, until ctx ends. It is
+// called once.
+func (r *Room) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { r.runLeaving(ctx) })
+	defer stop()
+	return r.set.Run(ctx)
 }
 
 func (r *Room) shard(user string) *shard {
@@ -102,15 +144,12 @@ func (r *Room) Login(c sub.Client) {
 	if c.Gone() {
 		return
 	}
-	sockets := s.online[u.ID]
-	if sockets == nil {
-		user := strings.Clone(u.ID)
-		s.online[user] = map[uint64]struct{}{c.ID(): {}}
-		r.joins.Add(1)
-		r.announce(user, protocol.PresencePresenceJoinAll, protocol.PresencePresenceJoin)
-		return
+	is := r.come(s, u.ID)
+	if is.sockets == nil {
+		is.sockets = make(map[uint64]struct{}, 1)
+		r.set.Add(u.ID)
 	}
-	sockets[c.ID()] = struct{}{}
+	is.sockets[c.ID()] = struct{}{}
 }
 
 // Closed forgets a client that has disconnected, whether it had logged in or not;
@@ -125,16 +164,69 @@ func (r *Room) Closed(c sub.Client) {
 	s := r.shard(u.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sockets := s.online[u.ID]
-	if _, ok := sockets[c.ID()]; !ok {
+	is := s.online[u.ID]
+	if is == nil {
 		return
 	}
-	delete(sockets, c.ID())
-	if len(sockets) == 0 {
-		delete(s.online, u.ID)
-		r.leaves.Add(1)
-		r.announce(u.ID, protocol.PresencePresenceLeaveAll, protocol.PresencePresenceLeave)
+	if _, ok := is.sockets[c.ID()]; !ok {
+		return
 	}
+	delete(is.sockets, c.ID())
+	if len(is.sockets) == 0 {
+		is.sockets = nil
+		r.set.Remove(u.ID)
+		r.goes(s, u.ID, is)
+	}
+}
+
+// changed is told by the set that another node has got a user or lost it.
+func (r *Room) changed(_, name string, has bool) {
+	s := r.shard(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if has {
+		r.come(s, name).elsewhere++
+		return
+	}
+	if is := s.online[name]; is != nil && is.elsewhere > 0 {
+		is.elsewhere--
+		r.goes(s, name, is)
+	}
+}
+
+// come returns a user who gets a socket or a node, announced if it was not online.
+// The caller holds the shard.
+func (r *Room) come(s *shard, name string) *user {
+	is := s.online[name]
+	if is == nil {
+		name = strings.Clone(name)
+		is = &user{}
+		s.online[name] = is
+		r.joins.Add(1)
+		r.announce(name, protocol.PresencePresenceJoinAll, protocol.PresencePresenceJoin)
+	}
+	is.leaves = 0
+	return is
+}
+
+// goes looks whether a user has left, who has lost a socket or a node. The caller
+// holds the shard.
+func (r *Room) goes(s *shard, name string, is *user) {
+	if !is.gone() {
+		return
+	}
+	if wait := r.set.Settle(); wait > 0 {
+		is.leaves = r.leaving.put(name, wait)
+		return
+	}
+	r.left(s, name)
+}
+
+// left ends a user. The caller holds the shard.
+func (r *Room) left(s *shard, name string) {
+	delete(s.online, name)
+	r.leaves.Add(1)
+	r.announce(name, protocol.PresencePresenceLeaveAll, protocol.PresencePresenceLeave)
 }
 
 // announce tells both kinds of subscribers. The caller holds the user's shard.
@@ -199,15 +291,24 @@ func (r *Room) Stats() Stats {
 		s := &r.users[i]
 		s.mu.RLock()
 		st.Users += len(s.online)
-		for _, sockets := range s.online {
-			st.Sockets += len(sockets)
+		for _, is := range s.online {
+			st.Sockets += len(is.sockets)
+			if is.elsewhere > 0 {
+				st.Elsewhere++
+			}
 		}
 		s.mu.RUnlock()
 	}
 	return st
 }
 
-// online says whether a user has a socket that is logged in.
+// Peers are the numbers of what nodes tell each other about users.
+func (r *Room) Peers() cluster.SetStats { return r.set.Stats() }
+
+// Missing are the live nodes whose users are not known here yet.
+func (r *Room) Missing() []string { return r.set.Missing() }
+
+// online says whether a user has a socket that is logged in, anywhere.
 func (r *Room) online(user string) bool {
 	s := r.shard(user)
 	s.mu.RLock()

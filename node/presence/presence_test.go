@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"hadal/auth"
+	"hadal/cluster"
 	"hadal/protocol"
 )
 
@@ -57,7 +58,11 @@ var lastID atomic.Uint64
 
 func client(user string) *fake { return &fake{id: lastID.Add(1), user: &auth.User{ID: user}} }
 
-func newRoom() *Room { return New(slog.New(slog.DiscardHandler)) }
+func newRoom() *Room { return newRoomOn(cluster.Alone{}, cluster.NewSoloInMemory("n")) }
+
+func newRoomOn(bus cluster.Bus, table cluster.Table) *Room {
+	return New(bus, table, slog.New(slog.DiscardHandler))
+}
 
 func (r *Room) login(user string) *fake { c := client(user); r.Login(c); return c }
 
