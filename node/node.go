@@ -64,10 +64,11 @@ type Node struct {
 	ownRules    []byte        // its rules; guarded by reloading
 	rulesNumber atomic.Uint64 // of the cluster's rules that are in force
 
-	mu     sync.Mutex
-	state  string       // what the node is doing, when it is not ready; guarded by mu
-	record *record.Room // nil before its store stands; guarded by mu
-	store  *recordStore // likewise; guarded by mu
+	mu       sync.Mutex
+	draining drainState   // guarded by mu
+	state    string       // what the node is doing, when it is not ready; guarded by mu
+	record   *record.Room // nil before its store stands; guarded by mu
+	store    *recordStore // likewise; guarded by mu
 }
 
 // New joins the rooms. It reads certificates, users and rules, so that what is
@@ -187,7 +188,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer background.Wait()
 	defer stopRooms()
 	for name, run := range map[string]func(context.Context) error{
-		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "admin": n.admin.Serve,
+		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "drain": n.followDrain, "admin": n.admin.Serve,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {
@@ -220,6 +221,7 @@ func (n *Node) Run(ctx context.Context) error {
 	<-ctx.Done()
 	n.setState("stopping")
 	n.log.Info("stopping", "cause", context.Cause(ctx))
+	n.leave(context.WithoutCancel(ctx))
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	n.logError("flush records", func() error { return records.Flush(grace) })
@@ -303,6 +305,9 @@ func (n *Node) Started() <-chan struct{} { return n.started }
 func (n *Node) Ready() []admin.Reason {
 	n.mu.Lock()
 	state := n.state
+	if state == "" && n.draining != serving {
+		state = "draining"
+	}
 	n.mu.Unlock()
 	if state != "" {
 		return []admin.Reason{{Part: "node", Why: "the node is " + state, NoLogin: true}}
