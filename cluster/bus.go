@@ -18,6 +18,8 @@ const (
 	KindEventProvided  Kind = 10 // node/listen for events: the Set of names provided
 	KindRecordProvided Kind = 11 // node/listen for records: the Set of names provided
 	KindNode           Kind = 12 // node: what nodes tell each other about themselves
+
+	kinds = 16 // more than the highest
 )
 
 // Bus is how the rooms of this node speak to those of other nodes. There are two

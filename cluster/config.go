@@ -58,15 +58,18 @@ type Config struct {
 	PublicURL string `yaml:"publicUrl"`
 }
 
-// TLSFiles names certificates, in PEM. They are read again when they change.
+// TLSFiles are PEM files: this node's certificate (and what is between it and the
+// authority), its key, and the authorities that sign the certificates of nodes. The
+// certificate must be good for servers and for clients. A URI in it of the form
+// hadal:///CLUSTER or hadal:///CLUSTER/NODE-ID, where it has one, binds it to them.
 type TLSFiles struct {
-	// Cert is this node's certificate, followed by its chain. It names no host: the
-	// nodes are trusted because CA has signed them.
-	Cert string `yaml:"cert"`
-	// Key is its private key.
-	Key string `yaml:"key"`
-	// CA holds the certificates that sign the nodes' ones, and nothing else.
-	CA string `yaml:"ca"`
+	// CertFile is this node's certificate, followed by its chain. They are all read again when
+	// they change.
+	CertFile string `yaml:"certFile"`
+	// KeyFile is its private key.
+	KeyFile string `yaml:"keyFile"`
+	// CAFile holds the authorities that sign the certificates of nodes, and nothing else.
+	CAFile string `yaml:"caFile"`
 }
 
 // DefaultConfig is a node that runs alone.
@@ -123,14 +126,14 @@ func (c Config) Validate() error {
 		add("bootstrapExpect", "%d is negative", c.BootstrapExpect)
 	}
 	files := 0
-	for _, f := range []string{c.TLS.Cert, c.TLS.Key, c.TLS.CA} {
+	for _, f := range []string{c.TLS.CertFile, c.TLS.KeyFile, c.TLS.CAFile} {
 		if f != "" {
 			files++
 		}
 	}
 	switch {
 	case files > 0 && files < 3:
-		add("tls", "needs cert, key and ca")
+		add("tls", "needs certFile, keyFile and caFile")
 	case files == 3 && c.Secret != "":
 		add("secret", "is set as well as cluster.tls: keep one of them")
 	case files == 0 && c.Secret == "":

@@ -44,16 +44,6 @@ type IdentityConfig struct {
 	Files TLSFiles
 }
 
-// TLSFiles are PEM files: this node's certificate (and what is between it and the
-// authority), its key, and the authorities that sign the certificates of nodes. The
-// certificate must be good for servers and for clients. A URI in it of the form
-// hadal:///CLUSTER or hadal:///CLUSTER/NODE-ID, where it has one, binds it to them.
-type TLSFiles struct {
-	CertFile string `yaml:"certFile"`
-	KeyFile  string `yaml:"keyFile"`
-	CAFile   string `yaml:"caFile"`
-}
-
 // Identity is what a node shows to other nodes, and how it knows theirs: mutual TLS
 // 1.3, always.
 //

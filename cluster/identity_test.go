@@ -115,12 +115,12 @@ func TestCertificatesOfDifferentTimesVerifyEachOther(t *testing.T) {
 func TestStrangersAreRefusedInWords(t *testing.T) {
 	a := secretIdentity(t, "a")
 	other := identityOf(t, IdentityConfig{Cluster: "prod", Node: "b", Secret: strings.Repeat("x", 32)})
-	s, c := shake(t, a.ServerConfig(), other.ClientConfig())
+	_, c := shake(t, a.ServerConfig(), other.ClientConfig())
 	wantReason(t, "the client, wrong secret", c, refusedAuthority, "cluster.secret")
 	// A client that does not care is refused by the server.
 	careless := other.ClientConfig()
 	careless.VerifyConnection = nil
-	s, c = shake(t, a.ServerConfig(), careless)
+	s, c := shake(t, a.ServerConfig(), careless)
 	wantReason(t, "the server, wrong secret", s, refusedAuthority, "cluster.secret")
 	wantReason(t, "a client refused", c, refusedByPeer, "")
 

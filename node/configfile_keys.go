@@ -125,9 +125,9 @@ func init() { // here, because the functions lead back to the tables
 		"permission.options.path":     (*loader).decodePath,
 		"logger.type":                 (*loader).decodeLoggerType,
 		"cluster.join":                (*loader).decodeAddresses,
-		"cluster.tls.cert":            (*loader).decodePath,
-		"cluster.tls.key":             (*loader).decodePath,
-		"cluster.tls.ca":              (*loader).decodePath,
+		"cluster.tls.certFile":        (*loader).decodePath,
+		"cluster.tls.keyFile":         (*loader).decodePath,
+		"cluster.tls.caFile":          (*loader).decodePath,
 		"connectionEndpoints.options.unauthenticatedClientTimeout": (*loader).decodeLoginTimeout,
 	}
 	extraKeys = map[string]func(*loader, keyPath, *value){
