@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -20,6 +22,12 @@ import (
 type Options struct {
 	// Dir is this process's data directory; the server's data lies in it.
 	Dir *Dir
+	// Store is the name of the server's directory in Dir. Empty means "nats", or
+	// "nats-cluster" with Cluster: streams of a server alone are invisible to one in a
+	// cluster, so they lie apart and can be copied.
+	Store string
+	// Cluster has the server be one of a cluster. nil means alone, without a port.
+	Cluster *ClusterOptions
 	// SyncAlways has every commit fsynced before it is answered.
 	SyncAlways bool
 	// SyncInterval is the time between fsyncs otherwise. 0 means one second.
@@ -62,13 +70,23 @@ type Server struct {
 	disk disk
 	log  *slog.Logger
 	nc   *nats.Conn
+	// password lets this process's connections in; it is random. Nobody else may
+	// connect to the port of a server in a cluster.
+	password string
 	// alarm holds a token when the health shall be looked at.
 	alarm chan struct{}
+
+	// app is the account of everything of ours on the embedded server, nil without one.
+	app atomic.Pointer[server.Account]
 
 	lifecycle sync.Mutex // held while a server is started or stopped
 
 	mu      sync.Mutex
 	srv     *server.Server // guarded by mu; nil while there is none
+	release func()         // guarded by lifecycle; of the timers, or nil
+	lines   *serverLog     // guarded by mu; of srv
+	routes  []string       // guarded by mu; as SetRoutes says
+	port    int            // guarded by mu; of the routes, once it is known
 	closed  bool           // guarded by mu
 	conns   []*nats.Conn   // guarded by mu; those dialed and maybe closed since
 	first   complaints     // guarded by mu; of the first server, just started
@@ -83,7 +101,13 @@ type Server struct {
 // It returns when all stored data can be used, or with an error that names the
 // directory. On a disk without room it starts, as long as the server itself can.
 func Start(ctx context.Context, opts Options) (*Server, error) {
-	dir := filepath.Join(opts.Dir.Path(), natsDir)
+	if opts.Store == "" {
+		opts.Store = natsDir
+		if opts.Cluster != nil {
+			opts.Store = natsClusterDir
+		}
+	}
+	dir := filepath.Join(opts.Dir.Path(), opts.Store)
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -98,7 +122,10 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, dir: dir, disk: disk{dir: dir, reserve: opts.DiskReserve}, log: opts.Log,
-		alarm: make(chan struct{}, 1),
+		alarm: make(chan struct{}, 1), password: newID(),
+	}
+	if c := opts.Cluster; c != nil {
+		s.routes, s.port = c.Routes, c.Port
 	}
 	if err := s.start(ctx); err != nil {
 		s.Close()
@@ -110,6 +137,11 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 func (s *Server) start(ctx context.Context) error {
 	if s.opts.MaxMessage > MaxMessage {
 		return fmt.Errorf("messages of %d bytes are too large, at most %d", s.opts.MaxMessage, MaxMessage)
+	}
+	if c := s.opts.Cluster; c != nil {
+		if err := c.check(); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return withCure(err)
@@ -135,24 +167,22 @@ func (s *Server) start(ctx context.Context) error {
 // boot starts an embedded server and puts it in place. The caller holds lifecycle,
 // or is Start.
 func (s *Server) boot(ctx context.Context) error {
-	srv, err := server.NewServer(&server.Options{
-		ServerName:        s.opts.Dir.NodeID(),
-		DontListen:        true,
-		JetStream:         true,
-		StoreDir:          s.dir,
-		JetStreamMaxStore: maxStore,
-		SyncAlways:        s.opts.SyncAlways,
-		SyncInterval:      s.opts.SyncInterval,
-		MaxPayload:        int32(s.opts.MaxMessage),
-		MaxPending:        maxPending,
-		NoSigs:            true,
-		NoLog:             true, // SetLoggerV2 decides
-	})
+	opts, err := s.serverOptions()
 	if err != nil {
 		return err
 	}
-	log := &serverLog{log: s.log, heard: s.look}
+	if err := s.setTimers(); err != nil {
+		return err
+	}
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return err
+	}
+	log := &serverLog{log: s.log, heard: s.look, routes: s.opts.Cluster != nil}
 	srv.SetLoggerV2(log, false, false, false)
+	if s.opts.Cluster != nil {
+		opts.CustomClientAuthentication.(*insiders).srv.Store(srv)
+	}
 	srv.Start() // there is no way to interrupt it
 	if err = context.Cause(ctx); err == nil {
 		err = log.fatal()
@@ -164,11 +194,39 @@ func (s *Server) boot(ctx context.Context) error {
 		shutDown(srv)
 		return withCure(err)
 	}
-	found := complaintsOf(srv)
+	var found complaints
+	if s.opts.Cluster == nil {
+		found = complaintsOf(srv)
+	}
 	s.mu.Lock()
-	s.srv, s.started = srv, found
+	s.srv, s.started, s.lines = srv, found, log
+	s.app.Store(srv.GlobalAccount())
+	if addr := srv.ClusterAddr(); addr != nil {
+		s.port = addr.Port // a restart must be found where this one was
+	}
 	s.mu.Unlock()
 	return nil
+}
+
+// serverOptions are those of the embedded server.
+func (s *Server) serverOptions() (*server.Options, error) {
+	opts := &server.Options{
+		ServerName:        s.opts.Dir.NodeID(),
+		DontListen:        true,
+		JetStream:         true,
+		StoreDir:          s.dir,
+		JetStreamMaxStore: maxStore,
+		SyncAlways:        s.opts.SyncAlways,
+		SyncInterval:      s.opts.SyncInterval,
+		MaxPayload:        int32(s.opts.MaxMessage),
+		MaxPending:        maxPending,
+		NoSigs:            true,
+		NoLog:             true, // SetLoggerV2 decides
+	}
+	if s.opts.Cluster == nil {
+		return opts, nil
+	}
+	return opts, s.joinCluster(opts)
 }
 
 // shutDown stops an embedded server, if there is one, and returns when nothing of
@@ -193,6 +251,7 @@ func (s *Server) take() *server.Server {
 	defer s.mu.Unlock()
 	srv := s.srv
 	s.srv = nil
+	s.app.Store(nil)
 	return srv
 }
 
@@ -204,12 +263,19 @@ func (s *Server) Conn() *nats.Conn { return s.nc }
 // Conn's. The caller closes it. The name is seen in the server's monitoring. When
 // the server restarts it connects anew by itself; who waits for an answer then gets
 // nats.ErrDisconnected.
-func (s *Server) Dial(name string) (*nats.Conn, error) {
-	nc, err := nats.Connect("", nats.InProcessServer(door{s}), nats.Name(name), nats.MaxReconnects(-1),
-		nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0),
+func (s *Server) Dial(name string) (*nats.Conn, error) { return s.dial(name, userApp) }
+
+// dial is Dial for a user, with more options.
+func (s *Server) dial(name, user string, more ...nats.Option) (*nats.Conn, error) {
+	opts := []nats.Option{nats.InProcessServer(door{s}), nats.Name(name), nats.MaxReconnects(-1),
+		nats.ReconnectWait(50 * time.Millisecond), nats.ReconnectJitter(0, 0),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			s.log.Warn("connection to the embedded server failed", "conn", name, "err", err)
-		}))
+		})}
+	if s.opts.Cluster != nil {
+		opts = append(opts, nats.UserInfo(user, s.password), nats.IgnoreDiscoveredServers())
+	}
+	nc, err := nats.Connect("", append(opts, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)
 	}
@@ -259,6 +325,9 @@ func (s *Server) Close() {
 		s.nc.Close()
 	}
 	shutDown(s.take())
+	if s.release != nil {
+		s.release()
+	}
 }
 
 // serverLog takes the server's log lines: warnings and errors go to ours, what
@@ -266,11 +335,13 @@ func (s *Server) Close() {
 // line whenever it gives up a stream or JetStream, partly as a notice, and under its
 // locks: heard is told of every line, and may not wait.
 type serverLog struct {
-	log   *slog.Logger
-	heard func()
+	log    *slog.Logger
+	heard  func()
+	routes bool // the server has routes, whose loss is not for the operator to mend
 
-	mu    sync.Mutex
-	first error // guarded by mu; the first fatal line
+	mu      sync.Mutex
+	first   error // guarded by mu; the first fatal line
+	removed bool  // guarded by mu; the cluster has removed this server
 }
 
 var _ server.Logger = (*serverLog)(nil)
@@ -298,7 +369,17 @@ func (l *serverLog) Warnf(format string, v ...any) {
 
 // Errorf implements server.Logger.
 func (l *serverLog) Errorf(format string, v ...any) {
-	l.log.Error("embedded server failed", "err", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	if strings.Contains(text, "was removed from the cluster") {
+		l.mu.Lock()
+		l.removed = true
+		l.mu.Unlock()
+	}
+	if l.routes && (strings.Contains(text, "route") || strings.Contains(text, " - rid:")) {
+		l.log.Warn("embedded server warns", "err", text)
+	} else {
+		l.log.Error("embedded server failed", "err", text)
+	}
 	l.heard()
 }
 

@@ -102,13 +102,21 @@ func (s *Server) Room(bytes int64) error {
 }
 
 // Ready says why nothing can be written now, or nil. It may be asked from
-// anywhere, and never waits for the disk.
+// anywhere. In a cluster it says as well why this server cannot do its part: no leader
+// of the meta group, a stream of its own that is not current, no route to anybody; that
+// looks at every stream, so it is not for every write. It never waits for the disk, but
+// in a cluster may wait a moment for a stream that does.
 func (s *Server) Ready() error {
 	s.mu.Lock()
 	t := s.trouble
 	s.mu.Unlock()
 	if t != nil {
 		return t
+	}
+	if s.opts.Cluster != nil {
+		if err := s.joined(); err != nil {
+			return err
+		}
 	}
 	return s.disk.room(0)
 }
@@ -210,6 +218,9 @@ func (s *Server) attend(ctx context.Context, p *pauses) {
 		}
 		first := s.troubled(reason, failed) // at once, as to find out more may take time
 		waits := s.restartable(reads)
+		if waits == nil && s.removed() {
+			waits = ErrServerRemoved
+		}
 		if waits != nil {
 			s.troubled(reason, waits)
 		}
@@ -240,8 +251,12 @@ func (s *Server) ill() (reason error, reads bool) {
 	switch {
 	case closed:
 		return nil, false
+	case srv != nil && s.opts.Cluster != nil && !s.opts.Cluster.JetStream:
+		return nil, false // it keeps nothing
 	case srv == nil || !srv.JetStreamEnabled():
 		return errStopped, false
+	case s.opts.Cluster != nil:
+		return s.illInCluster(srv, d), true
 	}
 	for _, e := range complaintsOf(srv) {
 		// A stream that is being made has a directory and is not there. One that was
@@ -274,10 +289,11 @@ func complaintsOf(srv *server.Server) complaints {
 
 // restartable says why a restart would be of no use or do harm now. A server that
 // can be read is not given up before it could be written again. One that is dead
-// is worth a restart on a full disk, too.
+// is worth a restart on a full disk, too, but not in a cluster: there the others serve
+// what it cannot, and it would stop again at the first vote that it has to write down.
 func (s *Server) restartable(reads bool) error {
 	// Most often this is the answer, and cheaper than to look at all files.
-	if reads {
+	if reads || s.opts.Cluster != nil {
 		if err := s.disk.room(0); err != nil {
 			return err
 		}
@@ -287,7 +303,7 @@ func (s *Server) restartable(reads bool) error {
 		return withCure(err)
 	}
 	d := s.disk
-	if !reads {
+	if !reads && s.opts.Cluster == nil {
 		d.reserve = restartProbe
 	}
 	if err := d.room(size); err != nil {

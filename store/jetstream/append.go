@@ -49,7 +49,7 @@ func (s *Store) append(ctx context.Context, ops []store.Op) error {
 			dead++
 		}
 	}
-	ctx, cancel := within(ctx)
+	ctx, cancel := s.within(ctx)
 	defer cancel()
 	if err := s.send(ctx, base, dead, ops); err != nil {
 		s.failures.Add(1)
@@ -172,6 +172,8 @@ func (s *Store) send(ctx context.Context, base, dead uint64, ops []store.Op) err
 // publish sends a message, waits for the stream to have stored it, and returns
 // its sequence.
 func (s *link) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
+	ctx, cancel := s.each(ctx)
+	defer cancel()
 	reply, err := s.nc.RequestMsgWithContext(ctx, msg)
 	if err != nil {
 		return 0, err

@@ -141,20 +141,13 @@ func (s *Store) compact(ctx context.Context) error {
 	epoch, left := s.epoch, s.dead-sc.dead
 	s.state.Unlock()
 	// The fence moves too. It tells as well that nobody wrote in between.
-	ctx, cancel := within(ctx)
+	ctx, cancel := s.within(ctx)
 	defer cancel()
-	msg := nats.Msg{
-		Subject: s.fenceAt, Header: nats.Header{headerLastSeq: {strconv.FormatUint(base, 10)}},
-		Data: appendEntry(nil, &entry{fence: true, epoch: epoch, floor: until, dead: left}),
-	}
-	seq, err := s.publish(ctx, &msg)
-	if err != nil {
-		s.fail()
+	if _, err := s.moveFence(ctx, base, &entry{fence: true, epoch: epoch, floor: until, dead: left}); err != nil {
 		return err
 	}
-	s.setMark(seq)
 	s.state.Lock()
-	s.base, s.floor = seq, until
+	s.floor = until
 	s.purges++
 	s.state.Unlock()
 	if err := s.purge(ctx, until); err != nil {
@@ -165,6 +158,25 @@ func (s *Store) compact(ctx context.Context) error {
 	s.state.Unlock()
 	s.log.Debug("removed records compacted away", "stream", s.stream, "sequence", until)
 	return nil
+}
+
+// moveFence puts this owner's fence behind sequence base, the stream's last. The
+// caller holds mu.
+func (s *Store) moveFence(ctx context.Context, base uint64, e *entry) (uint64, error) {
+	msg := nats.Msg{
+		Subject: s.fenceAt, Header: nats.Header{headerLastSeq: {strconv.FormatUint(base, 10)}},
+		Data: appendEntry(nil, e),
+	}
+	seq, err := s.publish(ctx, &msg)
+	if err != nil {
+		s.fail()
+		return 0, err
+	}
+	s.setMark(seq)
+	s.state.Lock()
+	s.base = seq
+	s.state.Unlock()
+	return seq, nil
 }
 
 // again appends records as they are, except for those that changed since the
@@ -187,7 +199,7 @@ func (s *Store) again(ctx context.Context, sc *scan, ops []store.Op) error {
 
 // purge removes all messages up to a sequence. Nothing live is among them.
 func (s *link) purge(ctx context.Context, until uint64) error {
-	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.PURGE."+s.stream, fmt.Appendf(nil, `{"seq":%d}`, until+1))
+	reply, err := s.request(ctx, "$JS.API.STREAM.PURGE."+s.stream, fmt.Appendf(nil, `{"seq":%d}`, until+1))
 	if err != nil {
 		return err
 	}

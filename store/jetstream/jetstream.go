@@ -65,7 +65,8 @@ const (
 type Options struct {
 	// Partition is the number of the partition, from 0.
 	Partition int
-	// Replicas is the number of servers that keep the stream: 0 or 1, 3, 5.
+	// Replicas is the number of servers that keep the stream: 0 or 1, 3, 5. A stream
+	// that exists keeps the number that it has, see Logged.SetReplicas.
 	Replicas int
 	// MaxRecord is the largest record in bytes of JSON; a larger one is
 	// store.ErrRefused. The server's MaxPayload must be 8 KiB above it. 0 means as large as the server's MaxPayload allows.
@@ -73,7 +74,9 @@ type Options struct {
 	// Mark names a file of this store's own, in which it notes how far the stream
 	// was acknowledged, so that Fence finds out when the server lost the end of
 	// it. Set it when the server has SyncAlways; without, a power cut may take
-	// what was acknowledged, and that is no error. Empty means no check.
+	// what was acknowledged, and that is no error. Empty means no check. With replicas
+	// it counts for the stream that it was written for: a stream of that name that was
+	// made since begins a new one.
 	Mark string
 	// Room says whether so many bytes more may be written to the disk now: nil,
 	// or an error that says what is short. It is asked before a compaction, and by a
@@ -111,10 +114,10 @@ type Stats struct {
 // Store is a store.Store on one stream. Open makes it.
 type Store struct {
 	link
-	fenceAt    string // subject of the fence
-	direct     bool   // the stream has no replicas
-	maxRecord  int    // bytes of JSON
-	maxMessage int    // bytes of JSON and name
+	fenceAt    string      // subject of the fence
+	direct     atomic.Bool // the stream has no replicas
+	maxRecord  int         // bytes of JSON
+	maxMessage int         // bytes of JSON and name
 
 	mu    sync.Mutex     // held through Append and Fence
 	buf   []byte         // guarded by mu; the payload being sent
@@ -152,6 +155,8 @@ type link struct {
 	mark     *mark  // nil when none is kept
 	log      *slog.Logger
 	stopCh   <-chan struct{} // closed when the store is
+	// replicated says that the stream has replicas: see replicas.go.
+	replicated atomic.Bool
 }
 
 var _ store.Store = (*Store)(nil)
@@ -186,7 +191,8 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 		// A direct get is answered by any replica, the leader or one that lags.
 		AllowDirect: opts.Replicas <= 1 && !opts.leaderReads,
 	}
-	if _, err := js.CreateOrUpdateStream(ctx, cfg); err != nil {
+	found, err := ensure(ctx, js, cfg)
+	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", name, err)
 	}
 	maxMessage := int(min(nc.MaxPayload(), math.MaxInt32)) - overhead - headerRoom
@@ -206,14 +212,17 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 		if m, err = openMark(opts.Mark); err != nil {
 			return nil, fmt.Errorf("open stream %s: %w", name, err)
 		}
+		m.born = found.born()
 	}
 	background, stop := context.WithCancel(context.Background())
 	s := &Store{
 		link:    link{nc: nc, js: js, stream: name, subjects: root + "r.", mark: m, log: log, stopCh: background.Done()},
-		fenceAt: root + "fence", direct: cfg.AllowDirect, maxRecord: maxRecord, maxMessage: maxMessage,
+		fenceAt: root + "fence", maxRecord: maxRecord, maxMessage: maxMessage,
 		batch: rand.Text(), names: make(map[string]int), scans: make(map[*scan]struct{}),
 		compactAt: compactAt, room: opts.Room, compacts: make(chan struct{}, 1), stop: stop,
 	}
+	s.direct.Store(found.AllowDirect)
+	s.replicated.Store(found.Replicas > 1)
 	if opts.compactAt > 0 {
 		s.compactAt = opts.compactAt
 	}
@@ -304,8 +313,12 @@ func (s *link) corrupt(subject string, seq uint64, reason string) error {
 }
 
 // retry calls try until it succeeds, fails for good, or patience and ctx end.
-// Each attempt has twice the time of the one before.
+// Each attempt has twice the time of the one before; with replicas see
+// retryReplicated.
 func (s *link) retry(ctx context.Context, patience time.Duration, try func(context.Context) error) error {
+	if s.replicated.Load() {
+		return s.retryReplicated(ctx, patience, try)
+	}
 	give := time.Now().Add(patience)
 	for attempt := firstAttempt; ; attempt *= 2 {
 		tctx, cancel := context.WithTimeout(ctx, attempt)

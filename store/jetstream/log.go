@@ -79,6 +79,14 @@ type LogOptions struct {
 	Options
 	// LogMark is for the LOG what Options.Mark is for STATE, another file.
 	LogMark string
+	// Leader is the name of the server that shall lead both streams, when they have
+	// replicas: this node's. The store sees to it while it is this owner's. Empty means
+	// whichever does.
+	Leader string
+	// AllowHoles has a replay go on behind messages of the LOG that are missing, though
+	// it has replicas. Set it when servers do not sync what they acknowledge, and a power
+	// cut of most of them may take it. A LOG without replicas and mark allows holes.
+	AllowHoles bool
 	// StateConn is a connection of STATE's own, so that the LOG's appends do not
 	// stand behind a checkpoint's batches. nil has STATE use the LOG's.
 	StateConn *nats.Conn
@@ -158,6 +166,7 @@ type stateStore interface {
 type Logged struct {
 	link
 	states     stateStore
+	statesLink *Store // the same, as a stream
 	opts       LogOptions
 	fenceAt    string // subject of fences and floors
 	maxRecord  int    // bytes of JSON
@@ -200,6 +209,7 @@ type Logged struct {
 	appends, failures, ops, checkpointed, checkpointFailures atomic.Uint64
 
 	kicks chan struct{} // wakes the checkpointer
+	leads chan struct{} // wakes keepLead
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 }
@@ -234,13 +244,8 @@ func OpenLogged(ctx context.Context, nc *nats.Conn, opts LogOptions) (*Logged, e
 	}
 	// A LOG that is larger than it may become has room for its fence all the same,
 	// and shrinks with the checkpoint after it.
-	switch was, err := js.Stream(ctx, name); {
-	case err == nil:
-		cfg.MaxBytes = max(cfg.MaxBytes, int64(was.CachedInfo().State.Bytes)+opts.LogBytes/4)
-	case !errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil, fmt.Errorf("open stream %s: %w", name, err)
-	}
-	if _, err := js.CreateOrUpdateStream(ctx, cfg); err != nil {
+	found, err := ensure(ctx, js, cfg)
+	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", name, err)
 	}
 	// What the LOG has taken STATE must take, also after the limit was lowered.
@@ -254,14 +259,14 @@ func OpenLogged(ctx context.Context, nc *nats.Conn, opts LogOptions) (*Logged, e
 	if err != nil {
 		return nil, err
 	}
-	l, err := newLogged(nc, js, states, opts)
+	l, err := newLogged(nc, js, states, opts, found)
 	if err != nil {
 		return nil, errors.Join(err, states.Close())
 	}
 	return l, nil
 }
 
-func newLogged(nc *nats.Conn, js jetstream.JetStream, states *Store, opts LogOptions) (*Logged, error) {
+func newLogged(nc *nats.Conn, js jetstream.JetStream, states *Store, opts LogOptions, found foundStream) (*Logged, error) {
 	name, root := LogName(opts.Partition), fmt.Sprintf("hadal.l%d.", opts.Partition)
 	maxRecord := opts.MaxRecord
 	if maxRecord == 0 {
@@ -276,6 +281,7 @@ func newLogged(nc *nats.Conn, js jetstream.JetStream, states *Store, opts LogOpt
 		if m, err = openMark(opts.LogMark); err != nil {
 			return nil, fmt.Errorf("open stream %s: %w", name, err)
 		}
+		m.born = found.born()
 	}
 	log := opts.Log
 	if log == nil {
@@ -284,13 +290,17 @@ func newLogged(nc *nats.Conn, js jetstream.JetStream, states *Store, opts LogOpt
 	background, stop := context.WithCancel(context.Background())
 	l := &Logged{
 		link:   link{nc: nc, js: js, stream: name, subjects: root + "b", mark: m, log: log, stopCh: background.Done()},
-		states: states, opts: opts, fenceAt: root + "fence", maxRecord: maxRecord, maxMessage: states.maxMessage,
+		states: states, statesLink: states, opts: opts, fenceAt: root + "fence", maxRecord: maxRecord, maxMessage: states.maxMessage,
 		// The single largest record fits, with its name.
 		maxPayload: int(min(nc.MaxPayload(), math.MaxInt32)) - headerRoom + logOverhead,
 		names:      make(map[string]int), dirty: make(map[string]store.Op), drained: make(chan struct{}),
-		kicks: make(chan struct{}, 1), stop: stop,
+		kicks: make(chan struct{}, 1), stop: stop, leads: make(chan struct{}, 1),
 	}
+	l.replicated.Store(found.Replicas > 1)
 	l.done.Go(func() { l.checkpointer(background) })
+	if opts.Leader != "" {
+		l.done.Go(func() { l.keepLead(background) })
+	}
 	return l, nil
 }
 
@@ -430,6 +440,8 @@ func (l *Logged) send(ctx context.Context, subject string, e *logEntry) error {
 	if mutantFence {
 		msg.Header = nil
 	}
+	ctx, cancel := l.withinLog(ctx, size)
+	defer cancel()
 	seq, err := l.publish(ctx, &msg)
 	if cap(l.buf) > 1<<20 {
 		l.buf = nil

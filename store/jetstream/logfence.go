@@ -47,6 +47,7 @@ func (l *Logged) Fence(ctx context.Context, epoch uint64) error {
 		return err
 	}
 	l.kick()
+	l.kickLead()
 	return nil
 }
 
@@ -64,7 +65,16 @@ func (l *Logged) fence(ctx context.Context, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	r := replay{lossy: acked == 0, next: f.floor + 1, end: f.seq, floor: f.floor, dirty: make(map[string]store.Op)}
+	if l.opts.Leader != "" {
+		// Now that nothing is under way. Without success appends take a hop more.
+		lctx, cancel := context.WithTimeout(ctx, fenceLeadPatience)
+		if err := l.lead(lctx, l.opts.Leader); err != nil {
+			l.log.Debug("the stream is led elsewhere", "stream", l.stream, "err", err)
+		}
+		cancel()
+	}
+	lossy := acked == 0 && (!l.replicated.Load() || l.opts.AllowHoles)
+	r := replay{lossy: lossy, next: f.floor + 1, end: f.seq, floor: f.floor, dirty: make(map[string]store.Op)}
 	if err := l.replay(ctx, &r); err != nil {
 		return err
 	}
@@ -106,11 +116,11 @@ func (l *Logged) takeOver(ctx context.Context, epoch uint64) (taken, error) {
 	seq, last, err := l.entry(ctx, getLast(l.fenceAt))
 	switch {
 	case errors.Is(err, store.ErrNotFound) && info.LastSeq == 0:
-	case errors.Is(err, store.ErrNotFound) && info.Messages == 0 && l.mark == nil:
+	case errors.Is(err, store.ErrNotFound) && info.Messages == 0 && l.mark == nil && (!l.replicated.Load() || l.opts.AllowHoles):
 		// A power cut took the end of a LOG that was not synced.
 		last.floor = info.LastSeq
 	case errors.Is(err, store.ErrNotFound):
-		return taken{}, l.corrupt(l.fenceAt, info.LastSeq, "the log has no fence that can be read")
+		return taken{}, l.doubted(l.fenceAt, info.LastSeq, "the log has no fence that can be read")
 	case err != nil:
 		return taken{}, err
 	case last.kind == logBatch:
@@ -211,16 +221,16 @@ func owned(op *store.Op) store.Op {
 
 // replay reads the LOG. When the stream loses its leader it goes on where it was.
 func (l *Logged) replay(ctx context.Context, r *replay) error {
-	give := time.Now().Add(fencePatience)
+	begun := time.Now()
 	for {
 		from := r.next
-		err := l.replayFrom(ctx, r)
+		err := l.replaySome(ctx, r)
 		if err == nil || ctx.Err() != nil || !passing(err) {
 			return err
 		}
 		if r.next > from {
-			give = time.Now().Add(fencePatience)
-		} else if time.Now().After(give) {
+			begun = time.Now()
+		} else if waited := time.Since(begun); waited > fencePatience || errors.Is(err, store.ErrCorrupt) && waited > doubtPatience {
 			return err
 		}
 		select {
@@ -233,11 +243,21 @@ func (l *Logged) replay(ctx context.Context, r *replay) error {
 	}
 }
 
+// replaySome reads in the way that the stream allows.
+func (l *Logged) replaySome(ctx context.Context, r *replay) error {
+	if l.replicated.Load() && r.end-r.next < shortReplay && !r.lossy {
+		return l.replayEach(ctx, r)
+	}
+	return l.replayFrom(ctx, r)
+}
+
 // replayFrom reads with one consumer, which the leader feeds, up to the fence or
 // an error. A message that the server cannot read is passed over by a consumer,
 // and shows as a hole: the fence at the end is there.
 func (l *Logged) replayFrom(ctx context.Context, r *replay) error {
-	consumer, err := l.js.CreateConsumer(ctx, l.stream, jetstream.ConsumerConfig{
+	cctx, ccancel := l.asking(ctx)
+	defer ccancel()
+	consumer, err := l.js.CreateConsumer(cctx, l.stream, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.next,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
 		Description: "Hadal: replay",

@@ -17,42 +17,64 @@ import (
 // The file is written after every append and not synced: what a kill leaves in
 // the page cache is enough, and after a power cut it says too little, never too
 // much, as long as the stream itself is synced before an append is acknowledged.
+//
+// With replicas the streams may be made anew while the file stays, as when the cluster
+// is: then it also says when the stream was made that it is about.
 type mark struct {
 	name string
 	f    *os.File
+	// born is when the stream was made, in nanoseconds, 0 when it does not matter. The file
+	// says nothing when it was written for another one.
+	born int64
 }
 
-const markSize = 12
+const (
+	markSize     = 12
+	bornMarkSize = 20
+)
 
 func openMark(name string) (*mark, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return &mark{name, f}, nil
+	return &mark{name: name, f: f}, nil
 }
 
 // read returns the sequence, 0 when there is none. A torn file is none.
 func (m *mark) read() (uint64, error) {
-	var b [markSize]byte
-	switch _, err := m.f.ReadAt(b[:], 0); {
+	b := make([]byte, m.size())
+	switch _, err := m.f.ReadAt(b, 0); {
 	case errors.Is(err, io.EOF):
 		return 0, nil
 	case err != nil:
 		return 0, err
 	}
-	if crc32.Checksum(b[:8], castagnoli) != binary.LittleEndian.Uint32(b[8:]) {
+	body := b[:len(b)-4]
+	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[len(body):]) {
 		return 0, nil
 	}
-	return binary.LittleEndian.Uint64(b[:]), nil
+	if m.born != 0 && binary.LittleEndian.Uint64(b[8:]) != uint64(m.born) {
+		return 0, nil
+	}
+	return binary.LittleEndian.Uint64(b), nil
 }
 
 func (m *mark) write(seq uint64) error {
-	var b [markSize]byte
-	binary.LittleEndian.PutUint64(b[:], seq)
-	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b[:8], castagnoli))
-	_, err := m.f.WriteAt(b[:], 0)
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, bornMarkSize), seq)
+	if m.born != 0 {
+		b = binary.LittleEndian.AppendUint64(b, uint64(m.born))
+	}
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	_, err := m.f.WriteAt(b, 0)
 	return err
+}
+
+func (m *mark) size() int {
+	if m.born != 0 {
+		return bornMarkSize
+	}
+	return markSize
 }
 
 // checkMark compares the end of the stream with what was acknowledged.
@@ -62,7 +84,7 @@ func (s *link) checkMark(last uint64) error {
 		return err
 	}
 	if acked > last {
-		return s.corrupt(s.subjects+">", last, fmt.Sprintf("the stream ends here, but was acknowledged up to sequence %d; %s", acked, s.remedy()))
+		return s.doubted(s.subjects+">", last, fmt.Sprintf("the stream ends here, but was acknowledged up to sequence %d; %s", acked, s.remedy()))
 	}
 	return nil
 }
@@ -76,7 +98,7 @@ func (s *link) missingEnd(last uint64) error {
 	if err != nil || acked < last {
 		return err
 	}
-	return s.corrupt(s.subjects+">", last, "the last message was acknowledged and cannot be found, and perhaps others before it; "+s.remedy())
+	return s.doubted(s.subjects+">", last, "the last message was acknowledged and cannot be found, and perhaps others before it; "+s.remedy())
 }
 
 // acknowledged is the sequence that the mark says; 0 without a mark.

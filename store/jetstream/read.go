@@ -84,7 +84,7 @@ func (s *Store) lastMessage(ctx context.Context, subject string) (message, error
 
 // last reads the message of a subject in the way that the stream allows.
 func (s *Store) last(ctx context.Context, subject string) (message, error) {
-	if !s.direct {
+	if !s.direct.Load() {
 		return s.message(ctx, getLast(subject))
 	}
 	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+s.stream+"."+subject, nil)
@@ -128,7 +128,7 @@ func (s *Store) message(ctx context.Context, request []byte) (message, error) {
 
 // raw is message for a payload that is not yet decoded.
 func (s *link) raw(ctx context.Context, request []byte) (subject string, seq uint64, payload []byte, err error) {
-	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+s.stream, request)
+	reply, err := s.request(ctx, "$JS.API.STREAM.MSG.GET."+s.stream, request)
 	if err != nil {
 		return "", 0, nil, err
 	}
@@ -181,7 +181,7 @@ func (s *link) requestInfo(ctx context.Context, subject string) (streamState, er
 	if subject != "" {
 		request = fmt.Appendf(nil, `{"subjects_filter":"%s"}`, subject)
 	}
-	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+s.stream, request)
+	reply, err := s.request(ctx, "$JS.API.STREAM.INFO."+s.stream, request)
 	if err != nil {
 		return streamState{}, err
 	}

@@ -32,6 +32,8 @@ type scan struct {
 	purges, fences uint64
 	// floor and dead are the Store's at the start.
 	floor, dead uint64
+	// fenced says that the fence is the last message at the start.
+	fenced bool
 	// changed are the names that were appended meanwhile. Guarded by Store.state.
 	changed map[string]struct{}
 	// around is a beginning of all names that the server's filter may let through
@@ -75,7 +77,9 @@ func (s *Store) Names(ctx context.Context, prefix string, fn func(name string) e
 	return s.Scan(ctx, prefix, func(r store.Record) error { return fn(r.Name) })
 }
 
-// beginScan notes changes from here on, and says where the stream ends now.
+// beginScan notes changes from here on, and says where the stream ends now. With
+// replicas it puts the fence there: whichever replica the scan is read from, it is not
+// read to its end before that message has come.
 func (s *Store) beginScan(prefix string) (*scan, uint64, error) {
 	around := ""
 	if len(prefix) < 100 { // a longer one may not be in the filter up to its last slash
@@ -85,6 +89,12 @@ func (s *Store) beginScan(prefix string) (*scan, uint64, error) {
 	// Between two appends, so that each is before the scan or noted in it.
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.replicated.Load() {
+		if err := s.endHere(); err != nil {
+			return nil, 0, err
+		}
+		sc.fenced = true
+	}
 	s.state.Lock()
 	defer s.state.Unlock()
 	if err := s.usableLocked(); err != nil {
@@ -206,9 +216,14 @@ func (s *Store) read(ctx context.Context, sc *scan, end uint64, visit func(store
 // readFrom makes a consumer at *next and reads until end or an error. It leaves
 // in *next where to go on.
 func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64, visit func(store.Record) error) error {
-	filter := string(appendFilter([]byte(s.subjects), sc.prefix))
-	consumer, err := s.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
-		FilterSubject: filter, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *next,
+	filter, filters := string(appendFilter([]byte(s.subjects), sc.prefix)), []string(nil)
+	if sc.fenced {
+		filter, filters = "", []string{filter, s.fenceAt}
+	}
+	cctx, ccancel := s.asking(ctx)
+	defer ccancel()
+	consumer, err := s.js.CreateConsumer(cctx, s.stream, jetstream.ConsumerConfig{
+		FilterSubject: filter, FilterSubjects: filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *next,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
 		Description: "Hadal: scan",
 	})
@@ -228,7 +243,7 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 	if *next == sc.floor+1 {
 		sc.expected = info.NumPending
 	}
-	if info.NumPending == 0 {
+	if info.NumPending == 0 && !sc.fenced {
 		return nil
 	}
 	delivered := uint64(0)
@@ -264,7 +279,7 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 					return err
 				}
 			}
-			if meta.NumPending == 0 {
+			if sc.fenced && meta.Sequence.Stream == end || !sc.fenced && meta.NumPending == 0 {
 				return nil
 			}
 		}
@@ -278,7 +293,7 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 			if err != nil {
 				return translate(err)
 			}
-			if info.NumPending == 0 && info.Delivered.Consumer == delivered {
+			if !sc.fenced && info.NumPending == 0 && info.Delivered.Consumer == delivered {
 				return nil
 			}
 			return fmt.Errorf("no message in %v: %w", firstAttempt, errMoved)

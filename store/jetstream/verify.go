@@ -333,7 +333,7 @@ func (v *verifier) readMark(s *files) error {
 		return err
 	}
 	defer f.Close()
-	if s.Acknowledged, err = (&mark{s.mark, f}).read(); err == nil && s.Acknowledged == 0 {
+	if s.Acknowledged, err = (&mark{name: s.mark, f: f}).read(); err == nil && s.Acknowledged == 0 {
 		v.note("%s says nothing: how far stream %s was acknowledged is not known", s.mark, s.Name)
 	}
 	return err

@@ -1,0 +1,511 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tidwall/gjson"
+
+	"hadal/store"
+)
+
+// A stream with replicas is kept by a raft group of servers, one of which leads it.
+// It does what a stream of one server does, and these things more:
+//
+//   - It may have no leader for about a second. Then a request is refused (503, no
+//     responders) or, as long as nobody has noticed that the leader is gone, lost. So
+//     requests that may be sent twice have short timeouts and are sent again, for as
+//     long as their callers are patient. An append is never sent twice: after
+//     replicaPatience without an answer its outcome is unknown, like after any other
+//     error, and the next fence finds out.
+//   - A leader that was cut off answers from what it has until it notices, at most two
+//     seconds later. It cannot append, so a Fence that is misled by it is refused
+//     and begins again; what looks like damage in a fence is believed only when it goes on
+//     (doubted). A Load that it answers could be stale, also for the owner. It asks
+//     all servers at once and the first answer counts, so the owner's own server has
+//     to lead STATE (Lead): then an answer of the past comes from the owner's server
+//     only, when that is cut off itself, and whoever asks the owner asks its lease first.
+//   - A consumer reads from any replica, also one that lags. A replay ends with the
+//     owner's fence and a scan with the fence that it put there itself, so both wait for
+//     what a replica lacks.
+//   - Direct gets are answered by any replica, too, and are switched off.
+//   - A message that most replicas have acknowledged is not lost with one of them. A
+//     hole in the LOG is corruption (LogOptions.AllowHoles).
+//
+// A deposed owner can do no more than with one server: its appends and floors are
+// refused by the LOG, its batches and its second fence by STATE, and a late purge
+// removes what STATE has (log.go). All of these are decided by the leader that has a
+// majority, in the order of the stream.
+const (
+	// replicaAttempt is how long an answer may take at first. An attempt that took as
+	// long for nothing makes the next one longer, up to replicaMaxAttempt.
+	replicaAttempt    = 150 * time.Millisecond
+	replicaMaxAttempt = 1200 * time.Millisecond
+	// replicaPatience bounds one append to the LOG, with a second more for so many bytes: the
+	// slowest disk that keeps a leader in office is faster. Appends to STATE, for which
+	// nobody waits, and purges have statePatience.
+	replicaPatience = time.Second
+	replicaRate     = 16 << 20
+	statePatience   = 4 * time.Second
+	// askPatience bounds requests to the meta leader, who has to have things decided.
+	askPatience = 2 * time.Second
+	// openPatience bounds the opening of a stream while nobody answers.
+	openPatience = 20 * time.Second
+	// leadPatience bounds the change of a leader, which takes 0.1 to 0.2 seconds.
+	leadPatience = time.Second
+	// fenceLeadPatience is how much of it a Fence spends.
+	fenceLeadPatience = 400 * time.Millisecond
+	// doubtPatience is how long what looks like damage is doubted.
+	doubtPatience = 3 * time.Second
+	// leadAgain is how often the owner looks whether its server leads its streams.
+	leadAgain = 10 * time.Second
+	// shortReplay is how many messages of the LOG are read one by one rather than through
+	// a consumer, which the meta leader makes: that may have died with the owner.
+	shortReplay = 1000
+)
+
+// codeNoPeers is the answer to a stream that too few servers are there for.
+const codeNoPeers = 10005
+
+// attemptKey is the context key of how long one request may take.
+type attemptKey struct{}
+
+// retryReplicated is retry for a stream with replicas: try's requests are bounded one
+// by one.
+func (s *link) retryReplicated(ctx context.Context, patience time.Duration, try func(context.Context) error) error {
+	give := time.Now().Add(patience)
+	believe := time.Now().Add(doubtPatience)
+	for attempt := replicaAttempt; ; {
+		begun := time.Now()
+		err := try(context.WithValue(ctx, attemptKey{}, attempt))
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !passing(err) || time.Now().After(give) || errors.Is(err, store.ErrCorrupt) && time.Now().After(believe) {
+			return err
+		}
+		if time.Since(begun) >= 2*attempt {
+			attempt = min(2*attempt, replicaMaxAttempt)
+		}
+		if err := s.rest(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// rest waits a moment before the next attempt.
+func (s *link) rest(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.stopCh:
+		return store.ErrClosed
+	case <-time.After(retryPause):
+		return nil
+	}
+}
+
+// each bounds one request within a retry.
+func (s *link) each(ctx context.Context) (context.Context, context.CancelFunc) {
+	if attempt, ok := ctx.Value(attemptKey{}).(time.Duration); ok {
+		return context.WithTimeout(ctx, attempt)
+	}
+	return ctx, func() {}
+}
+
+// request asks the server something that may be asked twice.
+func (s *link) request(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {
+	ctx, cancel := s.each(ctx)
+	defer cancel()
+	return s.nc.RequestWithContext(ctx, subject, data)
+}
+
+// within bounds an append to STATE or a purge.
+func (s *link) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.replicated.Load() {
+		return context.WithTimeout(ctx, statePatience)
+	}
+	return within(ctx)
+}
+
+// withinLog bounds an append of so many bytes to the LOG.
+func (l *Logged) withinLog(ctx context.Context, size int) (context.Context, context.CancelFunc) {
+	if l.replicated.Load() {
+		return context.WithTimeout(ctx, replicaPatience+time.Duration(size)*time.Second/replicaRate)
+	}
+	return within(ctx)
+}
+
+// asking bounds a request that the meta leader answers.
+func (s *link) asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.replicated.Load() {
+		return context.WithTimeout(ctx, askPatience)
+	}
+	return ctx, func() {}
+}
+
+// doubted is corrupt, which with replicas is believed only when it is still so after a
+// while: a leader that was deposed may have answered.
+func (s *link) doubted(subject string, seq uint64, reason string) error {
+	err := s.corrupt(subject, seq, reason)
+	if s.replicated.Load() {
+		err = fmt.Errorf("%w: %w", errMoved, err)
+	}
+	return err
+}
+
+// endHere puts the fence at the end of the stream, where it stands for "up to here".
+// The caller holds mu.
+func (s *Store) endHere() error {
+	s.state.Lock()
+	err, base := s.usableLocked(), s.base
+	e := entry{fence: true, epoch: s.epoch, floor: s.floor, dead: s.dead}
+	s.state.Unlock()
+	if err != nil {
+		return err
+	}
+	// Not with the caller's context: a reader who goes away must not fence off the store.
+	wctx, cancel := s.within(context.Background())
+	defer cancel()
+	_, err = s.moveFence(wctx, base, &e)
+	if isWrongSequence(err) {
+		err = fmt.Errorf("after sequence %d: %w: %w", base, store.ErrFenced, err)
+	}
+	return err
+}
+
+// replayEach reads the LOG message by message, at its leader.
+func (l *Logged) replayEach(ctx context.Context, r *replay) error {
+	ctx = context.WithValue(ctx, attemptKey{}, replicaAttempt)
+	for r.next <= r.end {
+		subject, seq, payload, err := l.raw(ctx, getBySequence(r.next))
+		if errors.Is(err, store.ErrNotFound) {
+			err = l.doubted(l.subjects, r.next, "the message is missing or cannot be read")
+		}
+		if err != nil {
+			return err
+		}
+		if err := l.take(r, subject, seq, payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foundStream is a stream as the server has it.
+type foundStream struct {
+	jetstream.StreamConfig
+	created time.Time
+}
+
+// born tells the stream from others of its name, for a mark. With one server it is 0:
+// a stream that was there and is not is lost, and the mark has to tell.
+func (f *foundStream) born() int64 {
+	if f.Replicas <= 1 {
+		return 0
+	}
+	return f.created.UnixNano()
+}
+
+// ensure finds a stream or makes it. One that exists keeps its number of replicas, and
+// what follows from it; all else becomes what cfg says.
+func ensure(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (foundStream, error) {
+	give := time.Now().Add(openPatience)
+	for {
+		found, err := ensureOnce(ctx, js, cfg)
+		if err == nil || ctx.Err() != nil || cfg.Replicas <= 1 || !opening(err) || time.Now().After(give) {
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return found, context.Cause(ctx)
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// opening says whether an error may be gone in a moment, when a stream is opened.
+func opening(err error) bool {
+	api, ok := errors.AsType[*apiError](translate(err))
+	return passing(translate(err)) || ok && api.ErrCode == codeNoPeers || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
+}
+
+func ensureOnce(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (foundStream, error) {
+	if cfg.Replicas > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, askPatience)
+		defer cancel()
+	}
+	was, err := js.Stream(ctx, cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		made, err := js.CreateStream(ctx, cfg)
+		if err != nil {
+			return foundStream{}, err
+		}
+		return foundStream{made.CachedInfo().Config, made.CachedInfo().Created}, nil
+	}
+	if err != nil {
+		return foundStream{}, err
+	}
+	info := was.CachedInfo()
+	found := foundStream{info.Config, info.Created}
+	cfg.Replicas = found.Replicas
+	cfg.AllowDirect = cfg.AllowDirect && cfg.Replicas <= 1
+	if cfg.Discard == jetstream.DiscardNew { // the LOG
+		cfg.MaxBytes = max(cfg.MaxBytes, int64(info.State.Bytes)+cfg.MaxBytes/4)
+	}
+	if sameStream(&found.StreamConfig, &cfg) {
+		return found, nil
+	}
+	now, err := js.UpdateStream(ctx, cfg)
+	if err != nil {
+		return foundStream{}, err
+	}
+	found.StreamConfig = now.CachedInfo().Config
+	return found, nil
+}
+
+// sameStream compares what ensure's callers set.
+func sameStream(a, b *jetstream.StreamConfig) bool {
+	return a.Description == b.Description && slices.Equal(a.Subjects, b.Subjects) && a.Storage == b.Storage &&
+		a.Retention == b.Retention && a.Discard == b.Discard && max(a.MaxMsgsPerSubject, 0) == max(b.MaxMsgsPerSubject, 0) &&
+		a.MaxMsgs == b.MaxMsgs && a.MaxBytes == b.MaxBytes && a.AllowAtomicPublish == b.AllowAtomicPublish &&
+		a.Duplicates == b.Duplicates && a.AllowDirect == b.AllowDirect
+}
+
+// Replica is one server that keeps a stream.
+type Replica struct {
+	Server string
+	// Leader says that it leads the stream's group, Current that it has everything,
+	// Offline that the leader has not heard of it for a while.
+	Leader, Current, Offline bool
+	// Lag is how many changes it lacks, Seen how long ago the leader heard of it.
+	Lag  uint64
+	Seen time.Duration
+}
+
+// StreamStatus is how a stream is replicated.
+type StreamStatus struct {
+	Stream string
+	// Wanted is how many replicas the stream shall have.
+	Wanted int
+	// Leader is the server that leads it, or empty.
+	Leader string
+	// Replicas are those that it has, by name. A stream on a server alone has none.
+	Replicas []Replica
+	// Messages and Bytes are what it holds.
+	Messages, Bytes uint64
+}
+
+// Whole says whether all wanted replicas are there and have everything.
+func (s *StreamStatus) Whole() bool {
+	return s.Leader != "" && len(s.Replicas) == s.Wanted && !slices.ContainsFunc(s.Replicas, func(r Replica) bool { return !r.Current || r.Offline })
+}
+
+// Status is how the two streams of a partition are replicated, the LOG first. It asks
+// their leaders, whoever they are: the caller need not own the partition.
+func Status(ctx context.Context, nc *nats.Conn, partition int) ([]StreamStatus, error) {
+	var all []StreamStatus
+	for _, name := range []string{LogName(partition), Name(partition)} {
+		st, err := statusOf(ctx, &link{nc: nc, stream: name})
+		if err != nil {
+			return all, fmt.Errorf("ask for stream %s: %w", name, err)
+		}
+		all = append(all, st)
+	}
+	return all, nil
+}
+
+// Streams is Status of this store's streams.
+func (l *Logged) Streams(ctx context.Context) ([]StreamStatus, error) {
+	return Status(ctx, l.nc, l.opts.Partition)
+}
+
+// statusOf asks once.
+func statusOf(ctx context.Context, s *link) (StreamStatus, error) {
+	reply, err := s.request(ctx, "$JS.API.STREAM.INFO."+s.stream, nil)
+	if err != nil {
+		return StreamStatus{}, err
+	}
+	answer := gjson.ParseBytes(reply.Data)
+	if err := errorIn(answer); err != nil {
+		return StreamStatus{}, err
+	}
+	c := answer.Get("cluster")
+	st := StreamStatus{
+		Stream: s.stream, Wanted: int(answer.Get("config.num_replicas").Int()), Leader: c.Get("leader").Str,
+		Messages: answer.Get("state.messages").Uint(), Bytes: answer.Get("state.bytes").Uint(),
+	}
+	if st.Leader != "" {
+		st.Replicas = append(st.Replicas, Replica{Server: st.Leader, Leader: true, Current: true})
+	}
+	c.Get("replicas").ForEach(func(_, r gjson.Result) bool {
+		st.Replicas = append(st.Replicas, Replica{
+			Server: r.Get("name").Str, Current: r.Get("current").Bool() && !r.Get("pending").Bool(), Offline: r.Get("offline").Bool(),
+			Lag: r.Get("lag").Uint(), Seen: time.Duration(r.Get("active").Int()),
+		})
+		return true
+	})
+	slices.SortFunc(st.Replicas, func(a, b Replica) int { return strings.Compare(a.Server, b.Server) })
+	return st, nil
+}
+
+// Lead has a server lead both streams, the LOG first, and returns when it does, or says
+// why not: ctx ends, the server keeps no replica or lacks something. Appends wait
+// meanwhile. It may be called from anywhere.
+func (l *Logged) Lead(ctx context.Context, server string) error {
+	l.mu.Lock()
+	err := l.lead(ctx, server)
+	l.mu.Unlock()
+	if err == nil {
+		l.statesLink.mu.Lock()
+		err = l.statesLink.lead(ctx, server)
+		l.statesLink.mu.Unlock()
+	}
+	return err
+}
+
+// lead moves the leader of one stream. Nothing may be under way.
+func (s *link) lead(ctx context.Context, server string) error {
+	if !s.replicated.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*leadPatience)
+	defer cancel()
+	var last error
+	err := s.retryReplicated(ctx, 2*leadPatience, func(ctx context.Context) error {
+		st, err := statusOf(ctx, s)
+		if err != nil {
+			return err
+		}
+		if st.Leader == server {
+			return nil
+		}
+		i := slices.IndexFunc(st.Replicas, func(r Replica) bool { return r.Server == server })
+		if i < 0 {
+			return fmt.Errorf("server %s keeps no replica", server)
+		}
+		// The group would elect somebody else.
+		if r := &st.Replicas[i]; !r.Current || r.Offline {
+			last = fmt.Errorf("the replica on server %s is not current, it lacks %d changes: %w", server, r.Lag, errMoved)
+			return last
+		}
+		last = fmt.Errorf("server %s leads, not yet %s: %w", st.Leader, server, errMoved)
+		reply, err := s.request(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+s.stream, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, server))
+		if err != nil {
+			return err
+		}
+		if err := errorIn(gjson.ParseBytes(reply.Data)); err != nil {
+			return err
+		}
+		return last // see whether it happened
+	})
+	if err != nil {
+		return fmt.Errorf("have server %s lead stream %s: %w", server, s.stream, errors.Join(err, last))
+	}
+	return nil
+}
+
+// kickLead has keepLead look.
+func (l *Logged) kickLead() {
+	select {
+	case l.leads <- struct{}{}:
+	default:
+	}
+}
+
+// keepLead has LogOptions.Leader lead the streams while this store owns the partition.
+func (l *Logged) keepLead(ctx context.Context) {
+	tick := time.NewTicker(leadAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.leads:
+		case <-tick.C:
+		}
+		l.state.Lock()
+		ready := l.ready
+		l.state.Unlock()
+		if !ready || !l.replicated.Load() {
+			continue
+		}
+		if err := l.Lead(ctx, l.opts.Leader); err != nil && ctx.Err() == nil {
+			l.log.Debug("the streams are led elsewhere", "stream", l.stream, "err", err)
+		}
+	}
+}
+
+// SetReplicas changes how many servers keep the streams, 1, 3 or 5, the LOG first, one
+// after the other. It returns when all replicas have everything, or ctx ends; then it
+// may be called again. The store is used meanwhile. Which servers they are is chosen by
+// the meta leader; of those there are now it drops the leader last.
+func (l *Logged) SetReplicas(ctx context.Context, n int) error {
+	for _, s := range []*link{&l.link, &l.statesLink.link} {
+		if n > 1 {
+			l.statesLink.direct.Store(false)
+			s.replicated.Store(true)
+		}
+		if err := s.setReplicas(ctx, n); err != nil {
+			return fmt.Errorf("stream %s shall have %d replicas: %w", s.stream, n, err)
+		}
+		s.replicated.Store(n > 1)
+	}
+	return nil
+}
+
+func (s *link) setReplicas(ctx context.Context, n int) error {
+	asked := false
+	for {
+		err := s.replicasOnce(ctx, n, &asked)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return errors.Join(context.Cause(ctx), err)
+		}
+		if !opening(err) {
+			return err
+		}
+		if err := s.rest(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// replicasOnce asks for n replicas, unless that is done, and looks whether they are
+// there.
+func (s *link) replicasOnce(ctx context.Context, n int, asked *bool) error {
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	if !*asked {
+		was, err := s.js.Stream(ctx, s.stream)
+		if err != nil {
+			return translate(err)
+		}
+		cfg := was.CachedInfo().Config
+		if cfg.Replicas != n {
+			cfg.Replicas = n
+			cfg.AllowDirect = false
+			if _, err := s.js.UpdateStream(ctx, cfg); err != nil {
+				return translate(err)
+			}
+		}
+		*asked = true
+	}
+	st, err := statusOf(ctx, s)
+	if err == nil && !st.Whole() {
+		err = fmt.Errorf("it is kept by %+v: %w", st.Replicas, errMoved)
+	}
+	return err
+}
