@@ -150,7 +150,9 @@ func (id *Identity) Run(ctx context.Context) error {
 	var told time.Time
 	var trouble string
 	for {
-		if now := time.Now(); now.Sub(told) >= expiryTold && id.tellExpiry(now) {
+		now, end := time.Now(), id.Expires()
+		due := now.Sub(told) >= expiryTold || told.Before(end) && !now.Before(end)
+		if due && id.tellExpiry(now) {
 			told = now
 		}
 		select {

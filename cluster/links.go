@@ -175,7 +175,9 @@ func (l *Links) Handle(k Kind, h Handler) {
 	l.handlers[k] = h
 }
 
-// Send implements Bus. Nothing is allocated but what the queue needs.
+// Send implements Bus. Nothing is allocated but what the queue needs. Of a new link it
+// is false until Up of the kind has been called: a goroutine that sends while Up is about to
+// begin may be in time or not, and its message may come before those that Up sends.
 func (l *Links) Send(peer string, k Kind, payload []byte) bool {
 	link := (*l.linked.Load())[peer]
 	return link != nil && link.send(k, payload)
@@ -225,10 +227,10 @@ func (l *Links) SetPeers(peers []PeerAddr) {
 		if members[id] || p.gone {
 			continue
 		}
-		l.dismiss(p)
 		if p.current != nil {
-			p.current.end(endRemoved)
+			p.current.end(endRemoved) // first, or its goodbye comes before the reason
 		}
+		l.dismiss(p)
 		if p.cancel == nil {
 			delete(l.peers, id)
 		}

@@ -22,8 +22,7 @@ const (
 	// kindControl is the link's own: an empty frame is a sign of life, one byte is a
 	// control message. Unknown ones are ignored.
 	kindControl Kind = 0
-
-	controlBye byte = 1 // the sender ends the link and has sent everything
+	controlBye       = 1 // the sender ends the link and has sent everything
 )
 
 // Sizes of buffers, in bytes.

@@ -58,7 +58,7 @@ type Port struct {
 	log      *slog.Logger
 	client   map[string]*tls.Config
 	server   *tls.Config
-	handlers map[string]func(ctx context.Context, conn *tls.Conn) // set before Run
+	handlers sync.Map // protocol → func(ctx context.Context, conn *tls.Conn)
 	layer    *RaftLayer
 	listener net.Listener // set by Listen
 
@@ -103,20 +103,21 @@ func NewPort(cfg PortConfig, id *Identity, log *slog.Logger) *Port {
 		cfg.MaxHandshakes = 256
 	}
 	p := &Port{cfg: cfg, id: id, log: log, pending: list.New(),
-		client: make(map[string]*tls.Config), handlers: make(map[string]func(context.Context, *tls.Conn))}
+		client: make(map[string]*tls.Config)}
 	p.server = id.ServerConfig(protocolRaft, protocolLink, protocolJoin)
 	for _, protocol := range p.server.NextProtos {
 		p.client[protocol] = id.ClientConfig(protocol)
 	}
 	p.layer = &RaftLayer{port: p, conns: make(chan net.Conn), closed: make(chan struct{})}
-	p.handlers[protocolRaft] = p.layer.serve
+	p.handle(protocolRaft, p.layer.serve)
 	return p
 }
 
-// handle says who serves a protocol, before Run. serve owns the connection, and must
-// return, whatever the peer does, when its context ends.
+// handle says who serves a protocol, also while Run runs: who comes before is refused, and
+// tries again. serve owns the connection, and must return, whatever the peer does, when
+// its context ends.
 func (p *Port) handle(protocol string, serve func(ctx context.Context, conn *tls.Conn)) {
-	p.handlers[protocol] = serve
+	p.handlers.Store(protocol, serve)
 }
 
 // Listen binds. Run must follow.
@@ -240,9 +241,9 @@ func (p *Port) serve(ctx context.Context, raw net.Conn, place *list.Element) {
 		err = refuse(refusedCrowded, "more than %d handshakes are under way", p.cfg.MaxHandshakes)
 	}
 	protocol := conn.ConnectionState().NegotiatedProtocol
-	handler := p.handlers[protocol]
-	if err == nil && handler == nil {
-		err = refuse(refusedProtocol, "the peer wants protocol %q", protocol)
+	handler, ready := p.handlers.Load(protocol)
+	if err == nil && !ready {
+		err = refuse(refusedNotReady, "protocol %q is not spoken here yet", protocol)
 	}
 	if err != nil {
 		raw.Close()
@@ -252,7 +253,7 @@ func (p *Port) serve(ctx context.Context, raw net.Conn, place *list.Element) {
 		return
 	}
 	p.accepted.add(protocol)
-	handler(ctx, conn)
+	handler.(func(context.Context, *tls.Conn))(ctx, conn)
 }
 
 // refuse counts, and tells the log now and then.
