@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Files of a data directory.
@@ -27,7 +29,12 @@ const (
 //	1  records in STATE
 //	2  records in STATE, changes before them in LOG, which a version that knows
 //	   only format 1 would not see
-const dirFormat = 2
+//	3  of a node in a cluster: records in another place, which a version that
+//	   knows only format 2 would not see, and begin anew
+const dirFormat = 3
+
+// soloFormat is the format of the directory of a node that runs alone.
+const soloFormat = 2
 
 // ErrInUse means that another process uses the data directory.
 var ErrInUse = errors.New("data directory is in use")
@@ -40,14 +47,36 @@ type meta struct {
 	NodeID     string `json:"nodeId"`
 	Partitions int    `json:"partitions"`
 	Epoch      uint64 `json:"epoch"`
+	// Cluster is set when the node belongs to one.
+	Cluster *Belonging `json:"cluster,omitempty"`
+}
+
+// Belonging is what a data directory knows of the cluster that its node belongs to.
+type Belonging struct {
+	Name      string `json:"name"`
+	ClusterID string `json:"clusterId"`
+	// Founders are those of the formation that the node has promised, if it founds.
+	Founders []Founder `json:"founders,omitempty"`
+	// Joined says that the node has been a member.
+	Joined bool `json:"joined,omitempty"`
+}
+
+// founded says whether the node is a founder.
+func (b *Belonging) founded() bool { return b != nil && len(b.Founders) > 0 }
+
+// adopts says whether a founder brings records.
+func (b *Belonging) adopts() bool {
+	return slices.ContainsFunc(b.Founders, func(f Founder) bool { return f.SoloRecords })
 }
 
 // Dir is the data directory of this process.
 type Dir struct {
 	path   string
-	meta   meta
 	lock   *os.File
 	damage error // of an inspected one
+
+	mu   sync.Mutex
+	meta meta // what the cluster is of it is guarded by mu
 }
 
 // OpenDir takes the data directory for this process alone, making it when there
@@ -172,7 +201,7 @@ func (d *Dir) load() error {
 		if _, err := os.Stat(filepath.Join(d.path, natsDir)); err == nil {
 			return fmt.Errorf("data directory %s holds data but no file %q; restore the whole directory", d.path, metaFile)
 		}
-		d.meta = meta{Format: dirFormat, ClusterID: newID(), NodeID: newID(), Partitions: 1}
+		d.meta = meta{Format: soloFormat, ClusterID: newID(), NodeID: newID(), Partitions: 1}
 	case err != nil:
 		return fmt.Errorf("data directory %s cannot be read: %w", d.path, err)
 	default:
@@ -181,14 +210,67 @@ func (d *Dir) load() error {
 		}
 	}
 	d.meta.Epoch++
-	d.meta.Format = dirFormat
-	if b, err = json.MarshalIndent(d.meta, "", "  "); err != nil {
+	return d.write()
+}
+
+// write replaces the meta file.
+func (d *Dir) write() error {
+	d.meta.Format = soloFormat
+	if d.meta.Cluster != nil {
+		d.meta.Format = dirFormat
+	}
+	b, err := json.MarshalIndent(d.meta, "", "  ")
+	if err != nil {
 		return fmt.Errorf("data directory %s: %w", d.path, err)
 	}
-	if err := writeFile(name, append(b, '\n')); err != nil {
+	if err := writeFile(filepath.Join(d.path, metaFile), append(b, '\n')); err != nil {
 		return fmt.Errorf("data directory %s cannot be written: %w", d.path, withCure(err))
 	}
 	return nil
+}
+
+// Belongs says which cluster the node belongs to, or nil.
+func (d *Dir) Belongs() *Belonging {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.meta.Cluster
+}
+
+// Promise writes down which cluster the node belongs to, durably.
+func (d *Dir) Promise(b Belonging) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was, id := d.meta.Cluster, d.meta.ClusterID
+	d.meta.Cluster, d.meta.ClusterID = &b, b.ClusterID
+	err := d.write()
+	if err != nil {
+		d.meta.Cluster, d.meta.ClusterID = was, id
+	}
+	return err
+}
+
+// partitions notes how many there are, with the next write.
+func (d *Dir) partitions(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.meta.Partitions = n
+}
+
+// HoldsAlone says whether the directory holds records of a node that ran alone, which
+// its cluster does not have yet.
+func (d *Dir) HoldsAlone() bool {
+	_, err := os.Stat(d.Store())
+	return err == nil
+}
+
+// SetAside moves the records of a node that ran alone out of the way, for an operator to
+// remove. It returns where to.
+func (d *Dir) SetAside() (string, error) {
+	to := filepath.Join(d.path, natsDir+"-alone")
+	if err := os.Rename(d.Store(), to); err != nil {
+		return "", err
+	}
+	return to, syncDir(d.path)
 }
 
 // parseMeta reads a meta file. Every error says what is wrong with it.
@@ -235,10 +317,18 @@ func (d *Dir) Epoch() uint64 { return d.meta.Epoch }
 func (d *Dir) NodeID() string { return d.meta.NodeID }
 
 // ClusterID is random, made with the cluster.
-func (d *Dir) ClusterID() string { return d.meta.ClusterID }
+func (d *Dir) ClusterID() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.meta.ClusterID
+}
 
 // Partitions is the number of partitions that the data is kept in.
-func (d *Dir) Partitions() int { return d.meta.Partitions }
+func (d *Dir) Partitions() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.meta.Partitions
+}
 
 // Close gives the directory up. Whatever works in it must have ended.
 func (d *Dir) Close() error {

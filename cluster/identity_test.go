@@ -17,9 +17,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 const testSecret = "0123456789abcdef0123456789abcdef"
@@ -44,7 +47,7 @@ func identityOf(t testing.TB, cfg IdentityConfig) *Identity {
 
 // shake makes a handshake over loopback (in a pipe both could block writing) and returns what each side says of it; the
 // client after it has read a byte, as it learns late that it is refused.
-func shake(t testing.TB, server, client *tls.Config) (serverErr, clientErr error) {
+func shake(t testing.TB, accepting, dialling *tls.Config) (serverErr, clientErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,7 +61,7 @@ func shake(t testing.TB, server, client *tls.Config) (serverErr, clientErr error
 			done <- err
 			return
 		}
-		conn := tls.Server(a, server)
+		conn := tls.Server(a, accepting)
 		err = conn.Handshake()
 		if err == nil {
 			_, err = conn.Write([]byte{1})
@@ -70,7 +73,7 @@ func shake(t testing.TB, server, client *tls.Config) (serverErr, clientErr error
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := tls.Client(b, client)
+	conn := tls.Client(b, dialling)
 	if clientErr = conn.Handshake(); clientErr == nil {
 		_, clientErr = io.ReadFull(conn, make([]byte, 1))
 	}
@@ -128,12 +131,12 @@ func TestCertificatesOfDifferentTimesVerifyEachOther(t *testing.T) {
 func TestStrangersAreRefusedInWords(t *testing.T) {
 	a := secretIdentity(t, "a")
 	other := identityOf(t, IdentityConfig{Cluster: "prod", Node: "b", Secret: strings.Repeat("x", 32)})
-	s, c := shake(t, a.ServerConfig(), other.ClientConfig())
+	_, c := shake(t, a.ServerConfig(), other.ClientConfig())
 	wantReason(t, "the client, wrong secret", c, refusedAuthority, "cluster.secret")
 	// A client that does not care is refused by the server.
 	careless := other.ClientConfig()
 	careless.VerifyConnection = nil
-	s, c = shake(t, a.ServerConfig(), careless)
+	s, c := shake(t, a.ServerConfig(), careless)
 	wantReason(t, "the server, wrong secret", s, refusedAuthority, "cluster.secret")
 	wantReason(t, "a client refused", c, refusedByPeer, "")
 
@@ -351,4 +354,75 @@ func TestOneAuthorityForTwoClustersKeepsThemApart(t *testing.T) {
 	if !errors.As(remoteAlert(c), new(*refusal)) {
 		t.Errorf("remoteAlert = %v", remoteAlert(c))
 	}
+}
+
+// routed starts an embedded server with one route configuration for both ends.
+func routed(t *testing.T, name string, id *Identity, routes ...*url.URL) *server.Server {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{
+		ServerName: name, Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true, Routes: routes,
+		Cluster: server.ClusterOpts{Name: "prod", Host: "127.0.0.1", Port: -1, PoolSize: -1, TLSConfig: id.RouteConfig(), TLSTimeout: 10},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the server does not start")
+	}
+	return s
+}
+
+func TestRoutesOfTheEmbeddedServerAreVerifiedByUsAtBothEnds(t *testing.T) {
+	a := routed(t, "a", secretIdentity(t, "a"))
+	to := &url.URL{Scheme: "nats", Host: a.ClusterAddr().String()}
+	b := routed(t, "b", secretIdentity(t, "b"), to)
+	until(t, "a route between nodes of the cluster", func() bool { return a.NumRoutes() == 1 && b.NumRoutes() == 1 })
+
+	// A stranger that refuses nobody is refused by the end that accepts.
+	var asked, refused atomic.Int64
+	watch := func(id *Identity, careless bool) *tls.Config {
+		c := id.RouteConfig()
+		c.VerifyConnection = func(cs tls.ConnectionState) error {
+			asked.Add(1)
+			err := id.verify(cs, false)
+			if err != nil {
+				refused.Add(1)
+			}
+			if careless {
+				return nil
+			}
+			return err
+		}
+		return c
+	}
+	stranger := identityOf(t, IdentityConfig{Cluster: "prod", Node: "s", Secret: strings.Repeat("s", 32)})
+	start := func(c *tls.Config) *server.Server {
+		s, err := server.NewServer(&server.Options{
+			ServerName: "s", Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true, Routes: []*url.URL{to},
+			Cluster: server.ClusterOpts{Name: "prod", Host: "127.0.0.1", Port: -1, PoolSize: -1, TLSConfig: c, TLSTimeout: 10},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go s.Start()
+		return s
+	}
+	s := start(watch(stranger, true))
+	until(t, "the stranger tries three times", func() bool { return asked.Load() >= 3 })
+	if a.NumRoutes() != 1 || s.NumRoutes() != 0 {
+		t.Errorf("%d routes and %d, want the stranger out", a.NumRoutes(), s.NumRoutes())
+	}
+	s.Shutdown()
+	s.WaitForShutdown()
+	// And the end that dials refuses a stranger.
+	refused.Store(0)
+	s = start(watch(stranger, false))
+	until(t, "the one who dials refuses", func() bool { return refused.Load() >= 1 })
+	if s.NumRoutes() != 0 {
+		t.Error("a route with a stranger")
+	}
+	s.Shutdown()
+	s.WaitForShutdown()
 }

@@ -64,13 +64,14 @@ type Formation struct {
 	// Founders are in order of their ids. They are empty for a node that joins a
 	// cluster which exists.
 	Founders []Founder `json:"founders,omitempty"`
-	// Leader is, for a node that joins, the Address of the node to be let in by.
+	// Leader is, of a cluster that exists, the Address of the node to be let in by.
 	Leader string `json:"-"`
 }
 
 // Founds says whether the node is to bootstrap the cluster with the founders, rather
-// than to ask the leader to be let in. Every founder does, with the same list.
-func (f Formation) Founds() bool { return len(f.Founders) > 0 }
+// than to ask the leader to be let in. Every founder does, with the same list, but one
+// that comes when the cluster exists and may have changed its members since.
+func (f Formation) Founds() bool { return len(f.Founders) > 0 && f.Leader == "" }
 
 // equal says whether two are the same promise.
 func (f Formation) equal(g Formation) bool {
@@ -96,9 +97,9 @@ type JoinOptions struct {
 	Expect int
 	// Self is this node. With Formed, Discover only looks for the leader.
 	Self NodeInfo
-	// Promised is what Persist has kept, or nil.
+	// Promised is what Persist has kept (Dir.Formation), or nil.
 	Promised *Formation
-	// Persist keeps a promise on disk before anybody hears of it: after a crash
+	// Persist keeps a promise on disk (Dir.KeepFormation) before anybody hears of it: after a crash
 	// Promised is either what it was or this. Once it has succeeded it is not called again.
 	Persist func(Formation) error
 }
@@ -258,7 +259,7 @@ func (j *Joiner) learn(address string) {
 }
 
 // Discover finds this node's cluster: one that exists, or one that it founds together
-// with others. It asks until it knows, or ctx ends. An error that is not of ctx says what
+// with others. The Port must run, or nobody finds this node, and it not itself. It asks until it knows, or ctx ends. An error that is not of ctx says what
 // an operator has to put right.
 func (j *Joiner) Discover(ctx context.Context) (Formation, error) {
 	var told time.Time

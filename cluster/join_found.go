@@ -170,6 +170,8 @@ func (f *founding) join(answers []located) (*step, error) {
 // keep goes on with the promise. Under mu.
 func (f *founding) keep(answers []located) (step, error) {
 	f.announced = f.promised.ids()
+	var exists *Formation
+	var leader string
 	yes := map[string]bool{f.node.ID: true}
 	for _, a := range answers {
 		mine := a.Promised != nil && a.Promised.equal(*f.promised)
@@ -179,8 +181,9 @@ func (f *founding) keep(answers []located) (step, error) {
 		ours := slices.Contains(f.announced, a.Node.ID)
 		switch {
 		case a.Node.Formed && a.Node.ClusterID == f.promised.ClusterID:
-			// It exists, so all have promised.
-			return step{done: f.promised}, nil
+			// It exists, so all have promised. Without a leader it may wait for us.
+			exists = f.promised
+			leader = cmp.Or(leader, a.Node.Leader)
 		case a.Node.Formed:
 			return step{}, fmt.Errorf("this node has promised to found cluster id %s with %s, and node %s at %s is in cluster id %s: "+
 				"start this node with an empty data directory to join that one", f.promised.ClusterID, names(f.promised.Founders), a.Node.Name, a.address, a.Node.ClusterID)
@@ -188,6 +191,9 @@ func (f *founding) keep(answers []located) (step, error) {
 			return step{}, fmt.Errorf("this node has promised to found cluster id %s with %s, but node %s has promised cluster id %s: "+
 				"neither cluster can begin; stop these nodes and start them with empty data directories", f.promised.ClusterID, names(f.promised.Founders), a.Node.Name, a.Promised.ClusterID)
 		}
+	}
+	if exists != nil {
+		return step{done: &Formation{ClusterID: exists.ClusterID, Founders: exists.Founders, Leader: leader}}, nil
 	}
 	var missing []Founder
 	for _, founder := range f.promised.Founders {

@@ -446,6 +446,20 @@ func TestWhatMayNotFoundAClusterWaitsAndSaysWhy(t *testing.T) {
 	}
 }
 
+func TestAFounderThatComesLateAsksTheLeaderWhereThereIsOne(t *testing.T) {
+	promised := Formation{ClusterID: "x", Founders: []Founder{{ID: "a"}, {ID: "b"}, {ID: "c"}}}
+	formed := func(id, leader string) located {
+		return located{answer: answer{Node: NodeInfo{ID: id, Role: RoleCore, ClusterID: "x", Formed: true, Leader: leader}}}
+	}
+	for leader, founds := range map[string]bool{"": true, "h:1": false} {
+		f := newFounding(JoinOptions{Expect: 3, Self: NodeInfo{ID: "c", Role: RoleCore}, Promised: &promised})
+		s, err := f.next(view{possible: 3, answers: []located{formed("a", ""), formed("b", leader)}})
+		if err != nil || s.done == nil || s.done.Founds() != founds || s.done.Leader != leader || !s.done.equal(promised) {
+			t.Errorf("with leader %q: %+v, %v", leader, s, err)
+		}
+	}
+}
+
 func TestDiscoverSaysWhatItWaitsForAndEndsWithItsContext(t *testing.T) {
 	a := startJoin(t, "a", []string{"127.0.0.1:1", "[::1]:1"}, nil)
 	log := &lines{}
@@ -496,4 +510,23 @@ func FuzzJoin(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAPromiseIsReadBackFromTheDataDirectory(t *testing.T) {
+	path := t.TempDir()
+	dir := openDir(t, path)
+	if b := dir.Belongs(); b != nil {
+		t.Errorf("a new directory belongs to %+v", b)
+	}
+	want := Belonging{Name: "n", ClusterID: "x", Founders: []Founder{{ID: "a", Name: "n", Address: "h:1", Routes: "h:0"}, {ID: "b", Address: "h:2", SoloRecords: true}}}
+	if err := dir.Promise(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openDir(t, path)
+	if b := again.Belongs(); b == nil || b.Name != "n" || b.ClusterID != "x" || !slices.Equal(b.Founders, want.Founders) || b.Joined || !b.adopts() || again.ClusterID() != "x" {
+		t.Errorf("the directory belongs to %+v, want %+v", b, want)
+	}
 }

@@ -154,6 +154,7 @@ func newLinks(cfg LinksConfig, self LinkSelf, log *slog.Logger) *Links {
 	setDefault(&cfg.Keepalive, time.Second)
 	setDefault(&cfg.BackoffMin, 50*time.Millisecond)
 	setDefault(&cfg.BackoffMax, time.Second)
+	cfg.Queue = max(cfg.Queue, cfg.MaxMessage+frameHead) // or the largest could never be sent
 	l := &Links{cfg: cfg, self: self, min: linkFormatMin, max: linkFormatMax, log: log, peers: make(map[string]*linkPeer)}
 	l.linked.Store(&map[string]*link{})
 	return l
@@ -265,7 +266,7 @@ func (l *Links) dismiss(p *linkPeer) {
 	}
 	select {
 	case c := <-p.incoming:
-		c.conn.Close()
+		hangUp(c.conn)
 	default:
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
@@ -201,8 +202,11 @@ func (l *Links) accept(ctx context.Context, conn net.Conn) {
 		return
 	}
 	reason := refusedHungUp
-	if refused != nil {
+	switch {
+	case refused != nil:
 		reason = refused.reason
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		reason = refusedTimeout
 	}
 	if tell, n := l.refused.add(reason); tell {
 		l.log.Warn("link refused", "peer", conn.RemoteAddr().String(), "reason", reason, "count", n, "err", err)

@@ -370,7 +370,7 @@ func mute(t *testing.T, b *linkNode, self LinkSelf) net.Conn {
 
 func TestASilentPeerIsGivenUpAndAnIdleOneIsNot(t *testing.T) {
 	cfg := quick
-	cfg.Keepalive = 500 * time.Millisecond
+	cfg.Keepalive = time.Second
 	a, b := startLinks(t, cfg, linkSelf("a"), nil), startLinks(t, cfg, linkSelf("b"), nil)
 	b.SetPeers([]PeerAddr{a.addr(), {ID: "aa"}})
 	a.SetPeers([]PeerAddr{b.addr()})

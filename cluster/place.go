@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -20,16 +21,16 @@ type Place struct {
 	inner  atomic.Pointer[inner] // nil until Open
 
 	mu       sync.Mutex
-	handlers map[Kind]Handler // guarded by mu; until Open
+	handlers map[Kind]Handler // guarded by mu; until Run
 }
 
 // inner is what Open has made.
 type inner struct {
-	table  Table
-	bus    Bus
-	server *Server // nil when nothing is kept
-
+	table    Table
+	bus      Bus
 	settings settings
+	server   *Server // nil when nothing is kept
+	joined   *joined // nil for a node that runs alone
 }
 
 var (
@@ -54,14 +55,28 @@ type PlaceOptions struct {
 	Server *Options
 }
 
-// Open takes the place. It returns when this node knows the table, or with an error that
-// names what is in the way. It is called once; Close must be called after it has
-// succeeded.
+// Open takes the place: alone, or in the cluster, which takes as long as it takes to find the
+// other nodes. It returns when this node knows the table, or with an error that names what
+// is in the way. It is called once; Close must be called after it has succeeded.
 func (p *Place) Open(ctx context.Context, opts PlaceOptions) error {
+	if p.cfg.Enabled() {
+		if b := opts.Dir.Belongs(); b != nil && b.Name != p.cfg.Name {
+			return fmt.Errorf("data directory %s belongs to a node of cluster %q, and cluster.name is %q", opts.Dir.Path(), b.Name, p.cfg.Name)
+		}
+		j, err := join(ctx, p.cfg, opts, p.log)
+		if err != nil {
+			return err
+		}
+		p.enter(&inner{table: j.raft, bus: bus{j.links, j.slots}, settings: j, server: j.server, joined: j})
+		return nil
+	}
 	in := &inner{bus: Alone{}, settings: new(soloSettings)}
 	if opts.Dir == nil {
 		in.table = NewSoloInMemory(opts.Name)
 	} else {
+		if b := opts.Dir.Belongs(); b != nil {
+			return fmt.Errorf("data directory %s belongs to a node of cluster %q: set cluster.name", opts.Dir.Path(), b.Name)
+		}
 		in.table = NewSolo(opts.Dir, opts.Name)
 	}
 	if opts.Server != nil {
@@ -78,28 +93,40 @@ func (p *Place) Open(ctx context.Context, opts PlaceOptions) error {
 
 // enter makes the place what it is from now on.
 func (p *Place) enter(in *inner) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for k, h := range p.handlers {
-		in.bus.Handle(k, h)
-	}
-	p.handlers = nil
 	p.inner.Store(in)
 	close(p.opened)
 }
 
 // Ask asks another node how it is: what its Describe says.
 func (p *Place) Ask(ctx context.Context, peer string) ([]byte, error) {
-	return nil, ErrAlone
+	in := p.inner.Load()
+	if in == nil || in.joined == nil {
+		return nil, ErrAlone
+	}
+	return in.joined.control.ask(ctx, peer, nil)
 }
 
-// Run keeps the place until ctx ends.
+// Run keeps the place until ctx ends: from here on there are links to other nodes. All
+// rooms that want to hear of them have said so by Handle. An error means that this node
+// has no place any more.
 func (p *Place) Run(ctx context.Context) error {
 	in := p.inner.Load()
 	if in == nil {
 		return errors.New("run: the place is not open")
 	}
-	if in.server == nil {
+	p.mu.Lock()
+	for k, h := range p.handlers {
+		in.bus.Handle(k, h)
+	}
+	p.handlers = nil
+	p.mu.Unlock()
+	if in.joined != nil {
+		in.joined.run()
+	}
+	switch {
+	case in.joined != nil:
+		return in.joined.wait(ctx)
+	case in.server == nil:
 		<-ctx.Done()
 		return nil
 	}
@@ -108,9 +135,65 @@ func (p *Place) Run(ctx context.Context) error {
 
 // Close gives the place up. Run has ended, and what stands on the server is closed.
 func (p *Place) Close() {
-	if in := p.inner.Load(); in != nil && in.server != nil {
+	in := p.inner.Load()
+	switch {
+	case in == nil:
+	case in.joined != nil:
+		in.joined.close()
+	case in.server != nil:
 		in.server.Close()
 	}
+}
+
+// Adopts says whether this node has to copy the records that it kept while it ran alone
+// into the cluster, and then call RecordsComplete.
+func (p *Place) Adopts() bool {
+	in := p.inner.Load()
+	if in == nil || in.joined == nil || !in.joined.adopts {
+		return false
+	}
+	number, _ := p.Setting(recordsSetting)
+	return number == 0
+}
+
+// AwaitRecords returns when the cluster has all the records that it begins with. Nobody
+// should be let in before.
+func (p *Place) AwaitRecords(ctx context.Context) error {
+	in := p.inner.Load()
+	if in == nil || in.joined == nil {
+		return nil
+	}
+	for {
+		changed := p.Changed()
+		if number, _ := p.Setting(recordsSetting); number > 0 {
+			return nil
+		}
+		if b := in.joined.dir.Belongs(); b.founded() && !b.adopts() {
+			return p.RecordsComplete(ctx)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// RecordsComplete says to all nodes that the cluster has the records that it begins with.
+func (p *Place) RecordsComplete(ctx context.Context) error {
+	err := p.SetSetting(ctx, recordsSetting, []byte(p.Self().ID), 0)
+	if errors.Is(err, ErrSettingChanged) {
+		return nil
+	}
+	return err
+}
+
+// Replicas is how many nodes are to keep a partition: 1 on a node that runs alone.
+func (p *Place) Replicas(partition int) int {
+	if in := p.inner.Load(); in != nil && in.joined != nil {
+		return max(len(in.joined.raft.Replicas(partition)), 1)
+	}
+	return 1
 }
 
 // Server is the embedded server, or nil before Open and when nothing is kept.
@@ -180,7 +263,7 @@ func (p *Place) Handle(k Kind, h Handler) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.handlers == nil {
-		panic("cluster: Handle after Open")
+		panic("cluster: Handle after Run")
 	}
 	p.handlers[k] = h
 }

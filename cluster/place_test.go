@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 )
@@ -25,6 +26,11 @@ func TestAPlaceIsNobodysBeforeItIsOpen(t *testing.T) {
 	}
 	if o := p.Owner(0); !o.Here || !p.Holds(0) || p.Self().Name != "a" || p.Changed() != nil || p.Server() != nil {
 		t.Errorf("alone it is %+v, %+v", o, p.Self())
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := p.Run(ctx); err != nil {
+		t.Error(err)
 	}
 	defer func() {
 		if recover() == nil {

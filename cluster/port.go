@@ -328,7 +328,7 @@ func (l *RaftLayer) serve(ctx context.Context, conn *tls.Conn) {
 	timer := time.NewTimer(l.port.cfg.HandshakeTimeout)
 	defer timer.Stop()
 	select {
-	case l.conns <- conn:
+	case l.conns <- promptConn{conn}:
 		return
 	case <-ctx.Done():
 	case <-l.closed:
@@ -367,8 +367,15 @@ func (l *RaftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net
 	if err != nil {
 		return nil, err // not conn, which would be no nil net.Conn
 	}
-	return conn, nil
+	return promptConn{conn}, nil
 }
+
+// promptConn is a connection whose Close does not wait, for seconds, to say goodbye to
+// a peer that takes nothing. Raft waits for answers, so nothing is on its way.
+type promptConn struct{ *tls.Conn }
+
+// Close implements net.Conn.
+func (c promptConn) Close() error { return c.NetConn().Close() }
 
 // advertised is an address for others, whose host may be a name.
 type advertised string

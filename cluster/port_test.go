@@ -173,7 +173,7 @@ func TestAThousandSilentConnectionsDoNotKeepAPeerOut(t *testing.T) {
 }
 
 func TestASlowHandshakeAndGarbageAreRefusedAndCounted(t *testing.T) {
-	p := listenPort(t, PortConfig{HandshakeTimeout: 300 * time.Millisecond}, secretIdentity(t, "a"))
+	p := listenPort(t, PortConfig{HandshakeTimeout: 2 * time.Second}, secretIdentity(t, "a"))
 	echo(p)
 	run(t, "port", p.Run)
 	// A byte now and then, for ever.

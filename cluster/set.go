@@ -16,6 +16,10 @@ const (
 	// setPause is how long a Set that has sent changes gathers others. A single change
 	// does not wait.
 	setPause = 2 * time.Millisecond
+	// setBurst is after how many parts of a snapshot (4 MiB) there is a burstPause: 80 MiB
+	// a second.
+	setBurst   = 64
+	burstPause = 50 * time.Millisecond
 	// settleTime is what Settle says of a set with others. Links that are well take a
 	// hundredth of it.
 	settleTime = 100 * time.Millisecond
@@ -27,7 +31,8 @@ const (
 // # How it is kept
 //
 // When a link to a peer comes up, all own names go over it as a snapshot, in parts,
-// and what changes afterwards as deltas. Both are made by Run alone, so a delta never
+// and what changes afterwards as deltas. Very many names go out in bursts, so as not to
+// fill what a link may have waiting. Both are made by Run alone, so a delta never
 // overtakes the snapshot it follows. A delta says what is true of a name when it is
 // written, not what happened to it: a name that is removed and added again in between
 // has not changed.
@@ -142,15 +147,15 @@ func (s *Set) shard(name string) uint64 { return maphash.String(s.seed, name) % 
 // all methods but Run. The name is copied when it is kept.
 func (s *Set) Add(name string) {
 	o := &s.own[s.shard(name)]
+	tell := false
 	o.mu.Lock()
-	_, had := o.names[name]
-	if !had {
+	if _, has := o.names[name]; !has {
 		name = strings.Clone(name)
 		o.names[name] = struct{}{}
-		had = !s.mark(o, name)
+		tell = s.mark(o, name)
 	}
 	o.mu.Unlock()
-	if !had {
+	if tell {
 		s.poke()
 	}
 }
@@ -158,14 +163,14 @@ func (s *Set) Add(name string) {
 // Remove takes a name of this node out of the set. It has no effect when it is not in it.
 func (s *Set) Remove(name string) {
 	o := &s.own[s.shard(name)]
+	tell := false
 	o.mu.Lock()
-	_, had := o.names[name]
-	if had {
+	if _, has := o.names[name]; has {
 		delete(o.names, name)
-		had = s.mark(o, strings.Clone(name))
+		tell = s.mark(o, name)
 	}
 	o.mu.Unlock()
-	if had {
+	if tell {
 		s.poke()
 	}
 }
@@ -179,7 +184,9 @@ func (s *Set) mark(o *ownShard, name string) bool {
 	if o.dirty == nil {
 		o.dirty = make(map[string]struct{})
 	}
-	o.dirty[name] = struct{}{}
+	if _, marked := o.dirty[name]; !marked {
+		o.dirty[strings.Clone(name)] = struct{}{}
+	}
 	return true
 }
 
@@ -298,7 +305,7 @@ func (s *Set) Run(ctx context.Context) error {
 			case <-change:
 				changed = true
 			case <-s.wake:
-				s.flush()
+				s.flush(ctx)
 				pause.Reset(setPause)
 				select {
 				case <-ctx.Done():

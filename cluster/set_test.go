@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -214,20 +215,21 @@ func TestNamesCountWhileTheTableSaysThatTheirNodeIsAlive(t *testing.T) {
 
 func TestASnapshotOfManyNamesGoesInParts(t *testing.T) {
 	withSets(t, 2, func(t *testing.T, w *clustertest.Wires, n []*setNode) {
-		const names = 50_000
+		const names = 10_000
+		long := strings.Repeat("x", 1000)
 		for i := range names {
-			n[0].set.Add(fmt.Sprintf("user/%08d", i))
+			n[0].set.Add(fmt.Sprint("user/", long, i))
 		}
 		w.LinkAll()
 		settle()
-		if got := n[1].set.Stats(); got.Others != names || got.Heard < 10 {
+		if got := n[1].set.Stats(); got.Others != names || got.Heard < 150 || got.Heard > 160 {
 			t.Errorf("Stats = %+v", got)
 		}
 		for i := range names {
-			n[0].set.Remove(fmt.Sprintf("user/%08d", i))
+			n[0].set.Remove(fmt.Sprint("user/", long, i))
 		}
 		settle()
-		if got := n[1].set.Stats(); got.Others != 0 || got.Heard > 100 {
+		if got := n[1].set.Stats(); got.Others != 0 || got.Heard > 320 {
 			t.Errorf("Stats = %+v", got)
 		}
 	})
@@ -360,5 +362,31 @@ func BenchmarkSetAdd(b *testing.B) {
 	for b.Loop() {
 		s.Add("some/user")
 		s.Remove("some/user")
+	}
+}
+
+// A peer comes with a hundred thousand names, and goes.
+func BenchmarkSetSnapshotHeard(b *testing.B) {
+	var parts [][]byte
+	part := []byte{1, 5}
+	for i := range 100_000 {
+		name := fmt.Sprintf("user-%020d", i)
+		part = append(append(part, byte(len(name))), name...)
+		if len(part) > 64<<10 {
+			parts = append(parts, part)
+			part = []byte{1, 4}
+		}
+	}
+	part[1] |= 2
+	parts = append(parts, part)
+	var h hearing
+	cluster.NewSet(&h, cluster.NewSoloInMemory("n"), setKind, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.handler.Up("p")
+		for _, part := range parts {
+			h.handler.Hear("p", part)
+		}
+		h.handler.Down("p")
 	}
 }

@@ -8,9 +8,6 @@ import (
 	"sync"
 )
 
-// ErrSettingChanged means that a setting is not at the number that was expected.
-var ErrSettingChanged = errors.New("the setting was changed meanwhile")
-
 // settings are named values that every node of a cluster knows: few, small, and rarely
 // changed.
 type settings interface {

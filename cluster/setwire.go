@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
+	"time"
 )
 
 // A message of a Set is a format byte, a byte that says what it is, and entries to
@@ -161,7 +163,7 @@ func (s setHandler) part(p *peerNames, kind byte, entries []byte) {
 func (s setHandler) Published(string, uint16, []byte) { s.invalid.Add(1) }
 
 // flush sends peers what they do not know. Only Run calls it.
-func (s *Set) flush() {
+func (s *Set) flush(ctx context.Context) {
 	var fresh, linked []string
 	s.mu.Lock()
 	for id, p := range s.peers {
@@ -176,16 +178,17 @@ func (s *Set) flush() {
 	}
 	s.mu.Unlock()
 	if len(fresh) > 0 {
-		s.sendSnapshot(fresh)
+		s.sendSnapshot(ctx, fresh)
 	}
 	s.sendDeltas(linked)
 }
 
 // sendSnapshot sends all own names. What changes while it is written is dirty, and
 // goes out behind it as a delta.
-func (s *Set) sendSnapshot(to []string) {
+func (s *Set) sendSnapshot(ctx context.Context, to []string) {
 	b := []byte{setFormat, setPart | setFirst}
 	var names []string
+	parts := 0
 	for i := range s.own {
 		o := &s.own[i]
 		names = names[:0]
@@ -196,7 +199,12 @@ func (s *Set) sendSnapshot(to []string) {
 		o.mu.Unlock()
 		for _, name := range names {
 			if len(b) >= setMessage {
-				to = s.send(to, b)
+				if to = s.send(to, b); len(to) == 0 {
+					return
+				}
+				if parts++; parts%setBurst == 0 && !setRest(ctx, burstPause) {
+					return
+				}
 				b = append(b[:0], setFormat, setPart)
 			}
 			b = appendSetName(b, name)
@@ -204,6 +212,18 @@ func (s *Set) sendSnapshot(to []string) {
 	}
 	b[1] |= setLast
 	s.send(to, b)
+}
+
+// setRest waits, and is false when ctx ends first.
+func setRest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // sendDeltas sends what is true now of the names that have changed.

@@ -8,60 +8,46 @@ import (
 // ErrAlone is what a node answers that runs alone and is asked to change its cluster.
 var ErrAlone = errors.New("the node runs alone")
 
-// Status is what this node knows of its cluster, for an operator.
-type Status struct {
-	// ID is the cluster's, Name is empty for a node that runs alone.
-	ID, Name string
-	// Self, Leader are ids of members; Leader is empty when there is none.
-	Self, Leader string
-	// Term is raft's.
-	Term uint64
-	// Members are all, by name.
-	Members []MemberStatus
-	// Partitions are all, in order.
-	Partitions []PartitionStatus
-}
-
-// MemberStatus is what is known of a member.
-type MemberStatus struct {
-	Member
-	// Voter says whether it has a vote, Linked whether this node has a link to it.
-	Voter, Linked bool
-	// Address is where the others reach it.
-	Address string
-}
-
-// PartitionStatus is what is known of a partition.
-type PartitionStatus struct {
-	Ownership
-	// Replicas are the ids of the members that keep it.
-	Replicas []string
-}
-
-// Status is what this node knows of its cluster, from memory.
+// Status is what this node knows of its cluster.
 func (p *Place) Status() Status {
-	s := Status{ID: p.ClusterID(), Self: p.Self().ID}
 	in := p.inner.Load()
-	if in == nil {
-		return s
+	switch {
+	case in == nil:
+		return Status{}
+	case in.joined != nil:
+		return in.joined.raft.Status()
 	}
-	s.Leader = s.Self
-	for _, m := range p.Members() {
-		s.Members = append(s.Members, MemberStatus{Member: m, Voter: true})
-	}
-	for i := range p.Partitions() {
-		o := p.Owner(i)
-		s.Partitions = append(s.Partitions, PartitionStatus{Ownership: o, Replicas: []string{o.Owner}})
+	self := in.table.Self()
+	s := Status{ClusterID: in.table.ClusterID(), Node: self.ID, Leader: self.ID, Members: []MemberStatus{{
+		ID: self.ID, Name: self.Name, Role: self.Role, Incarnation: self.Incarnation, Alive: true, Votes: true,
+	}}}
+	for i := range in.table.Partitions() {
+		o := in.table.Owner(i)
+		s.Partitions = append(s.Partitions, PartitionStatus{Owner: o.Owner, Epoch: o.Epoch, Replicas: []string{o.Owner}})
 	}
 	return s
 }
 
-// Drain has a member give away what it owns and get nothing new, or ends that. Clients are
-// not its business: the member itself sees in the table that it drains.
-func (p *Place) Drain(context.Context, string, bool) error { return ErrAlone }
+// Drain has a member give away what it owns and get nothing new, or ends that. Its clients
+// are not the cluster's business: the member sees in the table that it drains.
+func (p *Place) Drain(ctx context.Context, id string, on bool) error {
+	return p.change(func(r *Raft) error { return r.Drain(ctx, id, on) })
+}
 
 // Remove has the cluster forget a member that does not run any more.
-func (p *Place) Remove(context.Context, string) error { return ErrAlone }
+func (p *Place) Remove(ctx context.Context, id string) error {
+	return p.change(func(r *Raft) error { return r.RemoveMember(ctx, id) })
+}
 
 // Move makes a member the owner of a partition.
-func (p *Place) Move(context.Context, int, string) error { return ErrAlone }
+func (p *Place) Move(ctx context.Context, partition int, id string) error {
+	return p.change(func(r *Raft) error { return r.Move(ctx, partition, id) })
+}
+
+func (p *Place) change(do func(*Raft) error) error {
+	in := p.inner.Load()
+	if in == nil || in.joined == nil {
+		return ErrAlone
+	}
+	return do(in.joined.raft)
+}

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"hadal/cluster"
 	"hadal/node/admin"
+	"hadal/store/jetstream"
 )
 
 // members is the cluster as the admin API sees it.
@@ -16,32 +19,72 @@ type members struct{ node *Node }
 
 var _ admin.Cluster = members{}
 
-// Status implements admin.Cluster.
-func (m members) Status(context.Context) (admin.ClusterStatus, error) {
+// Status implements admin.Cluster. Nodes that are alive are asked how they are.
+func (m members) Status(ctx context.Context) (admin.ClusterStatus, error) {
 	n := m.node
 	s := n.place.Status()
-	out := admin.ClusterStatus{ID: s.ID, Name: s.Name, Self: s.Self, Leader: s.Leader, Term: s.Term}
+	out := admin.ClusterStatus{ID: s.ClusterID, Name: s.ClusterName, Self: s.Node, Leader: s.Leader, Term: s.Term}
 	owns := make(map[string]int)
 	for i, p := range s.Partitions {
 		owns[p.Owner]++
-		out.Partitions = append(out.Partitions, admin.PartitionStatus{Partition: i, Owner: p.Owner, Epoch: p.Epoch, Replicas: p.Replicas})
+		out.Partitions = append(out.Partitions, admin.PartitionStatus{
+			Partition: i, Owner: p.Owner, Epoch: p.Epoch, Replicas: p.Replicas, Streams: n.streams(ctx, i),
+		})
 	}
-	for _, member := range s.Members {
-		st := admin.NodeStatus{
-			ID: member.ID, Name: member.Name, Role: string(member.Role), Voter: member.Voter,
-			Alive: member.Alive, Linked: member.Linked, Draining: member.Draining,
-			Address: member.Address, URL: member.URL, Partitions: owns[member.ID],
+	out.Nodes = make([]admin.NodeStatus, len(s.Members))
+	var asking sync.WaitGroup
+	for i, member := range s.Members {
+		st := &out.Nodes[i]
+		*st = admin.NodeStatus{
+			ID: member.ID, Name: member.Name, Role: string(member.Role), Voter: member.Votes,
+			Alive: member.Alive, Linked: n.place.Linked(member.ID), Draining: member.Draining,
+			Address: member.NATS, URL: member.URL, Partitions: owns[member.ID],
 		}
-		if member.ID == s.Self {
-			st.Version, st.Clients = Version, n.clients()
+		if !st.Alive {
+			continue
 		}
-		out.Nodes = append(out.Nodes, st)
+		asking.Go(func() {
+			// One that does not answer is shown without.
+			if d, err := n.describe(ctx, st.ID); err == nil {
+				st.Version, st.Clients = d.Version, d.Clients
+			}
+		})
 	}
+	asking.Wait()
 	slices.SortFunc(out.Nodes, func(a, b admin.NodeStatus) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
 	return out, nil
 }
+
+// streams are those of a partition, as far as they can be asked for.
+func (n *Node) streams(ctx context.Context, partition int) (out []admin.StreamStatus) {
+	server := n.place.Server()
+	if server == nil || n.place.Replicas(partition) == 1 {
+		return nil
+	}
+	ctx, done := context.WithTimeout(ctx, streamTime)
+	defer done()
+	// Those that do not answer are left out: who looks wants to see the rest.
+	all, err := jetstream.Status(ctx, server.Conn(), partition)
+	if err != nil {
+		n.log.Debug("stream not shown", "partition", partition, "err", err)
+	}
+	for _, s := range all {
+		st := admin.StreamStatus{Name: s.Stream, Leader: s.Leader, Replicas: s.Wanted, Messages: s.Messages, Bytes: s.Bytes}
+		for _, r := range s.Replicas {
+			if r.Current && !r.Offline {
+				st.Current++
+			}
+			st.Lag = max(st.Lag, r.Lag)
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
+// streamTime bounds the questions about the streams of a partition.
+const streamTime = 2 * time.Second
 
 // clients is how many connections there are.
 func (n *Node) clients() int { return len(n.endpoint.Conns()) }
@@ -96,8 +139,18 @@ func (m members) find(node string) (string, error) {
 
 // translateCluster gives an error of the cluster the meaning that the admin API knows.
 func translateCluster(err error) error {
-	if errors.Is(err, cluster.ErrAlone) {
+	leaderless := (*cluster.NotLeaderError)(nil)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, cluster.ErrAlone):
 		return fmt.Errorf("%w: %w", admin.ErrNotPossible, err)
+	case errors.As(err, &leaderless):
+		return fmt.Errorf("%w: %w", admin.ErrNoQuorum, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, cluster.ErrUnknownMember):
+		return fmt.Errorf("%w: %w", admin.ErrNoSuchNode, err)
 	}
-	return err
+	return fmt.Errorf("%w: %w", admin.ErrNotPossible, err)
 }

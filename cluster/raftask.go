@@ -1,0 +1,367 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// A request is a version byte, a kind, and a change. Its answer is a version byte and
+// a code, and then what the code says.
+const (
+	requestVersion = 1
+
+	requestJoin   = 1 // a change: the member
+	requestChange = 2 // a change
+	requestStatus = 3 // answered with JSON
+
+	replyOK        = 0 // the answer
+	replyNotLeader = 1 // fields: id and address of the leader, if any
+	replyRefused   = 2 // fields: the number of a sentinel or 0, and the text
+)
+
+// sentinels are the errors that a caller on another node may tell apart. Their place
+// is part of the format between nodes: only add.
+var sentinels = []error{nil, ErrUnknownMember, ErrNameTaken, ErrReplaced, ErrOldIncarnation, ErrSettingChanged}
+
+func encodeRequest(kind byte, c change) []byte {
+	return append([]byte{requestVersion, kind}, c.encode()...)
+}
+
+func decodeRequest(b []byte) (kind byte, c change, err error) {
+	if len(b) < 2 {
+		return 0, change{}, errMalformed
+	}
+	if b[0] != requestVersion {
+		return 0, change{}, fmt.Errorf("request of version %d: this version understands %d", b[0], requestVersion)
+	}
+	c, err = decodeChange(b[2:])
+	return b[1], c, err
+}
+
+func encodeReply(answer []byte, err error) []byte {
+	var notLeader *NotLeaderError
+	b := fields{requestVersion}
+	switch {
+	case err == nil:
+		return append(b, append([]byte{replyOK}, answer...)...)
+	case errors.As(err, &notLeader):
+		b = append(b, replyNotLeader)
+		b.text(fieldID, notLeader.Leader)
+		b.text(fieldRaftAddr, notLeader.Address)
+		return b
+	}
+	b = append(b, replyRefused)
+	for i, s := range sentinels {
+		if s != nil && errors.Is(err, s) {
+			b.number(fieldNumber, uint64(i))
+		}
+	}
+	b.text(fieldValue, err.Error())
+	return b
+}
+
+// raftRefusal is an error of the leader's, as another node hears of it.
+type raftRefusal struct {
+	text string
+	is   error
+}
+
+func (r *raftRefusal) Error() string { return r.text }
+func (r *raftRefusal) Unwrap() error { return r.is }
+
+func decodeReply(b []byte) (answer []byte, err error) {
+	if len(b) < 2 {
+		return nil, errMalformed
+	}
+	if b[0] != requestVersion {
+		return nil, fmt.Errorf("answer of version %d: this version understands %d", b[0], requestVersion)
+	}
+	if b[1] == replyOK {
+		return b[2:], nil
+	}
+	var id, address string
+	var refused raftRefusal
+	err = eachField(b[2:], func(n protowire.Number, v uint64) {
+		if n == fieldNumber && v < uint64(len(sentinels)) {
+			refused.is = sentinels[v]
+		}
+	}, func(n protowire.Number, v []byte) error {
+		switch n {
+		case fieldID:
+			id = string(v)
+		case fieldRaftAddr:
+			address = string(v)
+		case fieldValue:
+			refused.text = string(v)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case b[1] == replyNotLeader:
+		return nil, &NotLeaderError{Leader: id, Address: address}
+	}
+	return nil, &refused
+}
+
+// Serve answers a request of another node, as the leader: it may take until a
+// majority has agreed, at most some FailureTimeouts. Any bytes may be given to it. Nodes
+// that ask each other by Stream need not call it.
+func (r *Raft) Serve(request []byte) (reply []byte) {
+	select {
+	case <-r.running:
+	default:
+		return encodeReply(nil, &NotLeaderError{})
+	}
+	kind, c, err := decodeRequest(request)
+	if err != nil {
+		return encodeReply(nil, fmt.Errorf("request of another node: %w", err))
+	}
+	if !r.lead.leads() {
+		return encodeReply(nil, r.notLeader())
+	}
+	switch kind {
+	case requestJoin:
+		err = r.admit(c)
+	case requestChange:
+		err = r.order(c)
+	case requestStatus:
+		status, err := json.Marshal(r.Status())
+		return encodeReply(status, err)
+	default:
+		err = fmt.Errorf("request of kind %d: this version does not know it", kind)
+	}
+	return encodeReply(nil, r.asAnswer(err))
+}
+
+// asAnswer says it by name when the error is that this node leads no more.
+func (r *Raft) asAnswer(err error) error {
+	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		return r.notLeader()
+	}
+	return err
+}
+
+func (r *Raft) notLeader() *NotLeaderError {
+	address, id := r.raft.LeaderWithID()
+	if id == raft.ServerID(r.o.Self.ID) {
+		return &NotLeaderError{} // not yet, or not any more
+	}
+	return &NotLeaderError{Leader: string(id), Address: string(address)}
+}
+
+// leads says whether this node leads and knows all that went before.
+func (l *leading) leads() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.term != 0
+}
+
+// admit takes a node in, or takes it back.
+func (r *Raft) admit(c change) error {
+	c.kind, c.on = changeJoin, true
+	v := r.view.Load()
+	if v.cluster == "" {
+		return &NotLeaderError{} // about to be formed
+	}
+	m, known := v.members[c.id]
+	if known && m.Alive && !m.replaced && m.Incarnation == c.incarnation && m.Name == c.name &&
+		m.Raft == c.raft && m.NATS == c.nats && m.URL == c.url && m.Role == c.role {
+		return nil
+	}
+	if err := r.propose([]change{c}); err != nil {
+		return err
+	}
+	r.o.Log.Info("node joined", "peer", c.id, "name", c.name, "role", string(c.role), "incarnation", c.incarnation)
+	kick(r.led)
+	return nil
+}
+
+// order carries out a change that an operator, or a room, asks for.
+func (r *Raft) order(c change) error {
+	v := r.view.Load()
+	m, known := v.members[c.id]
+	switch c.kind {
+	case changeDrain, changeMove, changeSetting:
+	case changeRemove:
+		switch {
+		case !known:
+			return fmt.Errorf("%w: %q", ErrUnknownMember, c.id)
+		case m.Alive && !m.Draining:
+			return fmt.Errorf("node %s is alive: drain it first, then remove it", m.Name)
+		case c.id == r.o.Self.ID:
+			// Nobody removes itself: the next leader will do it.
+			if err := r.raft.LeadershipTransfer().Error(); err != nil {
+				return fmt.Errorf("node %s leads the cluster, and no other can: %w", m.Name, err)
+			}
+			return raft.ErrNotLeader
+		}
+	default:
+		return fmt.Errorf("request for a change of kind %d: only the leader makes it", c.kind)
+	}
+	if err := r.propose([]change{c}); err != nil {
+		return err
+	}
+	kick(r.led)
+	return nil
+}
+
+// serveAsk is the other end of ask.
+func (r *Raft) serveAsk(_ context.Context, conn net.Conn) {
+	if err := conn.SetDeadline(time.Now().Add(10 * r.o.FailureTimeout)); err != nil {
+		return
+	}
+	request, err := readFrame(conn)
+	if err == nil {
+		_, err = conn.Write(frame(r.Serve(request)))
+	}
+	if err != nil {
+		r.o.Log.Debug("request of a peer not answered", "err", err)
+	}
+}
+
+// ask asks one node. The error is a NotLeaderError when it did nothing because it does
+// not lead; any other error of the connection means that it may have done it.
+func (r *Raft) ask(ctx context.Context, address string, request []byte) ([]byte, error) {
+	conn, err := r.streams.dial(streamAsk, raft.ServerAddress(address), time.Duration(r.parts.answer))
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", &NotLeaderError{}, err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := conn.SetDeadline(time.Now().Add(10 * r.o.FailureTimeout)); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(frame(request)); err != nil {
+		return nil, err
+	}
+	reply, err := readFrame(conn)
+	if err != nil {
+		return nil, fmt.Errorf("node at %s did not say whether it did it: %w", address, err)
+	}
+	return decodeReply(reply)
+}
+
+// request has the leader carry out an encoded request, wherever the leader is. While
+// there is none it waits for one, until ctx ends.
+func (r *Raft) request(ctx context.Context, request []byte) ([]byte, error) {
+	select {
+	case <-r.running:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	tick := time.NewTicker(time.Duration(r.parts.tick))
+	defer tick.Stop()
+	for {
+		answer, err := decodeReply(r.Serve(request))
+		var not *NotLeaderError
+		if errors.As(err, &not) && not.Address != "" {
+			answer, err = r.ask(ctx, not.Address, request)
+		}
+		if !errors.As(err, &not) {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w (%w)", err, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// joinSelf is this node as a member to be.
+func (r *Raft) joinSelf() change {
+	self := r.o.Self
+	self.Alive = true
+	return joining(peerMember{Peer: self, speaks: commandVersion})
+}
+
+// Join makes this node a member of the cluster that one of the addresses, of raft,
+// belongs to, and says so again after a start with other addresses of its own. It keeps
+// trying until ctx ends; whoever answers says who leads. ErrNameTaken and ErrReplaced mean
+// that it cannot join as it is.
+func (r *Raft) Join(ctx context.Context, addresses []string) error {
+	select {
+	case <-r.running:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	request := encodeRequest(requestJoin, r.joinSelf())
+	tick := time.NewTicker(time.Duration(r.parts.tick))
+	defer tick.Stop()
+	for {
+		err := error(&NotLeaderError{})
+		try := slices.Clone(addresses)
+		for i := 0; i < len(try) && i < 3*len(addresses); i++ {
+			if try[i] == r.o.Self.Raft {
+				_, err = decodeReply(r.Serve(request))
+			} else {
+				_, err = r.ask(ctx, try[i], request)
+			}
+			var not *NotLeaderError
+			if !errors.As(err, &not) {
+				break
+			}
+			if not.Address != "" && !slices.Contains(try[i:], not.Address) {
+				try = append(try, not.Address)
+			}
+		}
+		var refused *raftRefusal
+		if err == nil || errors.As(err, &refused) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no cluster to join at %v: %w (%w)", addresses, err, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Raft) change(ctx context.Context, c change) error {
+	_, err := r.request(ctx, encodeRequest(requestChange, c))
+	return err
+}
+
+// Drain says that a member is about to leave, so that it gives away all it owns; or,
+// with on false, that it stays. A node that starts again is not draining.
+func (r *Raft) Drain(ctx context.Context, id string, on bool) error {
+	return r.change(ctx, change{kind: changeDrain, id: id, on: on})
+}
+
+// RemoveMember removes a member for good: its replicas are placed elsewhere. It must
+// be dead, or draining.
+func (r *Raft) RemoveMember(ctx context.Context, id string) error {
+	return r.change(ctx, change{kind: changeRemove, id: id})
+}
+
+// Move makes a member the owner of a partition of which it keeps a replica, and keeps
+// it there until that member dies, or is removed; with an empty id the partition goes
+// where balance wants it again. It returns when the wish is noted, not when it is done.
+func (r *Raft) Move(ctx context.Context, partition int, id string) error {
+	if partition < 0 {
+		return fmt.Errorf("%w: %d", errNoPartition, partition)
+	}
+	return r.change(ctx, change{kind: changeMove, number: uint64(partition), id: id})
+}
+
+// Set gives a setting a value if its number is the one given, which rises by one.
+// ErrSettingChanged means that it is another.
+func (r *Raft) Set(ctx context.Context, name string, value []byte, number uint64) error {
+	return r.change(ctx, change{kind: changeSetting, name: name, value: value, number: number})
+}
+
+// Overwrite gives a setting a value, whatever its number is.
+func (r *Raft) Overwrite(ctx context.Context, name string, value []byte) error {
+	return r.change(ctx, change{kind: changeSetting, name: name, value: value, on: true})
+}

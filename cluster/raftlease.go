@@ -1,0 +1,278 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// On a lease stream a node first says who it is (a request to join, as in
+// raftask.go: it may have been started again), and then asks every tick, and at once
+// when its table has changed. The leader answers each, and also speaks up when the table
+// is settled further.
+const (
+	leaseAskSize   = 1 + 8 + 8         // flags, the asker's clock, the version of its table
+	leaseReplySize = 1 + 8 + 8 + 8 + 8 // what, the asker's clock, lead, settled, spare
+
+	leaseGoodbye = 1 // a flag: the asker stops, and holds nothing any more
+
+	leaseNone      = 0 // no lease now: ask again
+	leaseGiven     = 1 // from the asker's clock, less the lead
+	leaseNotLeader = 2 // ask another
+	leaseNoMember  = 3 // the asker was removed
+)
+
+type leaseReply struct {
+	what    byte
+	asked   int64  // the asker's clock when it asked, or 0: nobody asked
+	lead    int64  // nanoseconds by which the proof of leadership is older than the answer
+	settled uint64 // the table is settled up to this version
+}
+
+func (a leaseReply) encode() []byte {
+	b := append(make([]byte, 0, leaseReplySize), a.what)
+	b = binary.BigEndian.AppendUint64(b, uint64(a.asked))
+	b = binary.BigEndian.AppendUint64(b, uint64(a.lead))
+	b = binary.BigEndian.AppendUint64(b, a.settled)
+	return binary.BigEndian.AppendUint64(b, 0)
+}
+
+func decodeLeaseReply(b [leaseReplySize]byte) leaseReply {
+	return leaseReply{b[0], int64(binary.BigEndian.Uint64(b[1:])), int64(binary.BigEndian.Uint64(b[9:])), binary.BigEndian.Uint64(b[17:])}
+}
+
+// keepLease asks the leader for a lease, whoever that is, until ctx ends.
+func (r *Raft) keepLease(ctx context.Context) {
+	tick := time.NewTicker(time.Duration(r.parts.tick))
+	defer tick.Stop()
+	for {
+		address, leader := r.raft.LeaderWithID()
+		if leader != "" && leader != raft.ServerID(r.o.Self.ID) {
+			if err := r.askLeader(ctx, tick.C, address, leader); err != nil && ctx.Err() == nil {
+				r.o.Log.Debug("lost touch with the leader", "peer", leader, "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// askLeader keeps asking one leader, until it is not the leader or does not answer.
+func (r *Raft) askLeader(ctx context.Context, tick <-chan time.Time, address raft.ServerAddress, leader raft.ServerID) error {
+	conn, err := r.streams.dial(streamLease, address, time.Duration(r.parts.answer))
+	if err != nil {
+		return err
+	}
+	heard := make(chan error, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer conn.Close()
+	if err := r.write(conn, frame(encodeRequest(requestJoin, r.joinSelf()))); err != nil {
+		return err
+	}
+	wg.Go(func() { heard <- r.hearLeader(conn) })
+	for {
+		if err := r.write(conn, r.leaseAsk(0)); err != nil {
+			return err
+		}
+		select {
+		case err := <-heard:
+			return err
+		case <-ctx.Done():
+			return nil
+		case <-r.applied:
+		case <-tick:
+			if _, now := r.raft.LeaderWithID(); now != leader {
+				return &NotLeaderError{Leader: string(now)}
+			}
+		}
+	}
+}
+
+// goodbye tells the leader, when there is one within an election's time, that this
+// node holds nothing any more, so that others need not wait for its lease to end.
+func (r *Raft) goodbye() error {
+	tick := time.NewTicker(time.Duration(r.parts.tick))
+	defer tick.Stop()
+	for end := r.now() + int64(r.part(partHeartbeat)); r.now() < end; <-tick.C {
+		address, leader := r.raft.LeaderWithID()
+		if leader == "" || leader == raft.ServerID(r.o.Self.ID) {
+			continue
+		}
+		conn, err := r.streams.dial(streamLease, address, time.Duration(r.parts.answer))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := r.write(conn, append(frame(encodeRequest(requestJoin, r.joinSelf())), r.leaseAsk(leaseGoodbye)...)); err != nil {
+			return err
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(time.Duration(r.parts.answer))); err != nil {
+			return err
+		}
+		_, err = io.ReadFull(conn, make([]byte, leaseReplySize))
+		return err
+	}
+	return errors.New("no leader to say it to")
+}
+
+// write sends a few bytes, in the time that one message may take.
+func (r *Raft) write(conn net.Conn, b []byte) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(time.Duration(r.parts.answer))); err != nil {
+		return err
+	}
+	_, err := conn.Write(b)
+	return err
+}
+
+func (r *Raft) leaseAsk(flags byte) []byte {
+	b := append(make([]byte, 0, leaseAskSize), flags)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.now()))
+	return binary.BigEndian.AppendUint64(b, r.view.Load().changed)
+}
+
+// hearLeader takes the leader's answers, until there is none for half a
+// FailureTimeout: then another stream, or another leader, may do better.
+func (r *Raft) hearLeader(conn net.Conn) error {
+	for {
+		if err := conn.SetReadDeadline(time.Now().Add(r.part(partHeartbeat))); err != nil {
+			return err
+		}
+		var b [leaseReplySize]byte
+		if _, err := io.ReadFull(conn, b[:]); err != nil {
+			return err
+		}
+		reply := decodeLeaseReply(b)
+		switch reply.what {
+		case leaseNotLeader:
+			return &NotLeaderError{}
+		case leaseNoMember:
+			r.onceGone.Do(func() { close(r.removed) })
+			return ErrRemoved
+		case leaseGiven:
+			raise(&r.until, reply.asked-max(reply.lead, 0)+r.parts.lease)
+		}
+		if reply.settled > 0 {
+			r.settle(reply.settled)
+		}
+	}
+}
+
+// settle notes that the table is settled up to a version.
+func (r *Raft) settle(version uint64) {
+	for {
+		old := r.settled.Load()
+		if version <= old {
+			return
+		}
+		if r.settled.CompareAndSwap(old, version) {
+			break
+		}
+	}
+	// Whoever waits to hold what it was given asks again.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.view.Load(); s.cluster != "" {
+		close(r.changed)
+		r.changed = make(chan struct{})
+	}
+}
+
+// raise sets v to at least to.
+func raise(v interface {
+	Load() int64
+	CompareAndSwap(old, new int64) bool
+}, to int64) {
+	for old := v.Load(); old < to && !v.CompareAndSwap(old, to); old = v.Load() {
+	}
+}
+
+// serveLease is the other end of askLeader.
+func (r *Raft) serveLease(ctx context.Context, conn net.Conn) {
+	if err := conn.SetReadDeadline(time.Now().Add(r.o.FailureTimeout)); err != nil {
+		return
+	}
+	b, err := readFrame(conn)
+	if err != nil {
+		return
+	}
+	kind, c, err := decodeRequest(b)
+	if err != nil || kind != requestJoin {
+		r.o.Log.Warn("peer misbehaves", "err", err)
+		return
+	}
+	if r.lead.rejoins(r.view.Load(), c) {
+		if err := r.admit(c); err != nil {
+			r.o.Log.Info("node not taken back", "peer", c.id, "name", c.name, "err", err)
+		}
+	}
+	s := &leaseStream{conn: conn}
+	defer r.lead.ended(s, c.id)
+	for ctx.Err() == nil {
+		if err := conn.SetReadDeadline(time.Now().Add(2 * r.o.FailureTimeout)); err != nil {
+			return
+		}
+		var ask [leaseAskSize]byte
+		if _, err := io.ReadFull(conn, ask[:]); err != nil {
+			return
+		}
+		reply := r.lead.answer(r, s, c.id, c.incarnation, ask)
+		if s.say(reply, time.Duration(r.parts.answer)) != nil || reply.what == leaseNotLeader || reply.what == leaseNoMember {
+			return
+		}
+		if ask[0]&leaseGoodbye != 0 {
+			kick(r.led)
+			return
+		}
+	}
+}
+
+// leaseStream is a node that asks this one.
+type leaseStream struct {
+	conn net.Conn
+	mu   sync.Mutex // one answer at a time
+}
+
+func (s *leaseStream) say(reply leaseReply, within time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.conn.SetWriteDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	_, err := s.conn.Write(reply.encode())
+	return err
+}
+
+// frames of requests, answers and what begins a lease stream.
+const maxFrame = 4 << 20
+
+func frame(b []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(b)), uint32(len(b))), b...)
+}
+
+func readFrame(from io.Reader) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(from, size[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > maxFrame {
+		return nil, fmt.Errorf("a message of %d bytes is more than %d", n, maxFrame)
+	}
+	// Not all at once: the size is only a claim.
+	b, err := io.ReadAll(io.LimitReader(from, int64(n)))
+	if err == nil && len(b) < int(n) {
+		err = io.ErrUnexpectedEOF
+	}
+	return b, err
+}
