@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"hadal/cluster"
 	"hadal/node/endpoint"
 	"hadal/node/listen"
 	"hadal/node/sub"
@@ -66,11 +67,16 @@ var (
 	descDecisions     = desc("permission_decisions_total", "Decisions of permission rules.", "section", "rule", "result")
 	descSubs          = desc("subscriptions", "Subscriptions.", "topic")
 	descSubNames      = desc("subscribed_names", "Names with at least one subscriber.", "topic")
-	descEvents        = desc("events_total", "Events emitted, delivered and refused.", "what")
+	descEvents        = desc("events_total", "Events emitted, delivered and refused by this node, published to and received from others, and not understood.", "what")
 	descRPCs          = desc("rpc_calls_total", "Remote procedure calls by how they ended.", "end")
 	descRPCRunning    = desc("rpc_running", "Remote procedure calls under way.")
+	descRPCServing    = desc("rpc_serving", "Remote procedure calls of other nodes' clients that providers here are asked.")
+	descRPCPeers      = desc("rpc_peer_calls_total", "Remote procedure calls between nodes: put to another, returned by it without an answer, served for it.", "what")
 	descProviders     = desc("rpc_providers", "Providers of remote procedures.")
 	descUsers         = desc("presence_users", "Users that are online.")
+	descUsersAway     = desc("presence_users_elsewhere", "Those of them that other nodes have.")
+	descSetNames      = desc("cluster_set_names", "Names that nodes tell each other of: own, and those of others, each for each node.", "set", "whose")
+	descSetMessages   = desc("cluster_set_messages_total", "Messages about such names, and those that were not understood.", "set", "what")
 	descPatterns      = desc("listen_patterns", "Patterns that providers listen to.", "topic")
 	descProvided      = desc("listen_provided", "Subscribed names that a provider serves.", "topic")
 	descWrites        = desc("record_writes_total", "Record writes by result.", "result")
@@ -145,6 +151,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descEvents, float64(ev.Emitted), "emitted")
 	count(descEvents, float64(ev.Delivered), "delivered")
 	count(descEvents, float64(ev.Refused), "refused")
+	count(descEvents, float64(ev.Published), "published")
+	count(descEvents, float64(ev.Received), "received")
+	count(descEvents, float64(ev.Unknown), "unknown")
 	calls := n.rpc.Stats()
 	for end, v := range map[string]uint64{
 		"response": calls.Responses, "error": calls.Errors, "no provider": calls.NoProvider,
@@ -153,10 +162,23 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		count(descRPCs, float64(v), end)
 	}
 	gauge(descRPCRunning, float64(calls.Running))
+	gauge(descRPCServing, float64(calls.Serving))
+	count(descRPCPeers, float64(calls.Forwarded), "forwarded")
+	count(descRPCPeers, float64(calls.Returned), "returned")
+	count(descRPCPeers, float64(calls.Served), "served")
+	count(descRPCPeers, float64(calls.Unknown), "unknown")
 	gauge(descProviders, float64(calls.Providers))
 	count(descSubsRefused, float64(calls.Full), "RPC")
 	present := n.presence.Stats()
 	gauge(descUsers, float64(present.Users))
+	gauge(descUsersAway, float64(present.Elsewhere))
+	for set, st := range map[string]cluster.SetStats{"rpc": n.rpc.Peers(), "presence": n.presence.Peers()} {
+		gauge(descSetNames, float64(st.Own), set, "own")
+		gauge(descSetNames, float64(st.Others), set, "others")
+		count(descSetMessages, float64(st.Sent), set, "sent")
+		count(descSetMessages, float64(st.Heard), set, "heard")
+		count(descSetMessages, float64(st.Invalid), set, "unknown")
+	}
 	count(descSubsRefused, float64(present.Refused), "PRESENCE")
 	for topic, l := range map[string]*listen.Registry{"EVENT": n.eventListen, "RECORD": n.recordListen} {
 		st := l.Stats()

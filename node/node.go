@@ -90,7 +90,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		cfg: cfg, log: log, state: "starting", permission: cfg.Permission,
 		place: place, auth: auth.NewLive(strategies),
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
-		presence: presence.New(place, place, log), rpc: rpc.New(cfg.RPC, log),
+		presence: presence.New(place, place, log), rpc: rpc.New(cfg.RPC, place, place, log),
 		started: make(chan struct{}), since: time.Now(),
 	}
 	n.rules = perms.NewLive(rules, references{n}, log)

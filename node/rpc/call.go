@@ -2,7 +2,9 @@ package rpc
 
 import (
 	"strings"
+	"time"
 
+	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -36,7 +38,7 @@ func (r *Room) request(c sub.Client, m *protocol.Message) {
 		})
 		return
 	}
-	call := newCall(c, m)
+	call := r.newCall(c, m)
 	r.mu.Lock()
 	if c.Gone() {
 		r.mu.Unlock()
@@ -59,10 +61,15 @@ func (r *Room) request(c sub.Client, m *protocol.Message) {
 		return
 	}
 	r.count.Requests++
-	p, ok := r.pick(call)
+	if k.made == nil {
+		k.made = make(map[string]*running, 1)
+	}
+	k.made[call.id] = call
+	k.bytes += call.size()
+	d, ok := r.next(call)
 	if !ok {
 		r.count.NoProvider++
-		r.forget(c.ID(), k)
+		r.end(call)
 		r.mu.Unlock()
 		c.Answer(&protocol.Message{
 			Topic: protocol.TopicRPC, Action: protocol.RPCNoRPCProvider,
@@ -71,32 +78,49 @@ func (r *Room) request(c sub.Client, m *protocol.Message) {
 		})
 		return
 	}
-	if k.made == nil {
-		k.made = make(map[string]*running, 1)
-	}
-	k.made[call.id] = call
-	k.bytes += call.size()
-	d := r.ask(call, p)
 	r.mu.Unlock()
 	d.send()
 }
 
 // newCall is the call that m asks for. It copies what it keeps of m, whose frame
 // may be much larger.
-func newCall(c sub.Client, m *protocol.Message) *running {
+func (r *Room) newCall(c sub.Client, m *protocol.Message) *running {
 	s := m.Name + m.CorrelationID
-	return &running{
+	call := &running{
 		question: question{s[:len(m.Name)], s[len(m.Name):]},
 		data:     strings.Clone(m.Data), bytes: len(s) + len(m.Data), from: c,
 	}
+	if u := c.User(); u != nil && (r.cfg.ProvideRequestorName || r.cfg.ProvideRequestorData) {
+		call.by = &requestor{}
+		if r.cfg.ProvideRequestorName {
+			call.by.name = u.ID
+			call.by.has |= protocol.HasRequestorName
+		}
+		if r.cfg.ProvideRequestorData && u.ClientData != "" {
+			call.by.data = u.ClientData
+			call.by.has |= protocol.HasRequestorData
+		}
+	}
+	return call
 }
 
 // size is what the call counts for while it is under way. The data stays in
 // memory as long as the call does.
 func (c *running) size() int { return c.bytes + callOverhead }
 
-// ask puts the call to p: both timers start. The caller holds mu and sends the
-// delivery when it does not any more.
+// next puts the call to a provider here that has not had it, or else to such a node; it
+// is false if there is none. The caller holds mu and sends the delivery when it does not
+// any more.
+func (r *Room) next(call *running) (delivery, bool) {
+	if p, ok := r.pick(call); ok {
+		return r.ask(call, p), true
+	}
+	// A peer asks other nodes itself.
+	return delivery{}, call.origin == nil && r.askPeer(call)
+}
+
+// ask puts the call to p. The caller holds mu and sends the delivery when it does not
+// any more.
 func (r *Room) ask(call *running, p provider) delivery {
 	call.provider, call.accepted = p, false
 	k := r.clients[p.id]
@@ -104,45 +128,72 @@ func (r *Room) ask(call *running, p provider) delivery {
 		k.asked = make(map[question]*running, 1)
 	}
 	k.asked[call.question] = call
-	first := r.acks.start(&call.ack, call, r.cfg.AckTimeout)
-	if r.answers.start(&call.answer, call, r.cfg.ResponseTimeout) || first {
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+	r.start(call)
+	if call.origin != nil && len(call.tried) > 0 {
+		r.tell(call.origin, wireAsked, call.number)
 	}
 	o := &protocol.Outbound{Message: protocol.Message{
 		Topic: protocol.TopicRPC, Action: protocol.RPCRequest,
 		Has:  withData(protocol.HasName|protocol.HasCorrelationID, call.data),
 		Name: call.name, CorrelationID: call.id, Data: call.data,
 	}}
-	// From the caller's login, never from its message (spec 10 §6).
-	if u := call.from.User(); u != nil {
-		if r.cfg.ProvideRequestorName {
-			o.RequestorName = u.ID
-			o.Has |= protocol.HasRequestorName
-		}
-		if r.cfg.ProvideRequestorData && u.ClientData != "" {
-			o.RequestorData = u.ClientData
-			o.Has |= protocol.HasRequestorData
-		}
+	if by := call.by; by != nil {
+		o.Has |= by.has
+		o.RequestorName, o.RequestorData = by.name, by.data
 	}
 	return delivery{p.c, o}
 }
 
-// release ends the asking of the present provider. The caller holds mu.
+// start starts both timers, since somebody else is asked. For a call of another node it
+// is only the longer one, which sees to it that the call is forgotten here whatever
+// becomes of that node. The caller holds mu.
+func (r *Room) start(call *running) {
+	first := false
+	if call.origin == nil {
+		first = r.acks.start(&call.ack, call, r.cfg.AckTimeout)
+	}
+	if r.answers.start(&call.answer, call, r.cfg.ResponseTimeout) || first {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+	if call.until == 0 {
+		call.until = call.answer.deadline.Sub(r.began) + (rounds-1)*r.cfg.ResponseTimeout
+	}
+}
+
+// late says whether nobody else may be asked any more, for want of time. The caller
+// holds mu.
+func (r *Room) late(call *running) bool {
+	return call.origin == nil && time.Since(r.began) > call.until
+}
+
+// release ends the asking of the present provider or node. The caller holds mu.
 func (r *Room) release(call *running) {
 	r.acks.stop(&call.ack)
 	r.answers.stop(&call.answer)
-	if k := r.clients[call.provider.id]; k != nil {
+	if call.node != nil {
+		delete(call.node.asked, call.number)
+		call.node.sent -= call.bytes
+		call.node = nil
+	}
+	if k := r.clients[call.provider.id]; k != nil && call.provider.c != nil {
 		delete(k.asked, call.question)
 		r.forget(call.provider.id, k)
 	}
+	call.provider = provider{}
 }
 
 // end takes the call out of the room. The caller holds mu.
 func (r *Room) end(call *running) {
 	r.release(call)
+	if p := call.origin; p != nil {
+		r.serving--
+		delete(p.serving, call.number)
+		p.bytes -= call.size()
+		return
+	}
 	if call.orphan {
 		r.count.Abandoned++
 		return
@@ -155,19 +206,29 @@ func (r *Room) end(call *running) {
 	}
 }
 
-// reroute takes the call from its provider and puts it to another one, or ends it.
-// The caller holds mu and sends the delivery when it does not any more.
+// reroute takes the call from its provider or node and puts it to another one, or ends
+// it. The caller holds mu and sends the delivery when it does not any more.
 func (r *Room) reroute(call *running) delivery {
-	r.release(call)
-	if call.tried == nil {
-		call.tried = make(map[uint64]struct{}, 1)
-	}
-	call.tried[call.provider.id] = struct{}{}
-	if !call.orphan {
-		if p, ok := r.pick(call); ok {
-			return r.ask(call, p)
+	if call.node != nil {
+		call.nodes = append(call.nodes, call.node.id)
+	} else {
+		if call.tried == nil {
+			call.tried = make(map[uint64]struct{}, 1)
 		}
-		r.count.NoProvider++
+		call.tried[call.provider.id] = struct{}{}
+	}
+	r.release(call)
+	if !call.orphan {
+		if r.late(call) {
+			r.timedOut(call, &r.count.AcceptTimeouts, protocol.RPCAcceptTimeout)
+			return delivery{}
+		}
+		if d, ok := r.next(call); ok {
+			return d
+		}
+		if call.origin == nil {
+			r.count.NoProvider++
+		}
 	}
 	r.end(call)
 	r.tellCaller(call, protocol.RPCNoRPCProvider)
@@ -175,8 +236,13 @@ func (r *Room) reroute(call *running) delivery {
 }
 
 // tellCaller sends the caller a message without payload; nothing to one that has left.
+// The caller holds mu.
 func (r *Room) tellCaller(call *running, a protocol.Action) {
 	if call.orphan {
+		return
+	}
+	if call.origin != nil {
+		r.tellOrigin(call, a)
 		return
 	}
 	call.from.Answer(&protocol.Message{
@@ -225,33 +291,52 @@ func (r *Room) respond(c sub.Client, m *protocol.Message) {
 		return
 	}
 	r.end(call)
-	switch {
-	case call.orphan:
-	case valid && m.Action == protocol.RPCResponse:
-		r.count.Responses++
-	default:
-		r.count.Errors++
-	}
+	action, data := m.Action, m.Data
 	if !valid {
+		action, data = protocol.RPCRequestError, invalidData
 		r.count.Invalid++
+	}
+	if !call.orphan && call.origin == nil {
+		r.countAnswer(action)
 	}
 	r.mu.Unlock()
 
-	action, data := m.Action, m.Data
 	if !valid {
 		r.log.Debug("rpc answer refused: its data is not JSON", "conn", c.ID(), "user", c.User().ID, "name", m.Name)
-		action, data = protocol.RPCRequestError, invalidData
 		c.Answer(&protocol.Message{
 			Topic: protocol.TopicRPC, Action: protocol.RPCInvalidMessageData, IsError: true,
 			Has:  protocol.HasName | protocol.HasCorrelationID | protocol.HasOriginalAction,
 			Name: m.Name, CorrelationID: m.CorrelationID, OriginalAction: m.Action,
 		})
 	}
+	r.answer(call, action, data)
+}
+
+// countAnswer counts how a call of a caller here has ended. The caller holds mu.
+func (r *Room) countAnswer(a protocol.Action) {
+	if a == protocol.RPCResponse {
+		r.count.Responses++
+	} else {
+		r.count.Errors++
+	}
+}
+
+// answer hands over the answer to a call that is over. It is called without mu.
+func (r *Room) answer(call *running, a protocol.Action, data string) {
 	if call.orphan { // set under mu before the call left the tables, or never
 		return
 	}
+	if call.origin != nil {
+		w := wire{what: wireResponse, number: call.number, data: data}
+		if a != protocol.RPCResponse {
+			w.what = wireError
+		}
+		// If there is no link any more, both ends hear of that.
+		r.bus.Send(call.origin.id, cluster.KindRPC, w.append(make([]byte, 0, 16+len(data))))
+		return
+	}
 	call.from.Answer(&protocol.Message{
-		Topic: protocol.TopicRPC, Action: action,
+		Topic: protocol.TopicRPC, Action: a,
 		Has:  withData(protocol.HasName|protocol.HasCorrelationID, data),
 		Name: call.name, CorrelationID: call.id, Data: data,
 	})

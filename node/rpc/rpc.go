@@ -33,6 +33,33 @@
 //   - Nothing is reordered: a client that calls before it provides gets
 //     NO_RPC_PROVIDER (trap 48).
 //
+// # Other nodes
+//
+// A node's part of a cluster.Set are the names that its clients provide. A call goes to
+// the providers of the caller's node first, and when none of them is left, to a node
+// that has the name, in random order, each at most once. That node puts it to its own
+// providers one after the other, and never to a third node. It says when it asks
+// another provider, which starts both timers anew, as on one node; when the provider
+// has accepted; and the answer, or that nobody is left. Then the call comes back and
+// goes on to the next node, after the providers that have come here meanwhile.
+//
+// The node of the caller has the clock and the only say: it gives up, moves on, and
+// answers the caller, once. What another node says about a call that has moved on is
+// known by its number and dropped, and that node is told to forget it; if it cannot be
+// told, it hears that the link has ended. A node whose link ends, or that the table
+// says is dead, is like a provider that has left: the call goes on to another. So it
+// may have been begun by a provider whose node died, or cannot be reached, with or
+// without having accepted; nobody can tell. A provider that is silent never makes a
+// call go on.
+//
+// However many reject a call, nobody else is asked when three times ResponseTimeout
+// have passed since it was made (rounds): it ends with ACCEPT_TIMEOUT. So each call ends
+// within four.
+//
+// Who provides what is known elsewhere some milliseconds later: until then a caller
+// there may be told NO_RPC_PROVIDER. So it is when all nodes that provide the name
+// cannot be reached from here.
+//
 // # Time
 //
 // All calls have the same two timeouts, so the order in which timers start is the
@@ -44,7 +71,9 @@
 //
 // One mutex guards everything. What is done under it is a few map accesses, and
 // messages without payload are handed to Client.Answer; payloads are encoded after
-// it is given back. It is not sharded, because a call touches two clients and a
+// it is given back, but for calls to other nodes, which are queued under it: what is
+// said about a call has to arrive behind it. The locks inside the Set and the Bus are
+// taken under it, never the other way round. It is not sharded, because a call touches two clients and a
 // name, and the section is short against what the sockets cost.
 package rpc
 
@@ -57,6 +86,7 @@ import (
 	"sync"
 	"time"
 
+	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
 	"hadal/protocol/jsonpath"
@@ -78,14 +108,20 @@ const (
 	callOverhead = 512
 	// tooManyCalls is the error value of a call beyond that.
 	tooManyCalls = `"TOO_MANY_CALLS"`
+	// rounds is for how many times ResponseTimeout a call may go from one to another.
+	rounds = 3
 )
 
 // Room knows the providers and the running calls. Its methods may be called from
 // anywhere, Handle on the reader of the client it is called for. Nothing times out
 // before Run.
 type Room struct {
-	cfg Config
-	log *slog.Logger
+	cfg   Config
+	began time.Time
+	log   *slog.Logger
+	bus   cluster.Bus
+	table cluster.Table
+	set   *cluster.Set // the names that nodes provide
 
 	mu        sync.Mutex
 	gate      sub.Gate              // guarded by mu
@@ -93,6 +129,10 @@ type Room struct {
 	clients   map[uint64]*client    // those that provide, call or are asked; guarded by mu
 	acks      timers                // calls whose provider has not accepted; guarded by mu
 	answers   timers                // all running calls; guarded by mu
+	peers     map[string]*peer      // nodes that are linked; guarded by mu
+	serving   int                   // calls of peers among the running; guarded by mu
+	serial    uint64                // of the last call put to a peer; guarded by mu
+	most      int                   // maxServed, which tests change; guarded by mu
 	count     Stats                 // guarded by mu
 
 	wake chan struct{} // says to Run that a list of timers is not empty any more
@@ -115,26 +155,36 @@ type client struct {
 // question is how a provider names a call.
 type question struct{ name, id string }
 
-// running is one call under way. Guarded by Room.mu but for the question and from.
+// running is one call under way. Guarded by Room.mu but for the question, by and from.
+// It was made by a client here, or by one of another node: then it is asked here only,
+// and the times and the outcome are that node's business.
 type running struct {
 	question
 	data  string
-	bytes int // of name, id and data at first
-	from  sub.Client
+	bytes int        // of the texts at first
+	by    *requestor // or nil
+	from  sub.Client // the caller, or nil
+
+	origin *peer // whose call it is, or nil
 
 	orphan   bool                // the caller has left
-	provider provider            // who is asked
-	accepted bool                // by that provider
+	provider provider            // who is asked, or nobody
+	node     *peer               // or it is this node
+	number   uint64              // by which node or origin knows it
+	accepted bool                // by the provider
 	tried    map[uint64]struct{} // those asked before; nil until one has rejected
+	nodes    []string            // likewise
+	until    time.Duration       // when nobody else is asked any more, since Room.began
 	ack      timer
 	answer   timer
 }
 
 // Stats are gauges and counters of the room.
 type Stats struct {
-	// Names is how many names have a provider, Providers how many pairs of name and
-	// provider there are, Running how many calls are under way.
-	Names, Providers, Running int
+	// Names is how many names have a provider here, Providers how many pairs of name and
+	// provider there are, Running how many calls of clients here are under way, Serving
+	// how many of other nodes are at providers here.
+	Names, Providers, Running, Serving int
 	// Requests counts calls taken, and the others how calls went since the start: a
 	// call ends in exactly one of Responses, Errors, NoProvider, AcceptTimeouts,
 	// ResponseTimeouts or Abandoned (its caller left).
@@ -143,10 +193,15 @@ type Stats struct {
 	// messages and requests refused for their correlation id or data, Full providers
 	// refused because their client had too many names.
 	Rejects, Invalid, Full uint64
+	// Forwarded counts how many times a call was put to another node, Returned how many
+	// times it came back without an answer, Served calls of other nodes put to providers
+	// here, Unknown messages of peers that were not understood.
+	Forwarded, Returned, Served, Unknown uint64
 }
 
-// New returns an empty room. A timeout of zero or less means the default.
-func New(cfg Config, log *slog.Logger) *Room {
+// New returns an empty room. A timeout of zero or less means the default. The bus does
+// not run yet.
+func New(cfg Config, bus cluster.Bus, table cluster.Table, log *slog.Logger) *Room {
 	def := DefaultConfig()
 	if cfg.AckTimeout <= 0 {
 		cfg.AckTimeout = def.AckTimeout
@@ -155,13 +210,19 @@ func New(cfg Config, log *slog.Logger) *Room {
 		cfg.ResponseTimeout = def.ResponseTimeout
 	}
 	r := &Room{
-		cfg: cfg, log: log.With("topic", protocol.TopicRPC.String()),
+		cfg: cfg, began: time.Now(), log: log.With("topic", protocol.TopicRPC.String()), bus: bus, table: table,
+		set:       cluster.NewSet(bus, table, cluster.KindRPCProviders, nil),
 		providers: make(map[string][]provider),
 		clients:   make(map[uint64]*client),
-		wake:      make(chan struct{}, 1),
+		peers:     make(map[string]*peer),
+		// Not from 1: a peer must not take what it hears of a call of an earlier life of
+		// this node for one of now.
+		serial: rand.Uint64(), most: maxServed,
+		wake: make(chan struct{}, 1),
 	}
 	r.acks.init()
 	r.answers.init()
+	bus.Handle(cluster.KindRPC, handler{r})
 	return r
 }
 
@@ -210,6 +271,10 @@ func (r *Room) Closed(c sub.Client) {
 	}
 	for _, call := range k.made {
 		call.orphan, call.data = true, ""
+		if call.node != nil {
+			r.tell(call.node, wireGone, call.number)
+		}
+		others()
 	}
 	k.made = nil
 	var todo []delivery
@@ -231,19 +296,37 @@ func (r *Room) Stats() Stats {
 	defer r.mu.Unlock()
 	st := r.count
 	st.Names = len(r.providers)
-	st.Running = r.answers.n
+	st.Running, st.Serving = r.answers.n-r.serving, r.serving
 	return st
 }
 
-// Run ends calls whose time has passed, until ctx ends. It is called once.
+// Peers are the numbers of what nodes tell each other about who provides what.
+func (r *Room) Peers() cluster.SetStats { return r.set.Stats() }
+
+// Missing are the live nodes whose providers are not known here yet.
+func (r *Room) Missing() []string { return r.set.Missing() }
+
+// Run ends calls whose time has passed, and follows what other nodes provide and which
+// of them are alive, until ctx ends. It is called once.
 func (r *Room) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() { r.watch(ctx) })
+	wg.Go(func() { r.runTimers(ctx) })
+	return r.set.Run(ctx)
+}
+
+// runTimers ends calls whose time has passed, until ctx ends.
+func (r *Room) runTimers(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		timer.Reset(r.expire())
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-timer.C:
 		case <-r.wake:
 		}
@@ -258,14 +341,12 @@ func (r *Room) expire() time.Duration {
 		for range chunk {
 			call, wait := r.acks.due(now)
 			if call != nil {
-				r.count.AcceptTimeouts++
-				r.timedOut(call, protocol.RPCAcceptTimeout)
+				r.timedOut(call, &r.count.AcceptTimeouts, protocol.RPCAcceptTimeout)
 				continue
 			}
 			call, wait2 := r.answers.due(now)
 			if call != nil {
-				r.count.ResponseTimeouts++
-				r.timedOut(call, protocol.RPCResponseTimeout)
+				r.timedOut(call, &r.count.ResponseTimeouts, protocol.RPCResponseTimeout)
 				continue
 			}
 			r.mu.Unlock()
@@ -275,7 +356,12 @@ func (r *Room) expire() time.Duration {
 	}
 }
 
-func (r *Room) timedOut(call *running, a protocol.Action) {
+// timedOut ends a call for want of time and counts that. The caller holds mu.
+func (r *Room) timedOut(call *running, count *uint64, a protocol.Action) {
+	r.cancel(call)
+	if !call.orphan && call.origin == nil {
+		*count++
+	}
 	r.end(call)
 	r.tellCaller(call, a)
 }
@@ -357,6 +443,7 @@ func (r *Room) add(c sub.Client, name string, judged uint64) (sub.Added, sub.Rul
 	r.providers[name] = append(list, provider{c.ID(), c})
 	r.count.Providers++
 	if len(list) == 0 {
+		r.set.Add(name)
 		return sub.First, nil
 	}
 	return sub.Further, nil
@@ -389,6 +476,7 @@ func (r *Room) withdraw(k *client, name string) {
 	end := len(list) - 1
 	if end == 0 {
 		delete(r.providers, name)
+		r.set.Remove(name)
 		return
 	}
 	if i != end {

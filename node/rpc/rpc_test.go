@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -87,6 +88,11 @@ func (f *fake) expect(t *testing.T, want ...string) {
 	}
 }
 
+// newRoom is the room of a node alone.
+func newRoom(cfg Config) *Room {
+	return New(cfg, cluster.Alone{}, cluster.NewSoloInMemory("n"), slog.New(slog.DiscardHandler))
+}
+
 // world is a room that runs in a bubble.
 type world struct {
 	*Room
@@ -100,7 +106,7 @@ func inBubble(t *testing.T, change func(*Config), body func(w *world)) {
 		if change != nil {
 			change(&cfg)
 		}
-		w := &world{Room: New(cfg, slog.New(slog.DiscardHandler))}
+		w := &world{Room: newRoom(cfg)}
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -701,7 +707,7 @@ var nobody = &auth.User{ID: auth.Anonymous}
 var _ sub.Client = quiet{}
 
 func BenchmarkCall(b *testing.B) {
-	r := New(DefaultConfig(), slog.New(slog.DiscardHandler))
+	r := newRoom(DefaultConfig())
 	c, p := quiet{1}, quiet{2}
 	r.Handle(p, &protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCProvide, Names: []string{"add"}})
 	m := func(a protocol.Action, data string) *protocol.Message {
