@@ -94,8 +94,8 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		started: make(chan struct{}), since: time.Now(),
 	}
 	n.rules = perms.NewLive(rules, references{n}, log)
-	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, log)
-	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, log)
+	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, place, place, log)
+	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, place, place, log)
 	n.event = event.New(n.eventSubs, n.eventListen, place, log)
 	n.pipe.rules = n.rules
 	for topic, r := range map[protocol.Topic]room{

@@ -121,7 +121,7 @@ func (v *victim) own(ctx context.Context, epoch uint64) (*record.Room, error) {
 	keep.CacheBytes = cacheBytes
 	subs := sub.NewRegistry()
 	r := record.New(record.DefaultConfig(), keep, record.Deps{
-		Store: st, Epoch: epoch, Subs: subs, Listen: listen.New(protocol.TopicRecord, listen.DefaultConfig(), subs, v.log),
+		Store: st, Epoch: epoch, Subs: subs, Listen: listen.New(protocol.TopicRecord, listen.DefaultConfig(), subs, cluster.NewSoloInMemory("victim"), cluster.Alone{}, v.log),
 		Rules: allowAll{}, Log: v.log, Observe: func(time.Duration) {},
 	})
 	taken, fail := context.WithCancelCause(ctx)

@@ -59,7 +59,7 @@ func newRoom() *Room { return newRoomOn(cluster.Alone{}) }
 func newRoomOn(bus cluster.Bus) *Room {
 	log := slog.New(slog.DiscardHandler)
 	subs := sub.NewRegistry()
-	return New(subs, listen.New(protocol.TopicEvent, listen.DefaultConfig(), subs, log), bus, log)
+	return New(subs, listen.New(protocol.TopicEvent, listen.DefaultConfig(), subs, cluster.NewSoloInMemory("test"), cluster.Alone{}, log), bus, log)
 }
 
 func (r *Room) do(c *fake, m protocol.Message) {

@@ -74,11 +74,14 @@ func (r *Registry) waste(p *pattern, took time.Duration) {
 		return
 	}
 	now := time.Now()
+	r.total.spend(took, now, nodeBudget)
+	if p.author == 0 { // a client of another node, which has it pay there
+		return
+	}
 	own := r.wasted[p.author]
 	if own == nil {
 		own = &budget{at: now}
 		r.wasted[p.author] = own
 	}
 	own.spend(took, now, clientBudget)
-	r.total.spend(took, now, nodeBudget)
 }

@@ -1,62 +1,3 @@
-// Package listen chooses, for each subscribed name that matches the pattern of a
-// provider, the one provider that serves it (spec 09 §2). Events and records have
-// a Registry each; the two differ in action numbers, and in that only records
-// tell their subscribers whether there is a provider.
-//
-// # How a decision is made
-//
-// A name that is subscribed and matches at least one pattern has a state (type
-// name): idle, asking one candidate, or provided. All states stand under one
-// mutex, and every decision about a name is made there, so there is one answer
-// at a time to "who is asked" and "who serves".
-//
-// What costs time is done outside of it by one worker, part of Run: matching
-// names against patterns. Subscribing only puts the name into the worker's queue
-// (Changed), so a reader never waits for a regular expression. The queue is level
-// triggered: it says "look at this name", and the worker asks the subscription
-// registry what is true now. A name is matched once, when it gets its first
-// subscriber or when a new pattern comes; the patterns that match it are kept in
-// its state, and a name without a state matches none. A second goroutine of Run
-// holds the clock: candidates that do not answer, and the rematch.
-//
-// # What differs from the peer
-//
-//   - The ack of a LISTEN or UNLISTEN goes out before anything that follows from it
-//     (spec 15, trap 38). Every LISTEN and UNLISTEN is acknowledged, but for an
-//     invalid pattern.
-//   - Only the client that was asked may accept or reject, and with the pattern it
-//     was asked for. A candidate that leaves is a rejection; the others stay.
-//   - A name nobody accepted rests for MatchCooldown: the rematch passes it over.
-//     A provider that registers meanwhile is asked at once, alone. When the last
-//     subscriber leaves, the failure is forgotten.
-//   - A name whose last subscriber leaves while a candidate is being asked: a
-//     LISTEN_ACCEPT is answered with SUBSCRIPTION_FOR_PATTERN_REMOVED, so that the
-//     provider does not feed a name nobody hears.
-//   - At most window questions wait for one provider at a time; with more, the
-//     name waits its turn and its timeout begins when it is asked. A provider that
-//     registers for a pattern with a hundred thousand names can so answer in time.
-//
-// # Patterns
-//
-// A pattern is an unanchored JavaScript regular expression without flags, read by
-// dlclark/regexp2 in its ECMAScript mode. It works on code points where JavaScript
-// works on UTF-16 units. A pattern may be 4096 bytes long, a client may have 1000,
-// and they count among its subscriptions, as they are large; what is beyond is
-// answered with INVALID_LISTEN_REGEX. Plain patterns are
-// matched by the standard library in linear time (linear.go), the others by
-// regexp2: a match may then take 50 ms (the engine's clock is coarse: up to 150),
-// and one that takes longer counts as none. A pattern that goes on to waste time is
-// switched off (see expression.match); what the patterns of one client waste
-// together is bounded, and what those of all do (see Registry.match).
-//
-// Names under hadal/ belong to the server: a client may subscribe to them, but no
-// pattern matches them, so nobody is asked to provide them.
-//
-// # Locks
-//
-// Registry.mu, then (never the other way round) the locks of sub.Registry inside
-// its methods; Registry.qmu is taken alone or under mu. Under mu only
-// Client.Answer, Client.Send and the subscription registry are called.
 package listen
 
 import (
@@ -67,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -126,7 +68,14 @@ type Registry struct {
 	act   actions
 	cfg   Config
 	subs  *sub.Registry
+	table cluster.Table
+	bus   cluster.Bus
+	kind  cluster.Kind // of what nodes tell each other directly
 	log   *slog.Logger
+
+	// What all nodes know of all: the patterns of each, and the names that its clients
+	// provide.
+	patternSet, providedSet *cluster.Set
 
 	skipped     atomic.Uint64 // see Stats
 	switchedOff atomic.Uint64 // see Stats
@@ -137,22 +86,35 @@ type Registry struct {
 	total  budget
 
 	live      atomic.Int64 // len(patterns), readable without mu
-	providing atomic.Int64 // names with a provider, readable without mu
+	providing atomic.Int64 // names provided here, and those provided elsewhere, readable without mu
 
 	mu        sync.Mutex
 	gate      sub.Gate                        // guarded by mu
-	patterns  map[string]*pattern             // by text; guarded by mu
+	patterns  map[string]*pattern             // by text, of this node and others; guarded by mu
+	byID      map[patternID]*pattern          // the same; guarded by mu
 	order     []*pattern                      // by registration; guarded by mu; what is in it never changes, so a copy of the slice stays valid
 	listeners map[uint64]map[string]*listener // client id → pattern; guarded by mu
 	names     map[string]*name                // guarded by mu
 	asks      []ask                           // questions in the order of their deadlines; guarded by mu
 	count     Stats                           // the counters of Stats; guarded by mu
+	serving   int                             // names provided here; guarded by mu
+	joined    uint64                          // the number of the listener that joined last; guarded by mu
+
+	self      string                      // this node's id; guarded by mu
+	parts     []partition                 // guarded by mu
+	peers     map[string]*peer            // nodes that are alive or linked; guarded by mu
+	votes     map[patternID]map[*name]int // how many peers told that a name matches; guarded by mu
+	elsewhere map[string]int              // how many live peers provide a name; guarded by mu
+	searches  uint64                      // the number of the last question to a peer; guarded by mu
+	posted    []*peer                     // those with something in their post; guarded by mu
+	peering   chan struct{}               // says to keepPeers that there is something to do
 
 	asked chan struct{} // says to the clock that asks is not empty any more
 
 	qmu     sync.Mutex
 	jobs    []job               // guarded by qmu
 	queued  map[string]struct{} // the names in jobs, at most maxQueued; guarded by qmu
+	heard   map[string]struct{} // the patterns in jobs; guarded by qmu
 	rescan  bool                // jobs has one to look at all names; guarded by qmu
 	stopped bool                // Run has ended; guarded by qmu
 	work    chan struct{}       // says to the worker that jobs is not empty any more
@@ -161,10 +123,12 @@ type Registry struct {
 // pattern is one expression and those who listen to it.
 type pattern struct {
 	text      string
-	author    uint64 // the client that brought it
+	id        patternID
+	author    uint64 // the client that brought it; 0 if it came from another node
 	expr      *expression
+	peers     []string           // nodes that have listeners; guarded by Registry.mu
 	listeners []*listener        // by registration; guarded by Registry.mu
-	names     map[*name]struct{} // the names that match; guarded by Registry.mu
+	names     map[*name]struct{} // the names of this node that match; guarded by Registry.mu
 	scanned   bool               // the names that were there before it are known; the worker's
 	removed   bool               // it has left the registry; the worker's
 }
@@ -174,6 +138,7 @@ type pattern struct {
 type listener struct {
 	c       sub.Client
 	p       *pattern
+	joined  uint64             // numbers those that the worker has seen, in its order
 	gone    bool               // unlistened or disconnected
 	names   map[*name]struct{} // what it is asked about or serves
 	open    int                // questions sent and not answered
@@ -182,12 +147,13 @@ type listener struct {
 
 // Stats are gauges and counters of one Registry.
 type Stats struct {
-	// Patterns and Listeners count what is registered now; a pattern can have
-	// several listeners.
+	// Patterns and Listeners count what is registered now: patterns in the cluster,
+	// listeners on this node; a pattern can have several.
 	Patterns, Listeners int
-	// Matched is how many subscribed names match a pattern now, Provided how many
-	// of them have a provider.
-	Matched, Provided int
+	// Matched is how many names this node looks after: those subscribed here that
+	// match a pattern, those that others ask about, and those it owns. Provided is how
+	// many its clients provide, Elsewhere how many those of others do.
+	Matched, Provided, Elsewhere int
 	// Asked, Accepted, Rejected and TimedOut count the questions put to providers
 	// and their ends since the start; Stray counts answers nobody had asked for.
 	Asked, Accepted, Rejected, TimedOut, Stray uint64
@@ -197,28 +163,46 @@ type Stats struct {
 	Refused, SwitchedOff, Skipped uint64
 	// Unsuccessful counts searches that ended without a provider.
 	Unsuccessful uint64
+	// Referred counts questions put to other nodes, Ended providers that were told to
+	// stop because another node has one too, Invalid messages of peers that could not
+	// be understood, or asked for more than a peer may have.
+	Referred, Ended, Invalid uint64
 }
 
 // New returns the registry of topic, which is EVENT or RECORD, over the
-// subscriptions in subs. A ResponseTimeout of zero or less means the default.
-func New(topic protocol.Topic, cfg Config, subs *sub.Registry, log *slog.Logger) *Registry {
-	act := eventActions
+// subscriptions in subs. The table says who owns a name and who is alive; the bus,
+// which does not run yet, reaches the registries of the same topic on other nodes. A
+// ResponseTimeout of zero or less means the default.
+func New(topic protocol.Topic, cfg Config, subs *sub.Registry, table cluster.Table, bus cluster.Bus, log *slog.Logger) *Registry {
+	act, kind, patterns, provided := eventActions, cluster.KindEventListen, cluster.KindEventPatterns, cluster.KindEventProvided
 	if topic == protocol.TopicRecord {
-		act = recordActions
+		act, kind, patterns, provided = recordActions, cluster.KindRecordListen, cluster.KindRecordPatterns, cluster.KindRecordProvided
 	}
 	if cfg.ResponseTimeout <= 0 {
 		cfg.ResponseTimeout = DefaultConfig().ResponseTimeout
 	}
-	return &Registry{
-		topic: topic, act: act, cfg: cfg, subs: subs, log: log.With("topic", topic.String()),
+	r := &Registry{
+		topic: topic, act: act, cfg: cfg, subs: subs, table: table, bus: bus, kind: kind,
+		log:       log.With("topic", topic.String()),
 		patterns:  make(map[string]*pattern),
+		byID:      make(map[patternID]*pattern),
 		listeners: make(map[uint64]map[string]*listener),
 		names:     make(map[string]*name),
 		wasted:    make(map[uint64]*budget),
+		peers:     make(map[string]*peer),
+		votes:     make(map[patternID]map[*name]int),
+		elsewhere: make(map[string]int),
 		asked:     make(chan struct{}, 1),
+		peering:   make(chan struct{}, 1),
 		queued:    make(map[string]struct{}),
+		heard:     make(map[string]struct{}),
 		work:      make(chan struct{}, 1),
 	}
+	r.patternSet = cluster.NewSet(bus, table, patterns, func(_, text string, _ bool) { r.enqueue(job{pattern: text}) })
+	r.providedSet = cluster.NewSet(bus, table, provided, r.providedElsewhere)
+	bus.Handle(kind, peerHandler{r})
+	r.refresh()
+	return r
 }
 
 // Handle takes a LISTEN, UNLISTEN, LISTEN_ACCEPT or LISTEN_REJECT of the
@@ -249,14 +233,17 @@ func (r *Registry) Changed(name string) {
 	r.enqueue(job{name: name})
 }
 
-// HasProvider says whether somebody provides name now. A subscriber that was
-// added before the call will be told of later changes.
+// HasProvider says whether somebody in the cluster provides name, as far as this node
+// knows now. A subscriber that was added before the call will be told of later changes.
 func (r *Registry) HasProvider(name string) bool {
 	if r.providing.Load() == 0 {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.elsewhere[name] > 0 {
+		return true
+	}
 	n := r.names[name]
 	return n != nil && n.provider != nil && !n.provider.gone
 }
@@ -335,7 +322,7 @@ func (r *Registry) Stats() Stats {
 	}
 	st.Matched = len(r.names)
 	st.SwitchedOff, st.Skipped = r.switchedOff.Load(), r.skipped.Load()
-	st.Provided = int(r.providing.Load())
+	st.Provided, st.Elsewhere = r.serving, len(r.elsewhere)
 	return st
 }
 
@@ -395,12 +382,12 @@ func (r *Registry) listen(c sub.Client, m *protocol.Message) {
 			r.listen(c, m)
 			return
 		}
-		p = &pattern{text: strings.Clone(text), author: c.ID(), expr: expr, names: make(map[*name]struct{})}
-		r.patterns[p.text] = p
-		r.order = append(r.order, p)
-		r.live.Store(int64(len(r.patterns)))
+		p = r.know(text, c.ID(), expr)
 	}
 	l := &listener{c: c, p: p, names: make(map[*name]struct{})}
+	if len(p.listeners) == 0 {
+		r.patternSet.Add(p.text)
+	}
 	p.listeners = append(p.listeners, l)
 	if own == nil {
 		own = make(map[string]*listener, 1)
@@ -426,12 +413,24 @@ func (r *Registry) unlisten(c sub.Client, m *protocol.Message) {
 	}
 }
 
+// know adds a pattern. The caller holds mu.
+func (r *Registry) know(text string, author uint64, expr *expression) *pattern {
+	p := &pattern{text: strings.Clone(text), id: idOf(text), author: author, expr: expr, names: make(map[*name]struct{})}
+	r.patterns[p.text], r.byID[p.id] = p, p
+	r.order = append(r.order, p)
+	r.live.Store(int64(len(r.patterns)))
+	return p
+}
+
 // leave takes l out of its pattern; what it was asked or served follows on the
 // worker. The caller holds mu.
 func (r *Registry) leave(l *listener) {
 	l.gone = true
 	l.c.Release(weight(l.p.text))
 	l.p.listeners = slices.DeleteFunc(l.p.listeners, func(o *listener) bool { return o == l })
+	if len(l.p.listeners) == 0 {
+		r.patternSet.Remove(l.p.text)
+	}
 }
 
 // disown takes l out of its client's table. The caller holds mu.

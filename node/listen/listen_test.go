@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"hadal/auth"
+	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -111,7 +112,7 @@ func inBubble(t *testing.T, topic protocol.Topic, change func(*Config), body fun
 		if change != nil {
 			change(&cfg)
 		}
-		w := &world{Registry: New(topic, cfg, sub.NewRegistry(), slog.New(slog.DiscardHandler)), t: t}
+		w := &world{Registry: New(topic, cfg, sub.NewRegistry(), cluster.NewSoloInMemory("test"), cluster.Alone{}, slog.New(slog.DiscardHandler)), t: t}
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -383,7 +384,7 @@ func TestAPatternThatWastesTimeIsSwitchedOff(t *testing.T) {
 // What one client's patterns waste is bounded together, and so is what all do, by
 // however many connections: the names of others are matched all the same.
 func TestManyPatternsWasteNoMoreThanOne(t *testing.T) {
-	r := New(protocol.TopicEvent, DefaultConfig(), sub.NewRegistry(), slog.New(slog.DiscardHandler))
+	r := New(protocol.TopicEvent, DefaultConfig(), sub.NewRegistry(), cluster.NewSoloInMemory("test"), cluster.Alone{}, slog.New(slog.DiscardHandler))
 	name := strings.Repeat("a", 60) + "b"
 	add := func(author uint64, text string) *pattern {
 		x, err := compile(text)
@@ -904,7 +905,7 @@ func TestManyGoroutinesAgreeInTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := DefaultConfig()
 		cfg.MatchCooldown = time.Millisecond
-		r := New(protocol.TopicRecord, cfg, sub.NewRegistry(), slog.New(slog.DiscardHandler))
+		r := New(protocol.TopicRecord, cfg, sub.NewRegistry(), cluster.NewSoloInMemory("test"), cluster.Alone{}, slog.New(slog.DiscardHandler))
 		ctx, stop := context.WithCancel(t.Context())
 		var run, busy sync.WaitGroup
 		run.Go(func() { r.Run(ctx) })
@@ -1039,7 +1040,7 @@ func TestPlainPatternsAreLinear(t *testing.T) {
 }
 
 func BenchmarkChangedWithoutPatterns(b *testing.B) {
-	r := New(protocol.TopicRecord, DefaultConfig(), sub.NewRegistry(), slog.New(slog.DiscardHandler))
+	r := New(protocol.TopicRecord, DefaultConfig(), sub.NewRegistry(), cluster.NewSoloInMemory("test"), cluster.Alone{}, slog.New(slog.DiscardHandler))
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Changed("r/1")
@@ -1076,7 +1077,7 @@ func TestAFullQueueIsReplacedByALookAtEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := DefaultConfig()
 		cfg.ShuffleProviders = false
-		w := &world{Registry: New(protocol.TopicRecord, cfg, sub.NewRegistry(), slog.New(slog.DiscardHandler)), t: t}
+		w := &world{Registry: New(protocol.TopicRecord, cfg, sub.NewRegistry(), cluster.NewSoloInMemory("test"), cluster.Alone{}, slog.New(slog.DiscardHandler)), t: t}
 		provider, user := w.client(), w.client()
 		w.Handle(provider, &protocol.Message{Topic: w.topic, Action: recListen, Name: "wanted", Has: protocol.HasName})
 		for i := range maxQueued + 1000 {

@@ -7,12 +7,14 @@ import (
 	"sync"
 	"time"
 
+	"hadal/cluster"
 	"hadal/protocol"
 )
 
 // job is one thing for the worker to look at; exactly one field is set.
 type job struct {
 	name    string    // it got its first subscriber or lost its last; our own copy
+	pattern string    // peers have gained or lost it
 	joined  *listener // it has come
 	left    *listener // it has gone
 	rematch bool      // the rematch interval has passed
@@ -23,8 +25,17 @@ type job struct {
 // nothing it started is left. What is queued afterwards is dropped. It is called
 // once.
 func (r *Registry) Run(ctx context.Context) error {
+	r.refresh() // before anything is decided
 	var wg sync.WaitGroup
 	wg.Go(func() { r.keepTime(ctx) })
+	wg.Go(func() { r.keepPeers(ctx) })
+	for _, set := range []*cluster.Set{r.patternSet, r.providedSet} {
+		wg.Go(func() {
+			if err := set.Run(ctx); err != nil {
+				r.log.Error("set of names ended; restart this node", "err", err)
+			}
+		})
+	}
 	if r.cfg.RematchInterval > minRematch {
 		wg.Go(func() { r.keepRematching(ctx) })
 	}
@@ -33,7 +44,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			wg.Wait()
 			r.qmu.Lock()
-			r.stopped, r.jobs, r.queued = true, nil, nil
+			r.stopped, r.jobs, r.queued, r.heard = true, nil, nil, nil
 			r.qmu.Unlock()
 			return nil
 		case <-r.work:
@@ -54,7 +65,13 @@ func (r *Registry) enqueue(j job) {
 	if r.stopped {
 		return
 	}
-	if j.joined == nil && j.left == nil && !j.rematch {
+	switch {
+	case j.pattern != "":
+		if _, ok := r.heard[j.pattern]; ok {
+			return
+		}
+		r.heard[j.pattern] = struct{}{}
+	case j.joined == nil && j.left == nil && !j.rematch:
 		if _, ok := r.queued[j.name]; ok || r.rescan {
 			return
 		}
@@ -80,6 +97,7 @@ func (r *Registry) take() []job {
 	if len(r.queued) > 0 {
 		r.queued = make(map[string]struct{})
 	}
+	clear(r.heard)
 	return jobs
 }
 
@@ -89,6 +107,8 @@ func (r *Registry) do(ctx context.Context, j job) {
 		r.doJoined(ctx, j.joined)
 	case j.left != nil:
 		r.doLeft(j.left)
+	case j.pattern != "":
+		r.doPattern(ctx, j.pattern)
 	case j.rematch:
 		r.doRematch()
 	case j.rescan:
@@ -105,12 +125,12 @@ func (r *Registry) doName(ctx context.Context, text string) {
 	}
 	has := r.subs.Has(text)
 	r.mu.Lock()
-	if n := r.names[text]; n != nil || !has {
+	if n := r.names[text]; n != nil && n.mine || !has {
 		// Asked again under mu: whoever subscribes from now on queues the name again.
-		if n != nil && !r.subs.Has(text) {
+		if n != nil && n.mine && !r.subs.Has(text) {
 			r.unsubscribed(n)
 		}
-		r.mu.Unlock()
+		r.unlock()
 		return
 	}
 	patterns := r.order
@@ -129,16 +149,21 @@ func (r *Registry) doName(ctx context.Context, text string) {
 		return
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	if !r.subs.Has(text) {
 		return
 	}
-	n := &name{name: strings.Clone(text)}
-	r.names[n.name] = n
+	n := r.name(text)
 	for _, p := range matching {
 		r.matched(n, p)
 	}
-	r.search(n)
+	if !n.searching() && !r.resting(n) {
+		r.judge(n)
+		return
+	}
+	for _, p := range matching {
+		r.offerAll(n, p)
+	}
 }
 
 // doJoined offers the names that match its pattern to a new listener.
@@ -146,39 +171,65 @@ func (r *Registry) doJoined(ctx context.Context, l *listener) {
 	p := l.p
 	r.mu.Lock()
 	gone := l.gone
-	r.mu.Unlock()
+	if !gone && !p.removed {
+		r.joined++
+		l.joined = r.joined
+		r.postOwners(&entry{op: opJoined, ids: []patternID{p.id}})
+	}
+	r.unlock()
 	if gone || p.removed { // whoever comes and goes at once costs no scan
 		return
 	}
-	if !p.scanned {
-		for text := range r.subs.Names {
-			if ctx.Err() != nil {
-				return
-			}
-			if protocol.Reserved(text) || !r.match(p, text) {
-				continue
-			}
-			r.mu.Lock()
-			n := r.names[text]
-			if n != nil {
-				r.matched(n, p)
-				r.join(n, l)
-			}
-			r.mu.Unlock()
-			if n == nil { // it matched nothing so far, or its own job is yet to come: look at all patterns
-				r.doName(ctx, text)
-			}
-		}
-		p.scanned = true
+	scanned := p.scanned
+	r.scan(ctx, p, func(n *name) { r.join(n, l) })
+	r.each(r.concerned(p, scanned), func(n *name) { r.join(n, l) })
+}
+
+// scan looks once for the names that match a pattern, and calls found for each under
+// mu, unless the name was new: then its search is just beginning.
+func (r *Registry) scan(ctx context.Context, p *pattern, found func(*name)) {
+	if p.scanned {
 		return
 	}
-	r.mu.Lock()
-	names := make([]*name, 0, len(p.names))
-	for n := range p.names {
-		names = append(names, n)
+	for text := range r.subs.Names {
+		if ctx.Err() != nil {
+			return
+		}
+		if protocol.Reserved(text) || !r.match(p, text) {
+			continue
+		}
+		r.mu.Lock()
+		n := r.names[text]
+		known := n != nil && n.mine
+		if known {
+			r.matched(n, p)
+			found(n)
+		}
+		r.unlock()
+		if !known { // it matched nothing so far, or its own job is yet to come: look at all patterns
+			r.doName(ctx, text)
+		}
 	}
-	r.mu.Unlock()
-	r.each(names, func(n *name) { r.join(n, l) })
+	p.scanned = true
+}
+
+// concerned are the names that match a pattern, as far as peers have told, and if
+// own, this node has found.
+func (r *Registry) concerned(p *pattern, own bool) []*name {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	names := make([]*name, 0, len(p.names))
+	if own {
+		for n := range p.names {
+			names = append(names, n)
+		}
+	}
+	for n := range r.votes[p.id] {
+		if _, both := p.names[n]; !both || !own {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 // doLeft frees what a listener was asked about or served, and removes its
@@ -192,18 +243,67 @@ func (r *Registry) doLeft(l *listener) {
 	r.mu.Unlock()
 	r.each(names, func(n *name) { r.lost(n, l) })
 
-	p := l.p
 	r.mu.Lock()
 	if r.listeners[l.c.ID()] == nil {
 		delete(r.wasted, l.c.ID())
 	}
 	l.backlog = nil
-	if len(p.listeners) > 0 || p.removed {
+	r.mu.Unlock()
+	r.retire(l.p)
+}
+
+// doPattern looks at which peers have listeners for a pattern.
+func (r *Registry) doPattern(ctx context.Context, text string) {
+	peers := r.patternSet.Peers(text)
+	r.mu.Lock()
+	p := r.patterns[text]
+	r.mu.Unlock()
+	if p == nil {
+		if len(peers) == 0 {
+			return
+		}
+		expr, err := compile(text)
+		if err != nil {
+			r.log.Warn("listen pattern of another node cannot be used: its names get no provider from here", "peer", peers[0], "err", err)
+			return
+		}
+		r.mu.Lock()
+		if p = r.patterns[text]; p == nil { // still
+			p = r.know(text, 0, expr)
+		}
+		r.mu.Unlock()
+	}
+	r.mu.Lock()
+	var came []string
+	for _, id := range peers {
+		if !slices.Contains(p.peers, id) {
+			came = append(came, id)
+		}
+	}
+	p.peers = peers
+	r.mu.Unlock()
+	if len(came) > 0 {
+		// A name that matches and rests is not offered by the scan.
+		r.scan(ctx, p, func(*name) {})
+		r.each(r.concerned(p, true), func(n *name) {
+			for _, id := range came {
+				r.offer(n, r.peers[id])
+			}
+		})
+	}
+	r.retire(p)
+}
+
+// retire removes a pattern that nobody listens to any more.
+func (r *Registry) retire(p *pattern) {
+	r.mu.Lock()
+	if len(p.listeners) > 0 || len(p.peers) > 0 || p.removed {
 		r.mu.Unlock()
 		return
 	}
 	p.removed = true
 	delete(r.patterns, p.text)
+	delete(r.byID, p.id)
 	r.order = slices.DeleteFunc(slices.Clone(r.order), func(o *pattern) bool { return o == p })
 	matched := make([]*name, 0, len(p.names))
 	for n := range p.names {
@@ -214,12 +314,13 @@ func (r *Registry) doLeft(l *listener) {
 		delete(p.names, n)
 		n.matches = slices.DeleteFunc(n.matches, func(o *pattern) bool { return o == p })
 		if len(n.matches) == 0 {
-			r.drop(n)
+			r.unmatched(n)
 		}
 	})
 	r.mu.Lock()
+	r.postOwners(&entry{op: opForget, ids: []patternID{p.id}})
 	r.live.Store(int64(len(r.patterns)))
-	r.mu.Unlock()
+	r.unlock()
 }
 
 // doRescan looks at every name that is known or subscribed.
@@ -250,8 +351,8 @@ func (r *Registry) doRematch() {
 	}
 	r.mu.Unlock()
 	r.each(names, func(n *name) {
-		if n.provider == nil && n.asked == nil && !r.resting(n) {
-			r.search(n)
+		if n.provider == nil && !n.searching() && !r.resting(n) {
+			r.judge(n)
 		}
 	})
 }
@@ -266,7 +367,7 @@ func (r *Registry) each(names []*name, do func(*name)) {
 				do(n)
 			}
 		}
-		r.mu.Unlock()
+		r.unlock()
 	}
 }
 
@@ -296,18 +397,18 @@ func (r *Registry) expire() (wait time.Duration, ok bool) {
 		for range chunk {
 			if len(r.asks) == 0 {
 				r.asks = nil
-				r.mu.Unlock()
+				r.unlock()
 				return 0, false
 			}
 			a := r.asks[0]
 			if wait := time.Until(a.deadline); wait > 0 {
-				r.mu.Unlock()
+				r.unlock()
 				return wait, true
 			}
 			r.asks = r.asks[1:]
 			r.expired(a)
 		}
-		r.mu.Unlock()
+		r.unlock()
 	}
 }
 

@@ -3,29 +3,37 @@ package listen
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
+	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
 
-// name is a subscribed name that matches a pattern. It is guarded by Registry.mu.
+// name is a name that somebody wants, asks about or provides. It is guarded by
+// Registry.mu.
 //
 //	idle ──search──► asking ──accept──► provided
 //	 ▲                 │                    │
 //	 └── nobody left ──┴── provider lost ───┘   no subscriber: the state is dropped
 type name struct {
 	name    string
+	part    int        // its partition
+	mine    bool       // it has subscribers on this node, and matches is true
 	matches []*pattern // by registration
 
 	candidates []*listener // everybody of the present or last search
 	next       int         // the first of them that has not had its turn
 	asked      *listener   // whose answer is awaited
 	waiting    bool        // asked is busy: the name is in its backlog
+	over       bool        // nobody waits for asked any more: an accept is taken back
 	question   uint64      // number of the question, to know its timeout
 
 	provider *listener
 	failedAt time.Time // when a search found nobody; zero if the last one did not
+
+	away *away // what other nodes have to do with it; nil if they have nothing
 }
 
 // ask is a question under way.
@@ -35,26 +43,60 @@ type ask struct {
 	deadline time.Time
 }
 
-// search asks all candidates anew, one after the other. n is idle.
+// name returns the state of a name, which may be new.
+func (r *Registry) name(text string) *name {
+	n := r.names[text]
+	if n == nil {
+		n = &name{name: strings.Clone(text), part: cluster.Partition(cluster.Slot(text), len(r.parts))}
+		r.names[n.name] = n
+	}
+	return n
+}
+
+// searching says that somebody, here or elsewhere, is asked whether he provides n.
+func (n *name) searching() bool {
+	return n.asked != nil && !n.over || n.away != nil && n.away.asking != nil
+}
+
+// search asks all candidates anew, one after the other: the listeners of this node and
+// then the others that have some. n is not being asked about, but somebody may have been
+// left to answer an earlier question: then he begins.
 func (r *Registry) search(n *name) {
+	if !r.mayJudge(n) || !r.maySearch(n) {
+		return
+	}
 	clear(n.candidates) // or those who have left would live on behind the slice's end
 	n.candidates, n.next = n.candidates[:0], 0
 	for _, p := range n.matches {
 		n.candidates = append(n.candidates, p.listeners...)
 	}
+	if n.away != nil || len(r.peers) > 0 {
+		r.searchAway(n)
+	}
+	n.failedAt = time.Time{}
+	r.begin(n)
+}
+
+// begin asks the candidates that stand there.
+func (r *Registry) begin(n *name) {
 	if r.cfg.ShuffleProviders {
 		rand.Shuffle(len(n.candidates), func(i, j int) {
 			n.candidates[i], n.candidates[j] = n.candidates[j], n.candidates[i]
 		})
 	}
-	n.failedAt = time.Time{}
-	r.advance(n)
+	if n.asked == nil {
+		r.advance(n)
+		return
+	}
+	n.over = false
+	n.candidates = slices.DeleteFunc(n.candidates, func(l *listener) bool { return l == n.asked })
+	n.candidates = slices.Insert(n.candidates, 0, n.asked)
+	n.next = 1
 }
 
-// advance puts the question to the next candidate. n is idle.
+// advance puts the question to the next candidate. Nobody is being asked about n.
 func (r *Registry) advance(n *name) {
-	if !r.subs.Has(n.name) {
-		r.drop(n)
+	if !r.goesOn(n) {
 		return
 	}
 	for n.next < len(n.candidates) {
@@ -73,10 +115,14 @@ func (r *Registry) advance(n *name) {
 		}
 		return
 	}
-	if len(n.candidates) > 0 {
+	if n.away != nil && r.advanceAway(n) {
+		return
+	}
+	if len(n.candidates) > 0 || n.away != nil && len(n.away.nodes) > 0 {
 		n.failedAt = time.Now()
 		r.count.Unsuccessful++
 	}
+	r.tidy(n)
 }
 
 // put sends the question to the candidate and starts its timeout.
@@ -112,10 +158,26 @@ func (r *Registry) release(n *name) {
 	}
 }
 
+// stop ends the search for a provider of n. A candidate that has been asked is left
+// to answer, because it cannot be told to forget the question.
+func (r *Registry) stop(n *name) {
+	if n.asked != nil {
+		if n.waiting {
+			r.release(n)
+		} else {
+			n.over = true
+		}
+	}
+	n.candidates, n.next, n.failedAt = nil, 0, time.Time{}
+	if n.away != nil {
+		r.stopAway(n)
+	}
+}
+
 // answered takes a LISTEN_ACCEPT or LISTEN_REJECT.
 func (r *Registry) answered(c sub.Client, m *protocol.Message, accept bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	n := r.names[m.Subscription]
 	if n == nil || n.asked == nil || n.waiting || n.asked.c.ID() != c.ID() || n.asked.p.text != m.Name {
 		r.count.Stray++
@@ -127,20 +189,31 @@ func (r *Registry) answered(c sub.Client, m *protocol.Message, accept bool) {
 		return
 	}
 	r.release(n)
-	if !accept {
+	switch {
+	case !accept:
 		r.count.Rejected++
 		r.advance(n)
-		return
+	case n.over:
+		r.tell(l, r.act.removed, n.name)
+		r.advance(n)
+	default:
+		r.accepted(n, l)
 	}
+}
+
+// accepted makes l the provider of n.
+func (r *Registry) accepted(n *name, l *listener) {
 	r.count.Accepted++
 	n.provider, n.candidates, n.next = l, nil, 0
 	l.names[n] = struct{}{}
 	r.providing.Add(1)
-	if !r.subs.Has(n.name) {
-		r.drop(n)
+	r.serving++
+	r.providedSet.Add(n.name)
+	if r.parts[n.part].here && !r.wanted(n) && r.unwanted(n) {
 		return
 	}
 	r.announce(n, r.act.hasProvider)
+	r.tellProvided(n)
 }
 
 // expired ends a question whose time has passed, if it is still under way.
@@ -165,31 +238,58 @@ func (r *Registry) lost(n *name, l *listener) {
 		r.release(n)
 		r.advance(n)
 	case n.provider:
-		n.provider = nil
-		delete(l.names, n)
-		r.providing.Add(-1)
+		r.provideNoMore(n)
 		r.announce(n, r.act.hasNoProvider)
-		r.search(n)
+		if r.parts[n.part].here {
+			r.judge(n)
+		} else {
+			r.postOwner(n, &entry{op: opLost, name: n.name})
+			r.tidy(n)
+		}
 	}
 }
 
-// unsubscribed is called when n has no subscriber. A candidate that has been
-// asked is left to answer, because it cannot be told to forget the question.
+// provideNoMore ends the role of n's provider, which is not told.
+func (r *Registry) provideNoMore(n *name) {
+	delete(n.provider.names, n)
+	n.provider = nil
+	r.providing.Add(-1)
+	r.serving--
+	r.providedSet.Remove(n.name)
+}
+
+// unsubscribed is called when n has no subscriber on this node. What it matches is not
+// kept up from here on, whatever becomes of it.
 func (r *Registry) unsubscribed(n *name) {
-	if n.asked == nil || n.waiting {
-		r.drop(n)
+	for _, p := range n.matches {
+		delete(p.names, n)
+	}
+	n.matches = nil
+	r.unmatched(n)
+}
+
+// unmatched is called when n matches no pattern any more, or nobody here wants to know.
+func (r *Registry) unmatched(n *name) {
+	n.mine = false
+	r.postOwner(n, &entry{op: opUnwant, name: n.name})
+	r.judge(n)
+}
+
+// tidy forgets n when nothing holds it.
+func (r *Registry) tidy(n *name) {
+	if !n.mine && n.provider == nil && n.asked == nil && n.away.empty() && r.names[n.name] == n {
+		delete(r.names, n.name)
 	}
 }
 
-// drop forgets n; its provider is told.
+// drop ends all that is done for n, which nobody hears; its provider is told.
 func (r *Registry) drop(n *name) {
 	if n.asked != nil {
 		r.release(n)
 	}
+	n.over = false
 	if l := n.provider; l != nil {
-		n.provider = nil
-		delete(l.names, n)
-		r.providing.Add(-1)
+		r.provideNoMore(n)
 		if !l.gone {
 			r.tell(l, r.act.removed, n.name)
 		}
@@ -197,33 +297,42 @@ func (r *Registry) drop(n *name) {
 	for _, p := range n.matches {
 		delete(p.names, n)
 	}
-	delete(r.names, n.name)
+	n.mine, n.matches, n.candidates, n.next, n.failedAt = false, nil, nil, 0, time.Time{}
+	if n.away != nil {
+		r.stopAway(n)
+	}
+	r.tidy(n)
 }
 
 // matched notes that n matches p.
 func (r *Registry) matched(n *name, p *pattern) {
+	n.mine = true
 	if _, known := p.names[n]; !known {
 		p.names[n] = struct{}{}
 		n.matches = append(n.matches, p)
+		r.postOwner(n, &entry{op: opWant, name: n.name, ids: []patternID{p.id}})
 	}
 }
 
 // join offers n to a listener that has just come, unless it is provided or the
-// listener had its chance in this search.
+// listener had its chance in this search. On a node that does not own n that is the
+// owner's to do.
 func (r *Registry) join(n *name, l *listener) {
 	switch {
-	case n.provider != nil || l.gone:
-	case n.asked == nil && !r.resting(n):
-		r.search(n)
+	case !r.parts[n.part].here || l.gone || r.provided(n):
+	case !n.searching() && !r.resting(n):
+		r.judge(n)
 	case slices.Contains(n.candidates, l):
-	case n.asked != nil:
+	case n.searching():
 		n.candidates = append(n.candidates, l)
 	default: // it rests: of the old candidates only those still here need be known
 		n.candidates = slices.DeleteFunc(n.candidates, func(o *listener) bool { return o.gone })
 		n.next = len(n.candidates)
 		n.candidates = append(n.candidates, l)
 		n.failedAt = time.Time{}
-		r.advance(n)
+		if n.asked == nil {
+			r.advance(n)
+		}
 	}
 }
 
@@ -240,12 +349,20 @@ func (r *Registry) tell(l *listener, a protocol.Action, subscription string) {
 	}})
 }
 
-// announce tells the subscribers of a record whether it has a provider.
+// announce tells the subscribers of a record on this node that its provider has come
+// or gone here, unless there is another one elsewhere.
 func (r *Registry) announce(n *name, a protocol.Action) {
+	if len(r.elsewhere) > 0 && r.elsewhere[n.name] > 0 {
+		return
+	}
+	r.announceName(n.name, a)
+}
+
+func (r *Registry) announceName(name string, a protocol.Action) {
 	if r.topic != protocol.TopicRecord {
 		return
 	}
-	r.subs.Deliver(n.name, nil, &protocol.Outbound{Message: protocol.Message{
-		Topic: r.topic, Action: a, Has: protocol.HasName, Name: n.name,
+	r.subs.Deliver(name, nil, &protocol.Outbound{Message: protocol.Message{
+		Topic: r.topic, Action: a, Has: protocol.HasName, Name: name,
 	}})
 }

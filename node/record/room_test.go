@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/cluster"
 	"hadal/node/listen"
 	"hadal/node/sub"
 	"hadal/protocol"
@@ -180,7 +181,7 @@ func start(t testing.TB, o options) *Room {
 	subs := sub.NewRegistry()
 	r := New(cfg, keep, Deps{
 		Store: o.store, Epoch: 1, Subs: subs,
-		Listen: listen.New(protocol.TopicRecord, listen.DefaultConfig(), subs, log),
+		Listen: listen.New(protocol.TopicRecord, listen.DefaultConfig(), subs, cluster.NewSoloInMemory("test"), cluster.Alone{}, log),
 		Rules:  o.rules, Log: log, Observe: func(time.Duration) {},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
