@@ -15,6 +15,7 @@ import (
 	"hadal/node/listen"
 	"hadal/node/sub"
 	"hadal/protocol"
+	"hadal/store/jetstream"
 )
 
 // metrics asks every room for its Stats when it is asked itself. Labels are
@@ -209,8 +210,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descAppendFails, float64(r.AppendErrors))
 	gauge(descCache, float64(r.CacheBytes))
 	gauge(descCacheNames, float64(r.CacheRecords))
+	n.collectStores(count, gauge)
+}
+
+// collectStores adds up what the stores of this node's partitions count.
+func (n *Node) collectStores(count, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	st := n.stored()
-	if st.log == nil {
+	if st.server == nil {
 		return
 	}
 	disk := st.server.Stats()
@@ -219,18 +225,32 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(descDiskTotal, float64(disk.DiskTotal))
 	gauge(descDiskFree, float64(disk.DiskFree))
 	gauge(descDiskReserve, float64(disk.DiskReserve))
-	l := st.log.Stats(context.Background()) // bounded by itself
-	gauge(descLogPending, float64(l.Pending))
-	gauge(descLogDirty, float64(l.Dirty))
-	gauge(descLogBytes, float64(l.Bytes))
-	gauge(descStateBytes, float64(l.State.Bytes))
-	gauge(descStateCount, float64(l.State.Messages))
-	gauge(descTombstones, float64(l.State.Tombstones))
-	count(descCheckpoints, float64(l.Checkpoints), "ok")
-	count(descCheckpoints, float64(l.CheckpointFailures), "failed")
+	var sum jetstream.LogStats
+	for _, one := range st.all() {
+		l := one.Stats(context.Background()) // bounded by itself
+		sum.Pending += l.Pending
+		sum.Dirty += l.Dirty
+		sum.Bytes += l.Bytes
+		sum.State.Bytes += l.State.Bytes
+		sum.State.Messages += l.State.Messages
+		sum.State.Tombstones += l.State.Tombstones
+		sum.Checkpoints += l.Checkpoints
+		sum.CheckpointFailures += l.CheckpointFailures
+		if sum.LastCheckpoint.IsZero() || !l.LastCheckpoint.IsZero() && l.LastCheckpoint.Before(sum.LastCheckpoint) {
+			sum.LastCheckpoint = l.LastCheckpoint
+		}
+	}
+	gauge(descLogPending, float64(sum.Pending))
+	gauge(descLogDirty, float64(sum.Dirty))
+	gauge(descLogBytes, float64(sum.Bytes))
+	gauge(descStateBytes, float64(sum.State.Bytes))
+	gauge(descStateCount, float64(sum.State.Messages))
+	gauge(descTombstones, float64(sum.State.Tombstones))
+	count(descCheckpoints, float64(sum.Checkpoints), "ok")
+	count(descCheckpoints, float64(sum.CheckpointFailures), "failed")
 	at := 0.0
-	if !l.LastCheckpoint.IsZero() {
-		at = float64(l.LastCheckpoint.UnixMilli()) / 1000
+	if !sum.LastCheckpoint.IsZero() {
+		at = float64(sum.LastCheckpoint.UnixMilli()) / 1000
 	}
 	gauge(descChecked, at)
 }

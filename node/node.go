@@ -65,18 +65,15 @@ type Node struct {
 	rulesNumber atomic.Uint64 // of the cluster's rules that are in force
 
 	mu       sync.Mutex
-	draining drainState   // guarded by mu
-	state    string       // what the node is doing, when it is not ready; guarded by mu
-	record   *record.Room // nil before its store stands; guarded by mu
-	store    *recordStore // likewise; guarded by mu
+	draining drainState    // guarded by mu
+	state    string        // what the node is doing, when it is not ready; guarded by mu
+	record   *record.Room  // nil before its store stands; guarded by mu
+	store    *recordStores // likewise; guarded by mu
 }
 
 // New joins the rooms. It reads certificates, users and rules, so that what is
 // wrong with them is found before anything runs; it opens nothing else.
 func New(cfg Config, log *slog.Logger) (*Node, error) {
-	if cfg.Cluster.Enabled() {
-		return nil, errors.New("cluster.name: clusters are being built and do not run yet: remove it to run one node")
-	}
 	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback)
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
@@ -155,13 +152,15 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.logError("close admin", n.admin.Close)
 	usualGC := relaxGC()
 	defer usualGC()
-	st, err := n.openStore(ctx, dir)
+	n.setState("joining the cluster")
+	st, err := n.openStores(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer st.close()
+	defer st.shutDown()
+	n.setState("starting")
 	records := record.New(n.cfg.Record, n.cfg.Records, record.Deps{
-		Store: st.Store, Epoch: n.place.Owner(0).Epoch, Subs: n.recordSubs, Listen: n.recordListen,
+		Table: n.place, Bus: n.place, Open: st.Open, Subs: n.recordSubs, Listen: n.recordListen,
 		Rules: n.rules, Log: n.log, Observe: n.metrics.observeWrite,
 	})
 	n.pipe.rooms[protocol.TopicRecord] = enabled(n.cfg.EnabledFeatures.Record, records)
@@ -206,6 +205,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	usualGC()
 	if err := n.joinRules(ctx); err != nil {
+		return err
+	}
+	if err := n.adopt(ctx, dir, records); err != nil {
 		return err
 	}
 	var serving sync.WaitGroup
@@ -339,7 +341,7 @@ func (n *Node) serving() *record.Room {
 }
 
 // stored is what the record room keeps its records in; serving is not nil.
-func (n *Node) stored() *recordStore {
+func (n *Node) stored() *recordStores {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.store

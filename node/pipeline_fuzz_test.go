@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/cluster"
 	"hadal/node/record"
 	"hadal/protocol"
 	"hadal/protocol/jsonpath"
@@ -57,7 +58,8 @@ func fuzzNode(t testing.TB) (n *Node, stop func()) {
 		t.Fatal(err)
 	}
 	records := record.New(cfg.Record, cfg.Records, record.Deps{
-		Store: store.NewMemory(), Epoch: 1, Subs: n.recordSubs, Listen: n.recordListen,
+		Table: cluster.NewSoloInMemory("fuzz"), Bus: cluster.Alone{}, Subs: n.recordSubs, Listen: n.recordListen,
+		Open:  func(context.Context, int) (store.Store, error) { return store.NewMemory(), nil },
 		Rules: n.rules, Log: n.log, Observe: func(time.Duration) {},
 	})
 	n.pipe.rooms[protocol.TopicRecord] = records

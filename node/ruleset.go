@@ -232,6 +232,15 @@ func (n *Node) describeSelf() description {
 	return description{Version: Version, Clients: n.clients(), Rules: n.rulesNumber.Load()}
 }
 
+// describeBytes is what the other nodes get when they ask.
+func (n *Node) describeBytes() []byte {
+	b, err := json.Marshal(n.describeSelf())
+	if err != nil { // a struct of plain fields always can be
+		n.log.Error("this node cannot say how it is", "err", err)
+	}
+	return b
+}
+
 // describe asks a node that is alive, which may be this one.
 func (n *Node) describe(ctx context.Context, id string) (d description, err error) {
 	if id == n.place.Self().ID {

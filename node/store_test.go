@@ -17,7 +17,7 @@ import (
 // kill, is carried over under a smaller one.
 func TestALowerMaxSizeDoesNotStopCheckpoints(t *testing.T) {
 	data := t.TempDir()
-	open := func(maxSize int) *recordStore {
+	open := func(maxSize int) (st *partitionStore, end func()) {
 		t.Helper()
 		dir, err := cluster.OpenDir(data)
 		if err != nil {
@@ -27,28 +27,32 @@ func TestALowerMaxSizeDoesNotStopCheckpoints(t *testing.T) {
 		cfg.Records.MaxSize, cfg.Records.CheckpointAge = maxSize, time.Hour
 		log := slog.New(slog.NewTextHandler(t.Output(), nil))
 		n := &Node{cfg: cfg, log: log, place: cluster.NewPlace(cfg.Cluster, log)}
-		st, err := n.openStore(t.Context(), dir)
+		stores, err := n.openStores(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
+		st = stores.all()[0]
 		if err := st.Fence(t.Context(), dir.Epoch()); err != nil {
 			t.Fatal(err)
 		}
-		was := st.close
-		st.close = func() { was(); _ = dir.Close() }
-		return st
+		return st, func() {
+			stores.shutDown()
+			if err := dir.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
-	st := open(1 << 20)
+	st, end := open(1 << 20)
 	big := `"` + strings.Repeat("x", 1_000_000) + `"`
 	if err := st.Append(t.Context(), []store.Op{{Record: store.Record{Name: "a", Version: 1, Data: big}}}); err != nil {
 		t.Fatal(err)
 	}
-	st.close() // no checkpoint
-	st = open(10_000)
-	defer st.close()
+	end() // no checkpoint
+	st, end = open(10_000)
+	defer end()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if err := st.log.Checkpoint(ctx); err != nil {
+	if err := st.Checkpoint(ctx); err != nil {
 		t.Errorf("Checkpoint under a smaller maxSize = %v", err)
 	}
 }
@@ -65,11 +69,12 @@ func TestMarksDoNotOutliveAnIntervalRun(t *testing.T) {
 		cfg := Default()
 		cfg.Records.Sync = sync
 		n := &Node{cfg: cfg, log: slog.New(slog.DiscardHandler), place: cluster.NewPlace(cfg.Cluster, slog.New(slog.DiscardHandler))}
-		st, err := n.openStore(t.Context(), dir)
+		stores, err := n.openStores(t.Context(), dir)
 		if err != nil {
 			return err
 		}
-		defer st.close()
+		defer stores.shutDown()
+		st := stores.all()[0]
 		if err := st.Fence(t.Context(), dir.Epoch()); err != nil {
 			return err
 		}
@@ -78,7 +83,7 @@ func TestMarksDoNotOutliveAnIntervalRun(t *testing.T) {
 				return err
 			}
 		}
-		return st.log.Checkpoint(t.Context())
+		return st.Checkpoint(t.Context())
 	}
 	if err := run("always", 20); err != nil {
 		t.Fatal(err)

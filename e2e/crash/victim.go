@@ -120,8 +120,10 @@ func (v *victim) own(ctx context.Context, epoch uint64) (*record.Room, error) {
 	keep := record.DefaultKeepConfig()
 	keep.CacheBytes = cacheBytes
 	subs := sub.NewRegistry()
+	table := claim{cluster.NewSoloInMemory("victim"), epoch}
 	r := record.New(record.DefaultConfig(), keep, record.Deps{
-		Store: st, Epoch: epoch, Subs: subs, Listen: listen.New(protocol.TopicRecord, listen.DefaultConfig(), subs, cluster.NewSoloInMemory("victim"), cluster.Alone{}, v.log),
+		Table: table, Bus: cluster.Alone{}, Open: func(context.Context, int) (store.Store, error) { return kept{st}, nil },
+		Subs: subs, Listen: listen.New(protocol.TopicRecord, listen.DefaultConfig(), subs, table, cluster.Alone{}, v.log),
 		Rules: allowAll{}, Log: v.log, Observe: func(time.Duration) {},
 	})
 	taken, fail := context.WithCancelCause(ctx)
@@ -138,6 +140,25 @@ func (v *victim) own(ctx context.Context, epoch uint64) (*record.Room, error) {
 	}
 	return r, nil
 }
+
+// claim is the table of an owner who has not heard of another.
+type claim struct {
+	*cluster.Solo
+	epoch uint64
+}
+
+// Owner implements cluster.Table.
+func (c claim) Owner(partition int) cluster.Ownership {
+	o := c.Solo.Owner(partition)
+	o.Epoch = c.epoch
+	return o
+}
+
+// kept is a store that end closes.
+type kept struct{ store.Store }
+
+// Close does nothing.
+func (kept) Close() error { return nil }
 
 // end waits for the owners and closes their stores.
 func (v *victim) end() error {

@@ -66,7 +66,7 @@ func (o *owner) deny(e *entry, r *request, refusal protocol.Action) {
 		return
 	}
 	o.stats.denied.Add(1)
-	o.after(e, func(error) {
+	o.after(e, r, func(error) {
 		defer r.group.finish()
 		r.answer(&protocol.Message{
 			Action: refusal, Name: r.name, OriginalAction: r.action, IsError: true,
@@ -83,34 +83,42 @@ func actionOf(err error) protocol.Action {
 	return protocol.RecordRecordLoadError
 }
 
-// refuseLoad answers a request whose record could not be loaded.
-func (o *owner) refuseLoad(r *request, err error) {
+// refuse answers a request for which there was no record, or nobody to serve it.
+func (r *request) refuse(err error) {
 	defer r.group.finish()
 	defer r.leave()
 	switch r.kind {
 	case kindWrite:
-		o.answerUpdateError(r, err)
+		r.answerUpdateError(err)
 	case kindDelete:
-		o.answerDeleteError(r)
-	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:
+		r.answerDeleteError()
+	case kindOperatorGet, kindOperatorSet, kindOperatorDelete, kindSnapshot:
 		r.reply(result{err: err})
+	case kindSubscribeAndHead:
+		for _, name := range r.names {
+			r.answer(&protocol.Message{Action: actionOf(err), Name: name, OriginalAction: r.action, IsError: true})
+		}
+		if r.last {
+			r.answer(r.ack())
+		}
+	case kindResync:
 	default:
-		o.answerLoadError(r, err)
+		r.answerLoadError(err)
 	}
 }
 
-func (o *owner) answerLoadError(r *request, err error) {
+func (r *request) answerLoadError(err error) {
 	r.answer(&protocol.Message{Action: actionOf(err), Name: r.name, OriginalAction: r.action, IsError: true, IsWriteAck: r.writeAck})
 }
 
 // answerUpdateError ends a write that was not made. What the client can act on
 // is said in words too.
-func (o *owner) answerUpdateError(r *request, err error) {
+func (r *request) answerUpdateError(err error) {
 	m := &protocol.Message{
 		Action: protocol.RecordRecordUpdateError, Name: r.name, IsError: true,
 		IsWriteAck: r.writeAck, CorrelationID: r.correlationID, Has: r.has & protocol.HasCorrelationID,
 	}
-	for _, known := range []error{errMissing, errTooLarge, errVersionsSpent, errTooMuch, errRefusing, errFull, errUnknown} {
+	for _, known := range []error{errMissing, errTooLarge, errVersionsSpent, errTooMuch, errRefusing, errFull, errUnknown, errNoLease, errNoOwner} {
 		if errors.Is(err, known) {
 			text, _ := json.Marshal(known.Error()) // a string always marshals
 			m.Data = string(text)
@@ -119,6 +127,6 @@ func (o *owner) answerUpdateError(r *request, err error) {
 	r.answer(m)
 }
 
-func (o *owner) answerDeleteError(r *request) {
+func (r *request) answerDeleteError() {
 	r.answer(&protocol.Message{Action: protocol.RecordRecordDeleteError, Name: r.name})
 }

@@ -15,6 +15,9 @@ const laneTurn = 32
 // errStopped means that the room has ended.
 var errStopped = errors.New("record room has stopped")
 
+// errMoved means that the owner has lost its partition: ask the next one.
+var errMoved = errors.New("the record's owner has changed")
+
 // mailbox hands requests from many readers to the one owner. Each client has a
 // lane of its own, and the owner takes a few from each in turn, so that nobody
 // waits behind the many requests of somebody else. put may block; take never does,
@@ -24,13 +27,27 @@ type mailbox struct {
 
 	mu      sync.Mutex
 	space   *sync.Cond
-	waiting []*lane // guarded by mu; those in which something waits, next first
-	bytes   int     // guarded by mu
-	stopped bool    // guarded by mu
+	waiting []*queue // guarded by mu; those in which something waits, next first
+	// others are the queues of lanes that have none of their own for this owner.
+	// Guarded by mu; nil when there is one owner only.
+	others  map[*lane]*queue
+	bytes   int   // guarded by mu
+	stopped error // why nothing is taken any more, or nil; guarded by mu
 }
 
-func newMailbox() *mailbox {
+// queue is what waits in one lane for one owner. It is guarded by the mu of the
+// mailbox that it belongs to.
+type queue struct {
+	lane  *lane
+	items []*request
+}
+
+// newMailbox makes the mailbox of an owner, which may be the only one.
+func newMailbox(only bool) *mailbox {
 	m := &mailbox{bell: make(chan struct{}, 1)}
+	if !only {
+		m.others = make(map[*lane]*queue)
+	}
 	m.space = sync.NewCond(&m.mu)
 	return m
 }
@@ -39,12 +56,12 @@ func newMailbox() *mailbox {
 // them.
 func (m *mailbox) put(l *lane, reqs ...*request) error {
 	m.mu.Lock()
-	for !m.stopped && m.bytes >= mailboxBytes {
+	for m.stopped == nil && m.bytes >= mailboxBytes {
 		m.space.Wait()
 	}
-	if m.stopped {
+	if err := m.stopped; err != nil {
 		m.mu.Unlock()
-		return errStopped
+		return err
 	}
 	m.append(l, reqs...)
 	m.mu.Unlock()
@@ -52,19 +69,44 @@ func (m *mailbox) put(l *lane, reqs ...*request) error {
 	return nil
 }
 
+// force is put for what was let in elsewhere: it waits for nothing.
+func (m *mailbox) force(l *lane, reqs ...*request) error {
+	m.mu.Lock()
+	if err := m.stopped; err != nil {
+		m.mu.Unlock()
+		return err
+	}
+	m.append(l, reqs...)
+	m.mu.Unlock()
+	m.ring()
+	return nil
+}
+
+// post is force for what the owner itself waits for: it is taken as long as the
+// owner runs.
+func (m *mailbox) post(l *lane, r *request) {
+	m.mu.Lock()
+	m.append(l, r)
+	m.mu.Unlock()
+	m.ring()
+}
+
 // putBehindAll appends r to every lane in which something waits and to l, and
 // counts in r.group how often that is.
 func (m *mailbox) putBehindAll(l *lane, r *request) error {
 	m.mu.Lock()
-	if m.stopped {
+	if err := m.stopped; err != nil {
 		m.mu.Unlock()
-		return errStopped
+		return err
 	}
-	lanes := slices.Clone(m.waiting)
+	var lanes []*lane
+	for _, q := range m.waiting {
+		lanes = append(lanes, q.lane)
+	}
 	if !slices.Contains(lanes, l) {
 		lanes = append(lanes, l)
 	}
-	r.group = &group{left: len(lanes)}
+	r.group = newGroup(len(lanes), nil)
 	for _, l := range lanes {
 		m.append(l, r)
 	}
@@ -75,10 +117,17 @@ func (m *mailbox) putBehindAll(l *lane, r *request) error {
 
 // append puts reqs into a lane. The caller holds mu.
 func (m *mailbox) append(l *lane, reqs ...*request) {
-	if len(l.items) == 0 {
-		m.waiting = append(m.waiting, l)
+	q := &l.only
+	if m.others != nil {
+		if q = m.others[l]; q == nil {
+			q = &queue{lane: l}
+			m.others[l] = q
+		}
 	}
-	l.items = append(l.items, reqs...)
+	if len(q.items) == 0 {
+		m.waiting = append(m.waiting, q)
+	}
+	q.items = append(q.items, reqs...)
 	for _, r := range reqs {
 		m.bytes += r.size()
 	}
@@ -97,18 +146,21 @@ func (m *mailbox) take(reqs []*request) []*request {
 	defer m.mu.Unlock()
 	full := m.bytes >= mailboxBytes
 	for len(m.waiting) > 0 && len(reqs) < turn {
-		l := m.waiting[0]
+		q := m.waiting[0]
 		m.waiting[0], m.waiting = nil, m.waiting[1:]
-		n := min(laneTurn, len(l.items), turn-len(reqs))
-		for _, r := range l.items[:n] {
+		n := min(laneTurn, len(q.items), turn-len(reqs))
+		for _, r := range q.items[:n] {
 			m.bytes -= r.size()
 		}
-		reqs = append(reqs, l.items[:n]...)
-		clear(l.items[:n])
-		if l.items = l.items[n:]; len(l.items) > 0 {
-			m.waiting = append(m.waiting, l)
+		reqs = append(reqs, q.items[:n]...)
+		clear(q.items[:n])
+		if q.items = q.items[n:]; len(q.items) > 0 {
+			m.waiting = append(m.waiting, q)
 		} else {
-			l.items = nil
+			q.items = nil
+			if m.others != nil {
+				delete(m.others, q.lane)
+			}
 		}
 	}
 	if len(m.waiting) == 0 {
@@ -120,10 +172,12 @@ func (m *mailbox) take(reqs []*request) []*request {
 	return reqs
 }
 
-// stop refuses everything from now on and wakes the waiting senders.
-func (m *mailbox) stop() {
+// stop refuses everything from now on, with why, and wakes the waiting senders.
+func (m *mailbox) stop(why error) {
 	m.mu.Lock()
-	m.stopped = true
+	if m.stopped == nil {
+		m.stopped = why
+	}
 	m.mu.Unlock()
 	m.space.Broadcast()
 }
@@ -143,10 +197,10 @@ const (
 	laneHeavy = 128
 )
 
-// lane is the way of one client's requests to the owner: what waits there, and how
+// lane is the way of one client's requests to the owners: what waits there, and how
 // much is under way. The client's reader enters, the owner leaves.
 type lane struct {
-	items []*request // guarded by mailbox.mu
+	only queue // what waits for the only owner
 
 	mu    sync.Mutex
 	space *sync.Cond // only the client's reader waits for it
@@ -157,6 +211,7 @@ type lane struct {
 
 func newLane() *lane {
 	l := &lane{}
+	l.only.lane = l
 	l.space = sync.NewCond(&l.mu)
 	return l
 }
@@ -182,8 +237,34 @@ func (l *lane) enter(reqs []*request) {
 	l.mu.Unlock()
 }
 
-// leave gives the room of a request back, when it has been answered.
+// tryEnter is enter for a request of another node, which bounds its clients itself:
+// it waits for nothing, and is false when there is twice as much as there may be.
+func (l *lane) tryEnter(r *request) bool {
+	bytes := r.size()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.used > 0 && (l.used >= 2*laneWidth || l.bytes+bytes > 2*laneBytes) {
+		return false
+	}
+	r.lane = l
+	l.used++
+	l.bytes += bytes
+	if r.heavy() {
+		l.heavy++
+	}
+	return true
+}
+
+// leave ends a request: it has been answered, and its room is given back.
 func (r *request) leave() {
+	if r.remote != nil {
+		r.remote.done()
+	}
+	r.free()
+}
+
+// free gives the room of a request back.
+func (r *request) free() {
 	l := r.lane
 	if l == nil {
 		return

@@ -11,7 +11,7 @@ import (
 )
 
 func TestLanesAreServedInTurn(t *testing.T) {
-	m := newMailbox()
+	m := newMailbox(true)
 	put := func(l *lane, who string, n int) {
 		for i := range n {
 			if err := m.put(l, &request{name: fmt.Sprintf("%s%d", who, i)}); err != nil {
@@ -59,7 +59,7 @@ func TestLanesAreServedInTurn(t *testing.T) {
 
 func TestAFullMailboxHoldsSendersUntilThereIsSpace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMailbox()
+		m := newMailbox(true)
 		large := &request{data: strings.Repeat("x", mailboxBytes)}
 		if err := m.put(newLane(), large); err != nil {
 			t.Fatal(err)
@@ -83,7 +83,7 @@ func TestAFullMailboxHoldsSendersUntilThereIsSpace(t *testing.T) {
 		}
 		go func() { refused = m.put(newLane(), &request{}) }()
 		synctest.Wait()
-		m.stop()
+		m.stop(errStopped)
 		synctest.Wait()
 		if refused != errStopped {
 			t.Errorf("put = %v after the end", refused)

@@ -78,29 +78,54 @@ func (r *Room) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-// Names calls fn for the name of every stored record that begins with prefix,
-// in no promised order. Records kept in memory only are not among them.
-func (r *Room) Names(ctx context.Context, prefix string, fn func(name string) error) error {
-	return r.owner.store.Names(ctx, prefix, fn)
-}
-
-// Scan is Names with the whole record.
-func (r *Room) Scan(ctx context.Context, prefix string, fn func(store.Record) error) error {
-	return r.owner.store.Scan(ctx, prefix, fn)
-}
-
-// Flush returns when everything asked before is durable and answered.
+// Flush returns when everything asked before is durable and answered, and the
+// partitions that are this node's are taken over.
 func (r *Room) Flush(ctx context.Context) error {
-	answer := make(chan struct{})
-	req := &request{kind: kindFlush, reply: func(result) { close(answer) }}
-	if err := r.owner.mail.putBehindAll(r.operators, req); err != nil {
-		return err
+	for _, s := range r.seats {
+		if err := r.flush(ctx, s); err != nil {
+			return err
+		}
 	}
-	select {
-	case <-answer:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	return nil
+}
+
+func (r *Room) flush(ctx context.Context, s *seat) error {
+	for {
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+		o := s.owner.Load()
+		if o == nil {
+			return nil
+		}
+		answer := make(chan result, 1)
+		req := &request{kind: kindFlush, reply: func(res result) {
+			select {
+			case answer <- res:
+			default: // it has been said
+			}
+		}}
+		switch err := o.mail.putBehindAll(r.operators, req); err {
+		case nil:
+		case errMoved:
+			if err := s.left(ctx, o); err != nil {
+				return err
+			}
+			continue
+		default:
+			return err
+		}
+		select {
+		case res := <-answer:
+			if res.err == nil {
+				return nil
+			}
+			if err := s.left(ctx, o); err != nil { // what was asked went on to the next
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -50,14 +50,23 @@ type batch struct {
 	ops     []store.Op
 	entries []*entry // of ops, by index
 	bytes   int
-	effects []func(err error)
+	effects []effect
 	served  []*request // leave their lanes then
+	// doubtful says that an append of it has failed, so that it may have been written.
+	doubtful bool
+}
+
+// effect is what happens when a batch is durable, or with an error when it will not
+// be.
+type effect struct {
+	of *request // which will be among the served, or nil
+	do func(err error)
 }
 
 // end makes happen what waits for the batch.
 func (b *batch) end(err error) {
 	for _, effect := range b.effects {
-		effect(err)
+		effect.do(err)
 	}
 	for _, r := range b.served {
 		r.leave()
@@ -73,17 +82,19 @@ func (b *batch) empty() bool { return len(b.ops) == 0 }
 // owner serves the requests for one partition, on one goroutine: every method
 // but those that say otherwise belongs to run.
 type owner struct {
-	cfg     Config
-	maxSize int
-	fast    bool // answer before the commit
-	store   store.Store
-	epoch   uint64
-	subs    *sub.Registry
-	listen  *listen.Registry
-	rules   checker
-	log     *slog.Logger
-	stats   *counters
-	observe func(time.Duration)
+	room      *Room
+	partition int
+	cfg       Config
+	maxSize   int
+	fast      bool // answer before the commit
+	store     store.Store
+	epoch     uint64
+	subs      *sub.Registry
+	listen    *listen.Registry
+	rules     checker
+	log       *slog.Logger
+	stats     *counters
+	observe   func(time.Duration)
 
 	mail    *mailbox
 	backlog []*request // taken from mail; next is the first not served
@@ -108,6 +119,29 @@ type owner struct {
 	refenced chan struct{}
 	hold     *time.Timer
 
+	// Of the lease (lease.go).
+	lapsed    bool // without a lease: nothing that has come since is served
+	barred    bool // for longer than holdTime: what comes is refused
+	lapsedAt  time.Time
+	lookAgain *time.Timer
+
+	// Of the loss of the partition (lose.go).
+	losing          bool
+	early, returned []*request // what was not begun, in this order
+
+	interest  map[string][]interest // of other nodes, by name (interest.go)
+	repair    map[string]knowledge  // what subscribers here know, as long as nobody has looked
+	toMend    []string              // names of repair that have their turn yet
+	mendLater bool                  // one of them could not be loaded
+	mendAt    time.Time             // they have another turn then, if not zero
+
+	cachedBytes, cachedRecords int64 // as told to stats
+
+	// stuck are requests of other nodes that wait until what was answered before has been
+	// taken, in order.
+	stuck   map[*link][]*request
+	closing bool // the room ends: they wait no more
+
 	helpers sync.WaitGroup // loads, appends and fencing
 	// work ends when run returns; it is for what begins deep inside of it.
 	work context.Context
@@ -119,10 +153,15 @@ type loadResult struct {
 	err    error
 }
 
-// run serves until ctx ends and everything that was asked before has been
-// answered.
-func (o *owner) run(ctx context.Context) {
+// run serves until ctx ends and everything that was asked before has been answered,
+// or until lost is closed; then what was not begun is left in back.
+func (o *owner) run(ctx context.Context, lost <-chan struct{}) {
 	defer o.helpers.Wait()
+	defer o.count(0, 0)
+	defer o.forgetAll()
+	defer o.setFault(nil)
+	defer o.setBarred(false)
+	defer o.lookAgain.Stop()
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	o.work = work
@@ -130,10 +169,11 @@ func (o *owner) run(ctx context.Context) {
 	for {
 		more := o.serve(work)
 		o.submit(work)
+		o.cache.limit = o.room.cacheShare.Load()
 		o.cache.trim()
-		o.stats.cacheBytes.Store(o.cache.bytes)
-		o.stats.cacheRecords.Store(int64(len(o.cache.entries)))
-		if done == nil && !more && o.idle() {
+		o.count(o.cache.bytes, int64(len(o.cache.entries)))
+		o.room.flushLinks()
+		if done == nil && !more && o.idle() || o.losing && o.settled() {
 			return
 		}
 		bell := o.mail.bell
@@ -153,15 +193,38 @@ func (o *owner) run(ctx context.Context) {
 			o.arrive(work, l)
 		case <-o.refenced:
 			o.resume(work)
+		case <-o.lookAgain.C:
+			o.look()
+			switch wait := time.Until(o.mendAt); {
+			case o.mendAt.IsZero() || o.lapsed:
+			case wait > 0:
+				o.lookAgain.Reset(wait)
+			default:
+				o.mendAt = time.Time{}
+				o.mend()
+			}
+		case <-lost:
+			lost = nil
+			o.lose()
 		case <-o.hold.C:
+			if o.losing {
+				o.unwind(o.open, true)
+				o.open = &batch{}
+				stop() // ends the append that has no answer
+				continue
+			}
 			o.ending = done == nil
 			o.refuse(work)
 			o.drop(work)
 		case <-done:
 			done = nil
-			o.mail.stop()
+			o.mail.stop(errStopped)
+			o.closing = true
+			for l := range o.stuck {
+				o.unstick(l)
+			}
 			o.refuse(work)
-			if o.fast {
+			if o.fast && !o.losing {
 				o.hold.Reset(appendTimeout)
 			}
 		}
@@ -178,7 +241,19 @@ var always = func() <-chan struct{} {
 
 // accepting says whether requests may be served now.
 func (o *owner) accepting() bool {
-	return !o.open.full() && len(o.toLoad) < loadsWaiting && (o.fault == nil || o.refusing)
+	return !o.open.full() && len(o.toLoad) < loadsWaiting && (o.fault == nil || o.refusing) && !o.losing && (!o.lapsed || o.barred)
+}
+
+// count tells stats what the cache holds, together with those of other owners.
+func (o *owner) count(bytes, records int64) {
+	if bytes != o.cachedBytes {
+		o.stats.cacheBytes.Add(bytes - o.cachedBytes)
+		o.cachedBytes = bytes
+	}
+	if records != o.cachedRecords {
+		o.stats.cacheRecords.Add(records - o.cachedRecords)
+		o.cachedRecords = records
+	}
 }
 
 // idle says that nothing is under way and nothing waits. While requests are held
@@ -208,9 +283,17 @@ func (o *owner) serve(ctx context.Context) bool {
 			if len(o.backlog) == 0 {
 				return false
 			}
+			// Whatever is computed from now on for what was taken is computed for somebody
+			// who asked before this moment, in which nobody else was the owner.
+			if o.look(); !o.accepting() {
+				return false
+			}
 		}
 		r := o.backlog[o.next]
 		o.next++
+		if o.barred && o.bar(r) {
+			continue
+		}
 		o.dispatch(ctx, r)
 	}
 	return false
@@ -240,32 +323,50 @@ func (o *owner) makeReady(e *entry) {
 
 // dispatch takes a request to its record, loading that if need be.
 func (o *owner) dispatch(ctx context.Context, r *request) {
+	if r.remote != nil && o.stick(r) {
+		return
+	}
 	switch r.kind {
 	case kindSubscribeAndHead:
 		o.subscribeAndHead(ctx, r)
 		r.leave()
 		return
-	case kindClosed:
-		for _, name := range o.subs.RemoveClient(r.client) {
-			o.listen.Changed(name)
-		}
+	case kindCall:
+		r.trip.call()
+		return
+	case kindPeerGone:
+		o.forgetLink(r.trip.peer)
+		return
+	case kindForget:
+		o.forget(r)
+		r.leave()
 		return
 	case kindRejudgeMany:
 		o.rejudgeMany(ctx, r)
 		return
+	case kindResyncMany:
+		o.resyncMany(r)
+		return
 	case kindFlush:
-		if r.group.left--; r.group.left == 0 {
+		if r.group.left.Add(-1) == 0 {
 			o.flush(r)
 		}
 		return
 	case kindSnapshot:
-		o.snapshot(ctx, r.name, func(s state, err error) { r.reply(result{s, err}) })
+		o.snapshot(ctx, r.name, func(s state, err error) {
+			if o.losing && errors.Is(err, errMoved) {
+				o.handBack(r)
+				return
+			}
+			r.reply(result{s, err})
+			r.leave()
+		})
 		return
 	}
 	e := o.cache.get(r.name)
 	if e == nil {
 		stands := r.kind == kindSubscribe || r.kind == kindRejudge
-		if !r.kind.needsState() && !(stands && o.rules.ReadsRecord(protocol.RecordSubscribe, r.name)) {
+		if !r.kind.needsState() && !(stands && (r.remote != nil || o.rules.ReadsRecord(protocol.RecordSubscribe, r.name))) {
 			o.handle(nil, r)
 			return
 		}
@@ -314,18 +415,25 @@ func (o *owner) handle(e *entry, r *request) {
 		o.subscription(e, r)
 	case kindRejudge:
 		o.rejudge(e, r)
+	case kindResync:
+		o.resync(e, r)
 	case kindMarker:
-		o.whenDurable(e, func(error) { r.group.finish() })
+		o.whenDurable(e, r, func(error) { r.group.finish() })
 	case kindOperatorGet, kindOperatorSet, kindOperatorDelete:
 		o.operator(e, r)
 	}
-	switch {
-	case r.waits: // it is not over
-	case e == nil || e.batch == nil || o.fast:
-		r.leave()
-	default:
-		e.batch.served = append(e.batch.served, r)
+	if !r.waits {
+		o.finish(e, r)
 	}
+}
+
+// finish ends a request that was served, now or with the batch that it waits for.
+func (o *owner) finish(e *entry, r *request) {
+	if e == nil || e.batch == nil || o.fast {
+		r.leave()
+		return
+	}
+	e.batch.served = append(e.batch.served, r)
 }
 
 // apply makes s the state of e. It becomes durable with the open batch.
@@ -347,37 +455,38 @@ func (o *owner) apply(e *entry, s state) {
 	o.open.bytes += len(e.name) + len(s.data)
 }
 
-// after runs effect when the present state of e may be told, which may be now,
-// or with an error when it will not be. A nil e has no state.
-func (o *owner) after(e *entry, effect func(err error)) {
+// after runs do, for r, when the present state of e may be told, which may be now, or
+// with an error when it will not be. A nil e has no state. r is what handle serves,
+// or nil.
+func (o *owner) after(e *entry, r *request, do func(err error)) {
 	if o.fast {
-		effect(nil)
+		do(nil)
 		return
 	}
-	o.whenDurable(e, effect)
+	o.whenDurable(e, r, do)
 }
 
-// whenDurable runs effect when the present state of e is durable, or with an error
-// when it will not be.
-func (o *owner) whenDurable(e *entry, effect func(err error)) {
+// whenDurable runs do when the present state of e is durable, or with an error when it
+// will not be.
+func (o *owner) whenDurable(e *entry, r *request, do func(err error)) {
 	if e == nil || e.batch == nil {
-		effect(nil)
+		do(nil)
 		return
 	}
-	e.batch.effects = append(e.batch.effects, effect)
+	e.batch.effects = append(e.batch.effects, effect{r, do})
 }
 
-// afterAll runs effect when everything so far is durable.
-func (o *owner) afterAll(effect func(err error)) {
+// afterAll runs do when everything so far is durable.
+func (o *owner) afterAll(do func(err error)) {
 	switch {
 	case !o.open.empty():
-		o.open.effects = append(o.open.effects, effect)
+		o.open.effects = append(o.open.effects, effect{nil, do})
 	case o.flying != nil:
-		o.flying.effects = append(o.flying.effects, effect)
+		o.flying.effects = append(o.flying.effects, effect{nil, do})
 	case o.held != nil:
-		o.held.effects = append(o.held.effects, effect)
+		o.held.effects = append(o.held.effects, effect{nil, do})
 	default:
-		effect(nil)
+		do(nil)
 	}
 }
 
@@ -385,11 +494,11 @@ func (o *owner) afterAll(effect func(err error)) {
 // batches, and those that wait for a load. It looks at every record in memory,
 // which is fine for the few flushes there are.
 func (o *owner) flush(r *request) {
-	g := &group{left: 1, done: func() { r.reply(result{}) }}
+	g := newGroup(1, func() { r.reply(result{}) })
 	for _, e := range o.cache.entries {
 		if len(e.queue) > 0 || e.parked != nil {
-			g.left++
-			e.queue = append(e.queue, &request{kind: kindMarker, name: e.name, group: g})
+			g.left.Add(1)
+			e.queue = append(e.queue, &request{kind: kindMarker, name: e.name, group: g, reply: r.reply})
 		}
 	}
 	o.afterAll(func(error) { g.finish() })
@@ -419,7 +528,12 @@ func (o *owner) append(ctx context.Context, b *batch) {
 func (o *owner) settle(ctx context.Context, err error) {
 	b := o.flying
 	o.flying = nil
-	if err != nil {
+	switch {
+	case err == nil:
+	case o.losing:
+		o.fall(b, err)
+		return
+	default:
 		o.fail(ctx, b, err)
 		return
 	}
@@ -430,7 +544,7 @@ func (o *owner) settle(ctx context.Context, err error) {
 			e.batch = nil
 		}
 	}
-	if o.fault != nil {
+	if o.fault != nil && !o.losing {
 		o.back(ctx) // before anybody is told
 	}
 	b.end(nil)
@@ -459,6 +573,9 @@ func (o *owner) fail(ctx context.Context, failed *batch, err error) {
 		o.hold.Reset(holdTime)
 	}
 	o.setFault(err)
+	if !errors.Is(err, store.ErrFenced) {
+		failed.doubtful = true
+	}
 	if o.held = failed; o.refusing {
 		o.drop(ctx)
 	}
@@ -539,6 +656,9 @@ func (o *owner) fence(ctx context.Context, full bool) {
 
 // resume goes on after the store was fenced: first with the batch that is held.
 func (o *owner) resume(ctx context.Context) {
+	if o.losing {
+		return
+	}
 	if b := o.held; b != nil {
 		o.held = nil
 		o.append(ctx, b)
@@ -564,7 +684,7 @@ func (o *owner) back(ctx context.Context) {
 // refuse ends the patience with a failing store: from now on requests are
 // answered, writes with an error.
 func (o *owner) refuse(ctx context.Context) {
-	if o.fault == nil || o.refusing {
+	if o.fault == nil || o.refusing || o.losing {
 		return
 	}
 	o.refusing = true
@@ -583,10 +703,15 @@ func (o *owner) abandon(e *entry, err error) {
 	o.cache.remove(e)
 	e.tell(err)
 	for _, r := range queue {
+		if r.kind == kindResync {
+			o.resyncLater(r)
+			r.group.finish()
+			continue
+		}
 		// A subscription must not be judged as if there were no record.
 		unjudged := r.kind == kindSubscribe && o.rules.ReadsRecord(protocol.RecordSubscribe, r.name)
 		if r.kind.needsState() || unjudged {
-			o.refuseLoad(r, err)
+			r.refuse(err)
 		} else {
 			o.handle(nil, r)
 		}
@@ -620,6 +745,9 @@ func (o *owner) load(ctx context.Context, e *entry) {
 // arrive takes in the result of a load.
 func (o *owner) arrive(ctx context.Context, l loadResult) {
 	o.loads--
+	if o.losing {
+		return // whoever waited for it waits elsewhere
+	}
 	for o.loads < loadsAtOnce && len(o.toLoad) > 0 {
 		e := o.toLoad[0]
 		o.toLoad[0], o.toLoad = nil, o.toLoad[1:]
@@ -653,8 +781,13 @@ func (o *owner) arrive(ctx context.Context, l loadResult) {
 }
 
 func (o *owner) setFault(err error) {
+	switch {
+	case o.fault == nil && err != nil:
+		o.stats.faults.Add(1)
+	case o.fault != nil && err == nil:
+		o.stats.faults.Add(-1)
+	}
 	o.fault = err
-	o.stats.fault.Store(err != nil)
 }
 
 func hasPrefix(name string, prefixes []string) bool {

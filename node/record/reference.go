@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"hadal/protocol"
@@ -76,7 +77,7 @@ func (o *owner) park(e *entry, r *request) {
 	left := len(names)
 	var failed error
 	for _, name := range names {
-		o.snapshot(o.work, name, func(s state, err error) {
+		o.refer(name, func(s state, err error) {
 			if err != nil {
 				failed = err
 			} else {
@@ -92,12 +93,15 @@ func (o *owner) park(e *entry, r *request) {
 // unpark has a request served again, or refused when a record could not be fetched.
 func (o *owner) unpark(e *entry, r *request, err error) {
 	o.parked--
+	if o.losing {
+		return // it waits elsewhere
+	}
 	e.parked = nil
 	switch {
 	case err != nil:
 		o.log.Debug("a rule refers to a record that could not be read", "name", r.name, "err", err)
 		o.deny(e, r, protocol.RecordMessagePermissionError)
-		r.leave()
+		o.finish(e, r)
 		if len(e.queue) > 0 && e.loaded {
 			o.makeReady(e)
 		}
@@ -108,6 +112,23 @@ func (o *owner) unpark(e *entry, r *request, err error) {
 		if e.loaded {
 			o.makeReady(e)
 		}
+	}
+}
+
+// refer calls back, on the owner, with a snapshot of a record that a rule refers to,
+// which may be another owner's.
+func (o *owner) refer(name string, then func(state, error)) {
+	if o.room.partition(name) == o.partition {
+		o.snapshot(o.work, name, then)
+		return
+	}
+	name = strings.Clone(name)
+	req := &request{kind: kindSnapshot, name: name}
+	req.reply = func(res result) {
+		o.mail.post(o.room.operators, &request{kind: kindCall, trip: &trip{call: func() { then(res.state, res.err) }}})
+	}
+	if !o.room.seat(name).hold(o.room.operators, req) {
+		req.reply(result{err: errStopped})
 	}
 }
 
@@ -128,7 +149,7 @@ func (o *owner) snapshot(ctx context.Context, name string, then func(state, erro
 		return
 	}
 	s := e.state
-	o.after(e, func(err error) { then(s, err) })
+	o.after(e, nil, func(err error) { then(s, err) })
 }
 
 // tell gives those who wait for a snapshot what the load has brought.

@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"hadal/node/sub"
@@ -22,29 +23,36 @@ const rejudgedAs = protocol.RecordSubscribeCreateAndRead
 // error when not everything could be judged, because the room or ctx has ended.
 func (r *Room) Rejudge(ctx context.Context, rules sub.Rules) (ended int, err error) {
 	ended = r.listen.Rejudge(rules)
-	// A subscription that the former rules allowed may wait for a commit; after this
-	// it stands, and is met below.
-	if err := r.judgeAgain(ctx, &request{}); err != nil {
-		return ended, err
+	// A subscription that the former rules allowed may wait for a commit, or for the
+	// answer of another node; after this it stands, and is met below.
+	for _, s := range r.seats {
+		if err := r.settleSubscriptions(ctx, s); err != nil {
+			return ended, err
+		}
 	}
 	var evicted atomic.Int64
-	part := func() *request {
-		return &request{reply: func(result) { evicted.Add(1) }}
+	parts := make([][]standing, len(r.seats))
+	judge := func(p int) error {
+		part := parts[p]
+		parts[p] = nil
+		n, err := r.judgeAgain(ctx, r.seats[p], part)
+		evicted.Add(int64(n))
+		return err
 	}
-	req := part()
-	for name, clients := range r.owner.subs.All {
+	for name, clients := range r.subs.All {
+		p := r.partition(name)
 		for _, c := range clients {
-			req.standing = append(req.standing, standing{name, c})
-			if len(req.standing) == bulkPart {
-				if err = r.judgeAgain(ctx, req); err != nil {
+			if parts[p] = append(parts[p], standing{name, c}); len(parts[p]) == bulkPart {
+				if err = judge(p); err != nil {
 					return ended + int(evicted.Load()), err
 				}
-				req = part()
 			}
 		}
 	}
-	if len(req.standing) > 0 {
-		err = r.judgeAgain(ctx, req)
+	for p := range parts {
+		if len(parts[p]) > 0 && err == nil {
+			err = judge(p)
+		}
 	}
 	return ended + int(evicted.Load()), err
 }
@@ -55,19 +63,116 @@ type standing struct {
 	client sub.Client
 }
 
-// judgeAgain has the owner serve a part of a rejudging. It comes in a lane of its own,
-// so that it has its turn beside the clients' requests.
-func (r *Room) judgeAgain(ctx context.Context, req *request) error {
-	served := make(chan struct{})
-	req.kind, req.group = kindRejudgeMany, &group{left: 1, done: func() { close(served) }}
-	if err := r.owner.mail.put(newLane(), req); err != nil {
+// settleSubscriptions returns when those under way stand or are refused.
+func (r *Room) settleSubscriptions(ctx context.Context, s *seat) error {
+	if err := s.flush(ctx); err != nil {
 		return err
+	}
+	_, err := r.judgeAgain(ctx, s, nil)
+	return err
+}
+
+// judgeAgain judges subscriptions of one partition and returns how many it has ended.
+// An owner here does so, each in the turn of its record; it comes in a lane of its
+// own, so that it has its turn beside the clients' requests.
+func (r *Room) judgeAgain(ctx context.Context, s *seat, part []standing) (ended int, err error) {
+	o := s.owner.Load()
+	if o == nil {
+		return r.judgeElsewhere(ctx, part)
+	}
+	var mu sync.Mutex
+	var astray []standing // guarded by mu
+	var evicted atomic.Int64
+	served := make(chan struct{})
+	req := &request{
+		kind: kindRejudgeMany, standing: part, group: newGroup(1, func() { close(served) }),
+		reply: func(result) { evicted.Add(1) },
+		trip: &trip{astray: func(req *request) {
+			mu.Lock()
+			defer mu.Unlock()
+			if req.kind == kindRejudge {
+				astray = append(astray, standing{req.name, req.client})
+			} else {
+				astray = append(astray, req.standing...)
+			}
+		}},
+	}
+	switch err := o.mail.put(newLane(), req); err {
+	case nil:
+	case errMoved:
+		return r.judgeElsewhere(ctx, part)
+	default:
+		return 0, err
 	}
 	select {
 	case <-served:
-		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return int(evicted.Load()), context.Cause(ctx)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	n, err := r.judgeElsewhere(ctx, astray)
+	return int(evicted.Load()) + n, err
+}
+
+// judgeElsewhere judges subscriptions whose owner is on another node: by the rules of
+// this one, on snapshots from there. A subscription whose record cannot be had, but
+// would have to be looked at, ends.
+func (r *Room) judgeElsewhere(ctx context.Context, part []standing) (ended int, err error) {
+	for _, st := range part {
+		if ctx.Err() != nil {
+			return ended, context.Cause(ctx)
+		}
+		if !r.subs.Subscribed(st.name, st.client) || r.stillAllowed(ctx, st) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return ended, context.Cause(ctx)
+		}
+		s := r.seat(st.name)
+		s.mu.Lock()
+		removed, last := r.subs.Remove(st.name, st.client)
+		if last {
+			r.listen.Changed(st.name)
+			s.mayForget(st.name)
+		}
+		s.mu.Unlock()
+		if removed {
+			sub.TellEnded(st.client, protocol.TopicRecord, rejudgedAs, st.name)
+			ended++
+		}
+	}
+	return ended, nil
+}
+
+// stillAllowed asks the rules about a subscription.
+func (r *Room) stillAllowed(ctx context.Context, st standing) bool {
+	ctx, cancel := context.WithTimeout(ctx, referenceTime)
+	defer cancel()
+	references := make(map[string]state)
+	fetch := func(name string) bool {
+		data, exists, err := r.Snapshot(ctx, name)
+		references[name] = state{data: data, exists: exists}
+		return err == nil
+	}
+	if r.rules.ReadsRecord(protocol.RecordSubscribe, st.name) && !fetch(st.name) {
+		return false
+	}
+	for {
+		own := references[st.name]
+		refused, wanted := r.rules.Judge(st.client.User(), protocol.RecordSubscribe, st.name, "", own.data, own.exists,
+			func(name string) (string, bool, bool) {
+				s, known := references[name]
+				return s.data, s.exists, known
+			})
+		if len(wanted) == 0 {
+			return refused == 0
+		}
+		for _, name := range wanted {
+			if !fetch(name) {
+				return false
+			}
+		}
 	}
 }
 
@@ -78,10 +183,10 @@ func (o *owner) rejudgeMany(ctx context.Context, r *request) {
 		o.afterAll(func(error) { r.group.finish() })
 		return
 	}
-	r.group.left += len(r.standing)
+	r.group.left.Add(int64(len(r.standing)))
 	for _, s := range r.standing {
 		o.dispatch(ctx, &request{
-			kind: kindRejudge, client: s.client, name: s.name, action: rejudgedAs, group: r.group, reply: r.reply,
+			kind: kindRejudge, client: s.client, name: s.name, action: rejudgedAs, group: r.group, reply: r.reply, trip: r.trip,
 		})
 	}
 	r.group.finish()

@@ -95,7 +95,7 @@ func TestASubscriptionThatWaitsForItsCommitIsJudgedToo(t *testing.T) {
 	if n := <-ended; n != 1 {
 		t.Errorf("%d ended, want 1", n)
 	}
-	if r.owner.subs.Has("r") {
+	if r.subs.Has("r") {
 		t.Error("the subscription stands")
 	}
 }
@@ -138,7 +138,7 @@ func TestARejudgingEndsWithItsContextAndItsRoom(t *testing.T) {
 	if n := rejudge(t, r); n != 0 {
 		t.Errorf("%d ended, want 0", n)
 	}
-	r.owner.mail.stop()
+	r.seats[0].owner.Load().mail.stop(errStopped)
 	if _, err := r.Rejudge(t.Context(), open{}); !errors.Is(err, errStopped) {
 		t.Errorf("Rejudge = %v, want %v", err, errStopped)
 	}
@@ -157,7 +157,7 @@ func TestASubscriptionWhoseRecordCannotBeLoadedIsNotJudgedWithoutIt(t *testing.T
 	say(t, r, c, "SUBSCRIBE names=r corr=1")
 	settle(t, r)
 	wantHeard(t, "c", c, "RECORD_LOAD_ERROR name=r of=SUBSCRIBE error", "SUBSCRIBE corr=1 ack")
-	if r.owner.subs.Has("r") {
+	if r.subs.Has("r") {
 		t.Error("the subscription stands")
 	}
 }

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"sync/atomic"
 	"time"
 
 	"hadal/node/sub"
@@ -35,12 +36,37 @@ type request struct {
 	until      time.Time
 	waits      bool // for them
 
+	remote *remote // the node that asks for a client of its own, or nil
+
+	trip *trip // of a request that did not find its owner at once, or is a special one
+
 	group    *group
-	lane     *lane        // that the request has entered, or nil
-	names    []string     // of kindSubscribeAndHead as it arrives
-	last     bool         // of kindSubscribeAndHead: no part follows
-	standing []standing   // of kindRejudgeMany
-	reply    func(result) // of the operator's requests, kindFlush, kindSnapshot and kindRejudge; called on the owner
+	lane     *lane      // that the request has entered, or nil
+	names    []string   // of kindSubscribeAndHead as it arrives
+	last     bool       // of kindSubscribeAndHead: no part follows
+	standing []standing // of kindRejudgeMany
+	// reply is of the operator's requests, kindFlush, kindSnapshot and kindRejudge. It is
+	// called on an owner or on what hears of one, and must not block.
+	reply func(result)
+}
+
+// trip is what only few requests need: most find their owner at once.
+type trip struct {
+	// Of a request on its way to an owner (seat.go). Guarded by the seat's mu.
+	id         uint64    // under which it was sent to another node
+	since      time.Time // when it began to wait for an owner
+	turn       uint64    // its place among all requests of the seat
+	answered   bool      // the client has what it asked for
+	subscribed bool      // the client was added because of this request
+	mute       bool      // the client may have no more subscriptions, and was told
+
+	// astray is told of a kindRejudge, kindRejudgeMany or kindResync whose owner has gone
+	// before it.
+	astray func(*request)
+	call   func()      // of kindCall
+	known  knowledge   // of kindResync
+	knows  []knowledge // of names, of kindResyncMany and of a resync that was sent
+	peer   *link       // that a kindResync, kindPeerGone or kindForget is for
 }
 
 // change is one step of a patch: set path to value, or remove it.
@@ -70,6 +96,7 @@ const (
 	kindOperatorGet
 	kindOperatorSet
 	kindOperatorDelete
+	kindResync // of what another node knows, or what stood here before
 	// The kinds from here on need no record.
 	kindSubscribe
 	kindUnsubscribe
@@ -81,6 +108,10 @@ const (
 	kindFlush
 	kindSnapshot
 	kindRejudgeMany
+	kindCall     // runs something on the owner
+	kindPeerGone // forgets what a link was interested in
+	kindForget   // forgets one name of that
+	kindResyncMany
 )
 
 // needsState says whether the record must be in memory for the request.
@@ -106,19 +137,41 @@ func (r *request) heavy() bool {
 	return false
 }
 
-// group counts the requests that one message was split into. Only the owner
-// touches it after the requests were put into the mailbox.
+// again says whether the request may be sent once more when nobody knows what became
+// of it.
+func (k kind) again() bool {
+	switch k {
+	case kindWrite, kindDelete, kindNotify, kindOperatorSet, kindOperatorDelete:
+		return false
+	}
+	return true
+}
+
+// subscribes says whether a request of the kind may subscribe its client.
+func (k kind) subscribes() bool {
+	switch k {
+	case kindSubscribe, kindSubscribeAndRead, kindSubscribeCreateAndRead, kindSubscribeAndHeadOne:
+		return true
+	}
+	return false
+}
+
+// group counts the requests that one message was split into, which may be with
+// several owners.
 type group struct {
-	left int
-	done func() // runs on the owner when nothing is left
+	left atomic.Int64
+	done func() // runs when nothing is left, on an owner or on what hears of one
+}
+
+func newGroup(left int, done func()) *group {
+	g := &group{done: done}
+	g.left.Store(int64(left))
+	return g
 }
 
 // finish notes that one request of the group has been served.
 func (g *group) finish() {
-	if g == nil {
-		return
-	}
-	if g.left--; g.left == 0 {
+	if g != nil && g.left.Add(-1) == 0 {
 		g.done()
 	}
 }

@@ -3,15 +3,16 @@ package record
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidwall/gjson"
 
 	"hadal/auth"
+	"hadal/cluster"
 	"hadal/node/listen"
 	"hadal/node/sub"
 	"hadal/protocol"
@@ -39,19 +40,38 @@ type checker interface {
 
 // Room serves the RECORD topic.
 type Room struct {
-	owner  *owner
-	listen *listen.Registry
-	cfg    Config
-	stats  counters
+	seats   []*seat // one a partition
+	subs    *sub.Registry
+	listen  *listen.Registry
+	rules   checker
+	table   cluster.Table
+	bus     cluster.Bus
+	open    func(ctx context.Context, partition int) (store.Store, error)
+	cfg     Config
+	keep    KeepConfig
+	log     *slog.Logger
+	observe func(time.Duration)
+	stats   counters
 
 	lanes     sync.Map // client id → *lane, of clients that have asked for something
 	operators *lane
+
+	ids        atomic.Uint64 // of what is sent to other nodes
+	owned      atomic.Int64  // partitions
+	cacheShare atomic.Int64  // of one of them, in bytes
+
+	links   atomic.Pointer[map[string]*link] // by peer; replaced, never changed
+	linking sync.Mutex                       // held while it is replaced
+	scans   scans
 }
 
 // Deps are the rooms and services that records need. All are required.
 type Deps struct {
-	Store   store.Store
-	Epoch   uint64 // at which this node owns the partition
+	Table cluster.Table
+	Bus   cluster.Bus
+	// Open opens the store of a partition that this node shall own. It is called when
+	// that is so, and again after a failure; the store is closed when it is so no more.
+	Open    func(ctx context.Context, partition int) (store.Store, error)
 	Subs    *sub.Registry
 	Listen  *listen.Registry
 	Rules   checker
@@ -59,36 +79,118 @@ type Deps struct {
 	Observe func(time.Duration) // is told the time from receipt to commit of each write
 }
 
-// New wires the room. Nothing happens before Run.
+// New wires the room, and has the bus tell it of links. Nothing happens before Run.
 func New(cfg Config, keep KeepConfig, d Deps) *Room {
-	r := &Room{listen: d.Listen, cfg: cfg, operators: newLane()}
-	hold := time.NewTimer(time.Hour)
-	hold.Stop()
-	r.owner = &owner{
-		cfg: cfg, maxSize: keep.MaxSize, fast: keep.Durability == "fast", store: d.Store, epoch: d.Epoch,
-		subs: d.Subs, listen: d.Listen, rules: d.Rules, log: d.Log, observe: d.Observe,
-		stats: &r.stats,
-		mail:  newMailbox(), cache: newCache(keep.CacheBytes),
-		open: &batch{}, doubt: make(map[string]struct{}), hold: hold,
+	r := &Room{
+		subs: d.Subs, listen: d.Listen, rules: d.Rules, table: d.Table, bus: d.Bus, open: d.Open,
+		cfg: cfg, keep: keep, log: d.Log, observe: d.Observe, operators: newLane(),
+		scans: scans{asked: make(map[uint64]*scanAsked), serving: make(map[scanKey]*scanServing)},
+	}
+	r.links.Store(&map[string]*link{})
+	for p := range d.Table.Partitions() {
+		r.seats = append(r.seats, newSeat(r, p))
+	}
+	r.share()
+	d.Bus.Handle(cluster.KindRecord, r)
+	return r
+}
+
+// newOwner makes the owner of a partition that this node has taken over.
+func (r *Room) newOwner(partition int, epoch uint64, st store.Store) *owner {
+	stopped := func() *time.Timer {
+		t := time.NewTimer(time.Hour)
+		t.Stop()
+		return t
+	}
+	return &owner{
+		room: r, partition: partition, epoch: epoch, store: st,
+		cfg: r.cfg, maxSize: r.keep.MaxSize, fast: r.keep.Durability == "fast",
+		subs: r.subs, listen: r.listen, rules: r.rules, log: r.log, observe: r.observe, stats: &r.stats,
+		mail: newMailbox(len(r.seats) == 1), cache: newCache(r.cacheShare.Load()),
+		open: &batch{}, doubt: make(map[string]struct{}), interest: make(map[string][]interest),
+		stuck: make(map[*link][]*request),
+		hold:  stopped(), lookAgain: stopped(),
 		loaded:   make(chan loadResult, loadsAtOnce),
 		appended: make(chan error, 1),
 		refenced: make(chan struct{}, 1),
 	}
-	return r
 }
 
-// Run takes the partition over and serves until ctx ends and all that was asked
-// before is answered.
+// share divides the memory of the cache among the owners.
+func (r *Room) share() { r.cacheShare.Store(r.keep.CacheBytes / max(1, r.owned.Load())) }
+
+// Run takes over the partitions that this node owns, whenever that changes, and serves
+// until ctx ends and all that was asked before is answered. An error means that a
+// partition cannot be taken over, and never will be.
 func (r *Room) Run(ctx context.Context) error {
-	if err := r.owner.store.Fence(ctx, r.owner.epoch); err != nil {
-		r.owner.mail.stop()
-		return fmt.Errorf("take over records: %w", err)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.scans.mu.Lock()
+	r.scans.ctx = ctx
+	r.scans.mu.Unlock()
+	var running sync.WaitGroup
+	running.Go(func() { r.watch(ctx) })
+	for _, s := range r.seats {
+		running.Go(func() {
+			defer s.end()
+			if err := s.run(ctx); err != nil {
+				cancel(err)
+			}
+		})
 	}
-	r.stats.ready.Store(true)
-	r.owner.run(ctx)
-	r.stats.ready.Store(false)
+	running.Wait()
+	r.scans.mu.Lock()
+	r.scans.ctx = nil
+	r.scans.mu.Unlock()
+	r.scans.running.Wait()
+	r.flushLinks()
+	var failed *startError
+	if err := context.Cause(ctx); errors.As(err, &failed) {
+		return err
+	}
 	return nil
 }
+
+// watch moves the seats with the table.
+func (r *Room) watch(ctx context.Context) {
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for {
+		changed := r.table.Changed()
+		if changed == nil { // it never does, and there are no peers
+			second.Stop()
+		}
+		r.look()
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-second.C:
+			for _, s := range r.seats {
+				s.listen()
+			}
+		}
+	}
+}
+
+// look has all seats look at the table and the links.
+func (r *Room) look() {
+	for _, s := range r.seats {
+		s.move()
+		s.ring()
+	}
+}
+
+// partition is the partition of a name.
+func (r *Room) partition(name string) int {
+	if len(r.seats) == 1 {
+		return 0
+	}
+	return cluster.Partition(cluster.Slot(name), len(r.seats))
+}
+
+// seat is that of a name's partition.
+func (r *Room) seat(name string) *seat { return r.seats[r.partition(name)] }
 
 const (
 	// bulkInFlight is how many reads of one bulk request are asked of the owner at
@@ -145,28 +247,65 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 // its last message.
 func (r *Room) Closed(c sub.Client) {
 	r.listen.Closed(c)
-	l := r.lane(c)
 	r.lanes.Delete(c.ID())
-	// When the room has stopped nothing is left to forget.
-	_ = r.owner.mail.put(l, &request{kind: kindClosed, client: c})
+	// Whatever of its requests is still under way finds that it has gone.
+	for _, name := range r.subs.RemoveClient(c) {
+		r.listen.Changed(name)
+		s := r.seat(name)
+		s.mu.Lock()
+		s.mayForget(name)
+		s.mu.Unlock()
+	}
+	for _, l := range *r.links.Load() {
+		l.closed(c.ID())
+	}
 }
 
-// put hands requests of one kind to the owner, when there is room for them. When
-// the room has stopped the process is ending and the client is being closed:
-// nobody is left to answer.
+// put hands requests of one kind, for one partition, to the owner, when there is room
+// for them. When the room has stopped the process is ending and the client is being
+// closed: nobody is left to answer.
 func (r *Room) put(reqs ...*request) bool {
 	l := r.operators
 	if c := reqs[0].client; c != nil {
 		l = r.lane(c)
 		l.enter(reqs)
 	}
-	if r.owner.mail.put(l, reqs...) == nil {
+	if r.seatOf(reqs[0]).put(l, reqs...) {
 		return true
 	}
 	for _, req := range reqs {
-		req.leave()
+		req.free()
 	}
 	return false
+}
+
+// putEach is put for requests of any partitions.
+func (r *Room) putEach(reqs []*request) bool {
+	if len(r.seats) == 1 {
+		return len(reqs) == 0 || r.put(reqs...)
+	}
+	parts := make(map[int][]*request)
+	for _, req := range reqs {
+		p := r.partition(req.name)
+		parts[p] = append(parts[p], req)
+	}
+	for _, part := range parts {
+		if !r.put(part...) {
+			return false
+		}
+	}
+	return true
+}
+
+// seatOf is where a request waits for its owner.
+func (r *Room) seatOf(req *request) *seat {
+	if req.kind == kindSubscribeAndHead {
+		if len(req.names) == 0 {
+			return r.seats[0]
+		}
+		return r.seat(req.names[0])
+	}
+	return r.seat(req.name)
 }
 
 // lane is the client's own. It is called on the client's reader.
@@ -279,7 +418,7 @@ func (r *Room) readMany(base request, k kind, m *protocol.Message) {
 	base.kind = k
 	for names := range slices.Chunk(m.Names, bulkInFlight) {
 		base.client.Pace()
-		if base.client.Gone() || !r.put(split(base, names, nil)...) {
+		if base.client.Gone() || !r.putEach(split(base, names, nil)) {
 			return // nobody waits for the rest
 		}
 	}
@@ -290,17 +429,17 @@ func (r *Room) readMany(base request, k kind, m *protocol.Message) {
 // part before it is given more.
 func (r *Room) headMany(base request, m *protocol.Message) {
 	base.kind = kindSubscribeAndHead
-	for rest := m.Names; ; {
+	parts := r.headParts(m.Names)
+	for i, names := range parts {
 		part := base
-		n := min(len(rest), bulkPart)
-		part.names, rest = slices.Clone(rest[:n]), rest[n:]
-		part.last = len(rest) == 0
+		part.names = names
+		part.last = i == len(parts)-1
 		if part.last {
 			r.put(&part)
 			return
 		}
 		served := make(chan struct{})
-		part.group = &group{left: 1, done: func() { close(served) }}
+		part.group = newGroup(1, func() { close(served) })
 		if !r.put(&part) {
 			return
 		}
@@ -312,6 +451,29 @@ func (r *Room) headMany(base request, m *protocol.Message) {
 	}
 }
 
+// headParts splits names into parts of one partition each, one at least.
+func (r *Room) headParts(names []string) [][]string {
+	if len(names) == 0 {
+		return [][]string{nil}
+	}
+	of := make([][]string, len(r.seats))
+	if len(of) == 1 {
+		of[0] = names
+	} else {
+		for _, name := range names {
+			p := r.partition(name)
+			of[p] = append(of[p], name)
+		}
+	}
+	var parts [][]string
+	for _, names := range of {
+		for part := range slices.Chunk(names, bulkPart) {
+			parts = append(parts, slices.Clone(part))
+		}
+	}
+	return parts
+}
+
 // each serves a request that is acknowledged once when all its names are done.
 func (r *Room) each(base request, k kind, m *protocol.Message, ack *protocol.Message) {
 	if len(m.Names) == 0 {
@@ -320,9 +482,9 @@ func (r *Room) each(base request, k kind, m *protocol.Message, ack *protocol.Mes
 	}
 	base.kind = k
 	asked := base
-	g := &group{left: len(m.Names), done: func() { asked.answer(ack) }}
+	g := newGroup(len(m.Names), func() { asked.answer(ack) })
 	for names := range slices.Chunk(m.Names, bulkPart) {
-		if !r.put(split(base, names, g)...) {
+		if !r.putEach(split(base, names, g)) {
 			return
 		}
 		base.client.Pace()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -164,6 +165,26 @@ type options struct {
 // start runs a room until the test ends.
 func start(t testing.TB, o options) *Room {
 	t.Helper()
+	if os.Getenv("HADAL_TEST_ELSEWHERE") != "" {
+		return startElsewhere(t, o)
+	}
+	r := newRoom(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := r.Run(ctx); err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+	return r
+}
+
+// newRoom makes a room that is alone.
+func newRoom(o options) *Room {
 	cfg, keep := DefaultConfig(), DefaultKeepConfig()
 	if o.cfg != nil {
 		o.cfg(&cfg)
@@ -179,23 +200,12 @@ func start(t testing.TB, o options) *Room {
 	}
 	log := slog.New(slog.DiscardHandler)
 	subs := sub.NewRegistry()
-	r := New(cfg, keep, Deps{
-		Store: o.store, Epoch: 1, Subs: subs,
+	return New(cfg, keep, Deps{
+		Table: cluster.NewSoloInMemory("test"), Bus: cluster.Alone{}, Subs: subs,
+		Open:   func(context.Context, int) (store.Store, error) { return o.store, nil },
 		Listen: listen.New(protocol.TopicRecord, listen.DefaultConfig(), subs, cluster.NewSoloInMemory("test"), cluster.Alone{}, log),
 		Rules:  o.rules, Log: log, Observe: func(time.Duration) {},
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := r.Run(ctx); err != nil {
-			t.Errorf("Run = %v", err)
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		wg.Wait()
-	})
-	return r
 }
 
 // say parses "ACTION name v=1 path=a data={} corr=1 ack" and hands it to the room.
@@ -257,8 +267,9 @@ func TestConversations(t *testing.T) {
 	// Each step is "who: message"; a line "who hears: ..." lists what came since
 	// the last such line for that client, one message a line.
 	tests := map[string]struct {
-		options options
-		script  string
+		options   options
+		script    string
+		elsewhere string // the same with an owner on another node, if it differs
 	}{
 		"a new record is version 0, acknowledged before it is read": {script: `
 			a: SUBSCRIBECREATEANDREAD names=r corr=0
@@ -395,6 +406,22 @@ func TestConversations(t *testing.T) {
 			b hears: MULTIPLE_SUBSCRIPTIONS name=r1 of=SUBSCRIBEANDHEAD
 			b hears: HEAD_RESPONSE_BULK versions=[{r1 1}]
 			b hears: SUBSCRIBEANDHEAD corr=1 ack
+			b hears: UPDATE name=r1 v=2 data={"x":1}`, elsewhere: `
+			a: CREATEANDUPDATE r1 v=-1 data={}
+			a: CREATEANDUPDATE r2 v=-1 data={}
+			a: CREATEANDUPDATE r2 v=-1 data={}
+			b: SUBSCRIBEANDHEAD names=r1,gone,r2 corr=0
+			b: SUBSCRIBEANDHEAD names=r1 corr=1
+			a: UPDATE r1 v=2 data={"x":1}
+			b hears: HEAD_RESPONSE_BULK versions=[]
+			b hears: HEAD_RESPONSE name=r1 v=1
+			b hears: HEAD_RESPONSE name=r2 v=2
+			b hears: HEAD_RESPONSE name=gone v=-1
+			b hears: SUBSCRIBEANDHEAD corr=0 ack
+			b hears: HEAD_RESPONSE_BULK versions=[]
+			b hears: MULTIPLE_SUBSCRIPTIONS name=r1 of=SUBSCRIBEANDHEAD
+			b hears: HEAD_RESPONSE name=r1 v=1
+			b hears: SUBSCRIBEANDHEAD corr=1 ack
 			b hears: UPDATE name=r1 v=2 data={"x":1}`},
 		"SUBSCRIBE and UNSUBSCRIBE are acknowledged by correlation id alone": {script: `
 			a: SUBSCRIBE names=r,r2 corr=0
@@ -446,33 +473,38 @@ func TestConversations(t *testing.T) {
 			a hears: READ_RESPONSE name=r v=1 data={"l":[1]}`},
 	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			r := start(t, test.options)
-			clients := map[string]*client{"a": newClient("a"), "b": newClient("b")}
-			var want map[string][]string
-			check := func() {
-				settle(t, r)
-				for who, lines := range want {
-					wantHeard(t, who, clients[who], lines...)
+		for where, start := range map[string]func(testing.TB, options) *Room{"": start, ", elsewhere": startElsewhere} {
+			t.Run(name+where, func(t *testing.T) {
+				r, script := start(t, test.options), test.script
+				if where != "" && test.elsewhere != "" {
+					script = test.elsewhere
 				}
-				want = nil
-			}
-			for _, line := range strings.Split(strings.TrimSpace(test.script), "\n") {
-				line = strings.TrimSpace(line)
-				if who, what, ok := strings.Cut(line, " hears: "); ok {
-					if want == nil {
-						want = make(map[string][]string)
+				clients := map[string]*client{"a": newClient("a"), "b": newClient("b")}
+				var want map[string][]string
+				check := func() {
+					settle(t, r)
+					for who, lines := range want {
+						wantHeard(t, who, clients[who], lines...)
 					}
-					want[who] = append(want[who], what)
-					continue
+					want = nil
+				}
+				for _, line := range strings.Split(strings.TrimSpace(script), "\n") {
+					line = strings.TrimSpace(line)
+					if who, what, ok := strings.Cut(line, " hears: "); ok {
+						if want == nil {
+							want = make(map[string][]string)
+						}
+						want[who] = append(want[who], what)
+						continue
+					}
+					check()
+					who, what, _ := strings.Cut(line, ": ")
+					say(t, r, clients[who], what)
+					settle(t, r)
 				}
 				check()
-				who, what, _ := strings.Cut(line, ": ")
-				say(t, r, clients[who], what)
-				settle(t, r)
-			}
-			check()
-		})
+			})
+		}
 	}
 }
 
@@ -941,7 +973,7 @@ func TestAClientThatLeftIsNotSubscribedLater(t *testing.T) {
 	r.Closed(a)
 	close(release)
 	settle(t, r)
-	if r.owner.subs.Has("r") {
+	if r.subs.Has("r") {
 		t.Error("a client that has gone is subscribed")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"hadal/node/sub"
 	"hadal/protocol"
 )
 
@@ -37,10 +36,10 @@ func (o *owner) read(e *entry, r *request) {
 		o.deny(e, r, refusal)
 		return
 	}
-	o.after(e, func(err error) {
+	o.after(e, r, func(err error) {
 		defer r.group.finish()
 		if err != nil {
-			o.answerLoadError(r, err)
+			r.answerLoadError(err)
 			return
 		}
 		o.answerRead(e, r, s)
@@ -61,7 +60,7 @@ func (o *owner) answerRead(e *entry, r *request, s state) {
 			m.Version = missingVersion
 		}
 	case kindSubscribeAndHeadOne:
-		if !o.subscribe(r, protocol.RecordSubscribeAndHead) {
+		if !o.subscribe(r, protocol.RecordSubscribeAndHead, s, true) {
 			return
 		}
 		m.Action, m.Data = protocol.RecordHeadResponse, ""
@@ -69,7 +68,7 @@ func (o *owner) answerRead(e *entry, r *request, s state) {
 			m.Version = missingVersion
 		}
 	case kindSubscribeAndRead, kindSubscribeCreateAndRead:
-		if !o.subscribe(r, protocol.RecordSubscribe) {
+		if !o.subscribe(r, protocol.RecordSubscribe, s, true) {
 			return
 		}
 		if !s.exists {
@@ -86,47 +85,44 @@ func (o *owner) answerRead(e *entry, r *request, s state) {
 // missingVersion is what clients are told of a record that does not exist.
 const missingVersion int32 = -1
 
-// subscribe adds the client to the record's subscribers. action is the original
-// action that a complaint about a second subscription names (spec 08 §2). It is
-// false if the client may have no more, which it is told.
-func (o *owner) subscribe(r *request, action protocol.Action) bool {
-	if r.client.Gone() {
-		return true // its kindClosed has been or will be served: nobody would remove it
+// subscribe adds the client to the record's subscribers (see Room.subscribe), or has
+// its own node do so, which gets the updates from now on. It is false if the client
+// may have no more, which it is told. s is the record as the client will know it, if
+// that is known.
+func (o *owner) subscribe(r *request, action protocol.Action, s state, known bool) bool {
+	if r.remote == nil {
+		return o.room.subscribe(r, action)
 	}
-	switch o.subs.Add(r.name, r.client) {
-	case sub.Full:
-		r.answer(sub.TooMany(&protocol.Message{
-			Topic: protocol.TopicRecord, Action: r.action, CorrelationID: r.correlationID, Has: r.has,
-		}, r.name))
-		return false
-	case sub.Already:
-		r.answer(&protocol.Message{Action: protocol.RecordMultipleSubscriptions, Name: r.name, OriginalAction: action})
-	case sub.First:
-		o.listen.Changed(r.name)
+	o.register(r.name, r.remote.link, r.remote.id)
+	f := frame{kind: frameSubscribed, partition: o.partition, id: r.remote.id}
+	if known {
+		f.known = s.knowledge()
 	}
-	if o.listen.HasProvider(r.name) {
-		r.answer(&protocol.Message{Action: protocol.RecordSubscriptionHasProvider, Name: r.name})
-	}
+	r.remote.link.emit(&f)
 	return true
 }
 
 // subscription serves SUBSCRIBE and UNSUBSCRIBE of one name. They wait for what
 // the same client asked before, which may be a subscription in a batch.
 func (o *owner) subscription(e *entry, r *request) {
+	s := state{}
+	if e != nil {
+		s = e.state
+	}
 	if r.kind == kindSubscribe {
-		s := state{}
-		if e != nil {
-			s = e.state
-		}
 		if refusal := o.judge(r, protocol.RecordSubscribe, "", s); refusal != 0 {
 			o.deny(e, r, refusal)
 			return
 		}
 	}
-	o.after(e, func(error) {
+	o.after(e, r, func(error) {
 		defer r.group.finish()
 		if r.kind == kindSubscribe {
-			o.subscribe(r, protocol.RecordSubscribe)
+			o.subscribe(r, protocol.RecordSubscribe, s, e != nil)
+			return
+		}
+		if r.remote != nil {
+			r.remote.tell(frameUnsubscribed, 0)
 			return
 		}
 		if _, last := o.subs.Remove(r.name, r.client); last {
@@ -157,7 +153,7 @@ func (o *owner) subscribeAndHead(ctx context.Context, r *request) {
 			o.deny(e, one, refusal)
 			continue
 		}
-		if !o.subscribe(one, protocol.RecordSubscribeAndHead) {
+		if !o.subscribe(one, protocol.RecordSubscribeAndHead, e.state, true) {
 			continue
 		}
 		bulk.Versions = append(bulk.Versions, protocol.NameVersion{Name: name, Version: e.state.version})
@@ -167,7 +163,7 @@ func (o *owner) subscribeAndHead(ctx context.Context, r *request) {
 		r.answer(r.ack())
 	}
 	if r.group != nil {
-		r.group.left += len(later)
+		r.group.left.Add(int64(len(later)))
 	}
 	for _, one := range later {
 		one.group = r.group
@@ -227,9 +223,9 @@ func (o *owner) write(e *entry, r *request) {
 	next := state{version: version, data: strings.Clone(data), exists: true}
 	o.apply(e, next)
 	o.stats.writes.Add(1)
-	o.after(e, func(err error) {
+	o.after(e, r, func(err error) {
 		if err != nil {
-			o.answerUpdateError(r, err)
+			r.answerUpdateError(err)
 			return
 		}
 		o.relay(r, next)
@@ -243,7 +239,7 @@ func (o *owner) write(e *entry, r *request) {
 // relay tells the other subscribers of a write: known fields only, the final
 // version, ERASE as a PATCH without data (spec 08 §3.3).
 func (o *owner) relay(r *request, s state) {
-	if !o.subs.Has(r.name) {
+	if !o.subs.Has(r.name) && len(o.interest[r.name]) == 0 {
 		return
 	}
 	out := &protocol.Outbound{Message: protocol.Message{
@@ -258,6 +254,7 @@ func (o *owner) relay(r *request, s state) {
 		out.Result = s.data
 	}
 	o.subs.Deliver(r.name, r.client, out)
+	o.tellPeers(r, true, out, s)
 }
 
 // tells says whether the answer to a refused write carries something of the
@@ -288,12 +285,12 @@ func (o *owner) refuseWrite(e *entry, r *request, s state, why error) {
 		m.Action, m.IsError = protocol.RecordInvalidMessageData, true
 		m.Version, m.Data, m.Path, m.Has = r.version, r.data, r.path, m.Has|r.has&protocol.HasPath
 	default:
-		o.after(e, func(error) { o.answerUpdateError(r, why) })
+		o.after(e, r, func(error) { r.answerUpdateError(why) })
 		return
 	}
-	o.after(e, func(err error) {
+	o.after(e, r, func(err error) {
 		if err != nil {
-			o.answerUpdateError(r, err)
+			r.answerUpdateError(err)
 			return
 		}
 		r.answer(&m)
@@ -310,14 +307,14 @@ func (o *owner) delete(e *entry, r *request) {
 	}
 	if s.exists {
 		if o.refusing && !e.volatile {
-			o.answerDeleteError(r)
+			r.answerDeleteError()
 			return
 		}
 		o.apply(e, state{})
 	}
-	o.after(e, func(err error) {
+	o.after(e, r, func(err error) {
 		if err != nil {
-			o.answerDeleteError(r)
+			r.answerDeleteError()
 			return
 		}
 		o.announceDeleted(r)
@@ -327,35 +324,32 @@ func (o *owner) delete(e *entry, r *request) {
 
 // announceDeleted unsubscribes everybody and tells all but the requester.
 func (o *owner) announceDeleted(r *request) {
-	clients := o.subs.RemoveName(r.name)
-	if len(clients) == 0 {
-		return
+	except := uint64(0)
+	if r.kind != kindNotify && r.client != nil {
+		except = r.client.ID()
 	}
-	out := &protocol.Outbound{Message: protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordDeleted, Name: r.name}}
-	for _, c := range clients {
-		if r.kind == kindNotify || c != r.client {
-			c.Send(out)
-		}
-	}
-	o.listen.Changed(r.name)
+	o.tellPeersDeleted(r, except != 0)
+	o.room.tellDeleted(r.name, except)
 }
 
 // notify tells all subscribers, the notifier included, what the record is now
 // (spec 08 §5): the operator's writes are silent until then.
 func (o *owner) notify(e *entry, r *request) {
 	s := e.state
-	o.after(e, func(err error) {
+	o.after(e, r, func(err error) {
 		defer r.group.finish()
 		switch {
 		case err != nil:
-			o.answerLoadError(r, err)
+			r.answerLoadError(err)
 		case !s.exists:
 			o.announceDeleted(r)
-		case o.subs.Has(r.name):
-			o.subs.Deliver(r.name, nil, &protocol.Outbound{Message: protocol.Message{
+		case o.subs.Has(r.name) || len(o.interest[r.name]) > 0:
+			out := &protocol.Outbound{Message: protocol.Message{
 				Topic: protocol.TopicRecord, Action: protocol.RecordUpdate, Has: protocol.HasVersion,
 				Name: r.name, Version: s.version, Data: s.data,
-			}})
+			}}
+			o.subs.Deliver(r.name, nil, out)
+			o.tellPeers(r, false, out, s)
 		}
 	})
 }
@@ -387,5 +381,5 @@ func (o *owner) operator(e *entry, r *request) {
 	case r.kind == kindOperatorDelete && s.exists:
 		o.apply(e, state{})
 	}
-	o.after(e, func(err error) { r.reply(result{state: s, err: err}) })
+	o.after(e, r, func(err error) { r.reply(result{state: s, err: err}) })
 }
