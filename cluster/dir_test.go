@@ -49,7 +49,7 @@ func TestEveryStartRaisesTheEpochAndKeepsTheIDs(t *testing.T) {
 func TestMetaFilesThatCannotBeServedAreRefused(t *testing.T) {
 	good := `{"format":2,"clusterId":"c","nodeId":"n","partitions":1,"epoch":3}`
 	tests := []struct{ name, content, want string }{
-		{"a newer format", `{"format":3,"everything":["else"]}`, "written by a newer version of hadal (format 3, this version knows 2)"},
+		{"a newer format", `{"format":4,"everything":["else"]}`, "written by a newer version of hadal (format 4, this version knows 3)"},
 		{"no format", `{}`, "damaged: format 0"},
 		{"empty", ``, "damaged"},
 		{"torn", good[:30], "damaged"},

@@ -242,7 +242,11 @@ func (p *Port) serve(ctx context.Context, raw net.Conn, place *list.Element) {
 	}
 	protocol := conn.ConnectionState().NegotiatedProtocol
 	handler, ready := p.handlers.Load(protocol)
-	if err == nil && !ready {
+	switch {
+	case err != nil || ready:
+	case protocol == "":
+		err = refuse(refusedProtocol, "the peer wants no protocol")
+	default:
 		err = refuse(refusedNotReady, "protocol %q is not spoken here yet", protocol)
 	}
 	if err != nil {

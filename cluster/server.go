@@ -81,20 +81,21 @@ type Server struct {
 
 	lifecycle sync.Mutex // held while a server is started or stopped
 
-	mu      sync.Mutex
-	srv     *server.Server // guarded by mu; nil while there is none
-	release func()         // guarded by lifecycle; of the timers, or nil
-	lines   *serverLog     // guarded by mu; of srv
-	routes  []string       // guarded by mu; as SetRoutes says
-	port    int            // guarded by mu; of the routes, once it is known
-	closed  bool           // guarded by mu
-	conns   []*nats.Conn   // guarded by mu; those dialed and maybe closed since
-	first   complaints     // guarded by mu; of the first server, just started
-	started complaints     // guarded by mu; of this server, just started
-	trouble *trouble       // guarded by mu; nil while all is well
-	doubts  doubts         // guarded by mu
-	told    time.Time      // guarded by mu; when a full disk was logged last
-	stats   Stats          // guarded by mu; without what Stats looks up
+	mu       sync.Mutex
+	srv      *server.Server // guarded by mu; nil while there is none
+	release  func()         // guarded by lifecycle; of the timers, or nil
+	lines    *serverLog     // guarded by mu; of srv
+	routes   []string       // guarded by mu; as SetRoutes says
+	port     int            // guarded by mu; of the routes, once it is known
+	closed   bool           // guarded by mu
+	conns    []*nats.Conn   // guarded by mu; those dialed and maybe closed since
+	first    complaints     // guarded by mu; of the first server, just started
+	started  complaints     // guarded by mu; of this server, just started
+	trouble  *trouble       // guarded by mu; nil while all is well
+	doubts   doubts         // guarded by mu
+	wasReady bool           // guarded by mu; in the cluster, when Ready was asked last
+	told     time.Time      // guarded by mu; when a full disk was logged last
+	stats    Stats          // guarded by mu; without what Stats looks up
 }
 
 // Start starts the server on the data directory and connects to it in memory.
@@ -342,6 +343,10 @@ type serverLog struct {
 	mu      sync.Mutex
 	first   error // guarded by mu; the first fatal line
 	removed bool  // guarded by mu; the cluster has removed this server
+	// window is when the last routeLinesEvery began, lines how many about routes came in
+	// it, held how many were not logged since one was.
+	window      time.Time // guarded by mu
+	lines, held int       // guarded by mu
 }
 
 var _ server.Logger = (*serverLog)(nil)
@@ -363,7 +368,15 @@ func (l *serverLog) Tracef(string, ...any) {}
 
 // Warnf implements server.Logger.
 func (l *serverLog) Warnf(format string, v ...any) {
-	l.log.Warn("embedded server warns", "err", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	switch {
+	// It does not know of VerifyConnection, which ClusterOptions.check asks for.
+	case l.routes && strings.Contains(text, "hostname of solicited routes will not be verified"):
+	case l.ofRoute(text):
+		l.warnOfRoute(text)
+	default:
+		l.log.Warn("embedded server warns", "err", text)
+	}
 	l.heard()
 }
 
@@ -375,12 +388,41 @@ func (l *serverLog) Errorf(format string, v ...any) {
 		l.removed = true
 		l.mu.Unlock()
 	}
-	if l.routes && (strings.Contains(text, "route") || strings.Contains(text, " - rid:")) {
-		l.log.Warn("embedded server warns", "err", text)
+	if l.ofRoute(text) {
+		l.warnOfRoute(text)
 	} else {
 		l.log.Error("embedded server failed", "err", text)
 	}
 	l.heard()
+}
+
+// ofRoute says whether a line is about a route.
+func (l *serverLog) ofRoute(text string) bool {
+	return l.routes && (strings.Contains(text, "route") || strings.Contains(text, " - rid:"))
+}
+
+// warnOfRoute logs a line about a route, a few at a time: a node that is refused, or
+// another that is not there, is tried again and again.
+func (l *serverLog) warnOfRoute(text string) {
+	now := time.Now()
+	l.mu.Lock()
+	if now.Sub(l.window) >= routeLinesEvery {
+		l.window, l.lines = now, 0
+	}
+	l.lines++
+	tell, held := l.lines <= routeLines, l.held
+	if tell {
+		l.held = 0
+	} else {
+		l.held++
+	}
+	l.mu.Unlock()
+	switch {
+	case tell && held > 0:
+		l.log.Warn("embedded server warns", "err", text, "notLogged", held)
+	case tell:
+		l.log.Warn("embedded server warns", "err", text)
+	}
 }
 
 // Fatalf implements server.Logger. The server goes on after it.

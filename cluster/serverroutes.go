@@ -40,10 +40,10 @@ type ClusterOptions struct {
 	Advertise string
 	// Routes are servers to connect to, host:port; this one may be among them. One that
 	// can be reached is enough, it tells of the others. When the meta group is first
-	// formed the number of routes, but at least 2, is how many servers it will be of.
+	// formed it waits for as many servers with JetStream as there are routes, at least 2.
 	Routes []string
-	// TLS is used at both ends of every route. It must verify clients (ClientAuth and
-	// ClientCAs, or VerifyConnection) and servers.
+	// TLS is used at both ends of every route, such as Identity.RouteConfig. It must verify
+	// clients (ClientAuth and ClientCAs, or VerifyConnection) and servers.
 	TLS *tls.Config
 	// JetStream says whether this server keeps streams: false on edge nodes.
 	JetStream bool
@@ -71,6 +71,13 @@ const (
 	// routeRetries is how often a server that was heard of is tried again, once a second;
 	// those of Routes are tried for ever.
 	routeRetries = 300
+	// readyLooks is how often Ready looks at a server that was ready, readyPause apart,
+	// before it says that it is not.
+	readyLooks = 5
+	readyPause = 50 * time.Millisecond
+	// routeLines about routes are logged in each routeLinesEvery.
+	routeLines      = 10
+	routeLinesEvery = time.Minute
 )
 
 // ErrServerRemoved means that the cluster has removed this server: it may come back under
@@ -86,6 +93,8 @@ func (c *ClusterOptions) check() error {
 		return errors.New("routes need TLS")
 	case c.TLS.ClientAuth < tls.RequireAnyClientCert:
 		return errors.New("the TLS of routes must ask the other side for a certificate")
+	case c.TLS.InsecureSkipVerify && c.TLS.VerifyConnection == nil:
+		return errors.New("the TLS of routes must verify the other side's certificate")
 	}
 	return nil
 }
@@ -357,19 +366,39 @@ func (s *Server) joined() error {
 		}
 		return nil
 	}
-	if all := complaintsOf(srv); len(all) > 0 {
-		return errors.New(all[0])
+	// A replica that has not heard of its leader for two heartbeats calls itself unwell, which
+	// happens to every one now and then.
+	for look := range readyLooks {
+		if look > 0 {
+			time.Sleep(readyPause)
+		}
+		all := complaintsOf(srv)
+		if len(all) == 0 {
+			s.mu.Lock()
+			s.wasReady = true
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Lock()
+		again := s.wasReady && look < readyLooks-1
+		s.wasReady = again
+		s.mu.Unlock()
+		if !again {
+			return errors.New(all[0])
+		}
 	}
 	return nil
 }
 
-// illInCluster says why a server whose JetStream runs needs a restart, or nil. What
+// illInCluster says why a server whose JetStream runs needs a restart, or nil. A raft
+// group whose write-ahead log cannot be written stops for good, as a stream of one
+// replica does. For want of space JetStream stops as a whole, reads too, which ill sees.
+// Nobody but Supervise begins either again; the others of the group go on meanwhile. What
 // passes by itself, no leader or a stream that catches up, is none, nor is a store that
 // goes on failing for it: a minority that restarted would be no better off.
 func (s *Server) illInCluster(srv *server.Server, d doubts) error {
 	all := complaintsOf(srv)
 	for _, e := range all {
-		// As a raft group says, which stops for good, a stream or the meta group.
 		if strings.Contains(e, "write error") || strings.Contains(e, "apply error") || strings.Contains(e, "is not running") {
 			return errors.New(e)
 		}

@@ -312,6 +312,39 @@ func TestAStrangerHasNoRoute(t *testing.T) {
 	}
 }
 
+func TestServersMeetByTheirIdentities(t *testing.T) {
+	all := freePorts(t, 3)
+	start := func(i int, secret string, routes []string) *Server {
+		dir := openDir(t, t.TempDir())
+		id, err := NewIdentity(IdentityConfig{Cluster: "test", Node: dir.NodeID(), Secret: secret}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr, err := net.ResolveTCPAddr("tcp", all[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return startServer(t, dir, Options{
+			Cluster: &ClusterOptions{Name: "test", Host: "127.0.0.1", Port: addr.Port, Routes: routes, TLS: id.RouteConfig(), JetStream: i < 2},
+		})
+	}
+	a, b := start(0, "one secret of one cluster", all[:2]), start(1, "one secret of one cluster", all[:2])
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	stranger := start(2, "another secret altogether", all)
+	for _, s := range []*Server{a, b} {
+		if err := s.AwaitPeers(ctx, 2); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Routed(); got != 1 {
+			t.Errorf("a member has routes to %d others, want 1", got)
+		}
+	}
+	if got := stranger.Routed(); got != 0 {
+		t.Errorf("who has another secret has routes to %d others", got)
+	}
+}
+
 func TestALeaderThatDiesIsReplacedSoon(t *testing.T) {
 	f := startFleet(t, 3)
 	js := f.stream(t, f.members[0])
@@ -520,6 +553,7 @@ func TestOptionsOfAClusterAreChecked(t *testing.T) {
 		{"a name with a space", ClusterOptions{Name: "a b", TLS: good}, "name"},
 		{"no TLS", ClusterOptions{Name: "a"}, "TLS"},
 		{"TLS without clients' certificates", ClusterOptions{Name: "a", TLS: &tls.Config{}}, "certificate"},
+		{"TLS that verifies nobody", ClusterOptions{Name: "a", TLS: &tls.Config{ClientAuth: tls.RequireAnyClientCert, InsecureSkipVerify: true}}, "verify"},
 		{"a route without a port", ClusterOptions{Name: "a", TLS: good, Host: "127.0.0.1", Routes: []string{"b"}}, "host:port"},
 	}
 	for _, tt := range tests {

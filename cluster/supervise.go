@@ -105,7 +105,8 @@ func (s *Server) Room(bytes int64) error {
 // anywhere. In a cluster it says as well why this server cannot do its part: no leader
 // of the meta group, a stream of its own that is not current, no route to anybody; that
 // looks at every stream, so it is not for every write. It never waits for the disk, but
-// in a cluster may wait a moment for a stream that does.
+// in a cluster may take a quarter of a second, to be sure that it is none of those
+// moments without a heartbeat.
 func (s *Server) Ready() error {
 	s.mu.Lock()
 	t := s.trouble

@@ -49,7 +49,7 @@ func (s *Store) append(ctx context.Context, ops []store.Op) error {
 			dead++
 		}
 	}
-	ctx, cancel := s.within(ctx)
+	ctx, cancel := within(ctx)
 	defer cancel()
 	if err := s.send(ctx, base, dead, ops); err != nil {
 		s.failures.Add(1)
@@ -159,7 +159,7 @@ func (s *Store) send(ctx context.Context, base, dead uint64, ops []store.Op) err
 	if len(ops) > 1 {
 		msg.Header[headerBatchCommit] = []string{"1"}
 	}
-	seq, err := s.publish(ctx, &msg)
+	seq, err := s.publishWatched(ctx, &msg)
 	if cap(s.buf) > 1<<20 {
 		s.buf = nil
 	}

@@ -141,7 +141,7 @@ func (s *Store) compact(ctx context.Context) error {
 	epoch, left := s.epoch, s.dead-sc.dead
 	s.state.Unlock()
 	// The fence moves too. It tells as well that nobody wrote in between.
-	ctx, cancel := s.within(ctx)
+	ctx, cancel := within(ctx)
 	defer cancel()
 	if _, err := s.moveFence(ctx, base, &entry{fence: true, epoch: epoch, floor: until, dead: left}); err != nil {
 		return err
@@ -167,7 +167,7 @@ func (s *Store) moveFence(ctx context.Context, base uint64, e *entry) (uint64, e
 		Subject: s.fenceAt, Header: nats.Header{headerLastSeq: {strconv.FormatUint(base, 10)}},
 		Data: appendEntry(nil, e),
 	}
-	seq, err := s.publish(ctx, &msg)
+	seq, err := s.publishWatched(ctx, &msg)
 	if err != nil {
 		s.fail()
 		return 0, err
@@ -199,6 +199,8 @@ func (s *Store) again(ctx context.Context, sc *scan, ops []store.Op) error {
 
 // purge removes all messages up to a sequence. Nothing live is among them.
 func (s *link) purge(ctx context.Context, until uint64) error {
+	ctx, cancel := s.asking(ctx)
+	defer cancel()
 	reply, err := s.request(ctx, "$JS.API.STREAM.PURGE."+s.stream, fmt.Appendf(nil, `{"seq":%d}`, until+1))
 	if err != nil {
 		return err

@@ -68,6 +68,7 @@ func (s *Store) fence(ctx context.Context, epoch uint64) error {
 		return err
 	}
 	s.setMark(base)
+	s.term = info.Term
 	s.state.Lock()
 	defer s.state.Unlock()
 	s.ready, s.epoch, s.base, s.floor, s.dead, s.info = true, epoch, base, last.floor, dead, info

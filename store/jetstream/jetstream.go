@@ -83,6 +83,8 @@ type Options struct {
 	// Logged before every append, and must be quick. nil means that there always is
 	// room.
 	Room func(bytes int64) error
+	// shortReplay replaces the constant in tests.
+	shortReplay uint64
 	// leaderReads has tests of one server read as with replicas.
 	leaderReads bool
 	// compactAt replaces the constant in tests.
@@ -157,6 +159,9 @@ type link struct {
 	stopCh   <-chan struct{} // closed when the store is
 	// replicated says that the stream has replicas: see replicas.go.
 	replicated atomic.Bool
+	// term is the time in office of the stream's leader at the last fence, as termOf.
+	// Guarded by the store's mu.
+	term string
 }
 
 var _ store.Store = (*Store)(nil)

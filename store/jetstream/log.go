@@ -121,9 +121,10 @@ func (o *LogOptions) setDefaults() {
 	o.CheckpointRecords = orDefault(o.CheckpointRecords, defaultCheckpointRecords)
 	o.CheckpointAge = orDefault(o.CheckpointAge, defaultCheckpointAge)
 	o.CheckpointRate = orDefault(o.CheckpointRate, defaultCheckpointRate)
+	o.shortReplay = orDefault(o.shortReplay, shortReplay)
 }
 
-func orDefault[T int | int64 | time.Duration](v, def T) T {
+func orDefault[T int | int64 | uint64 | time.Duration](v, def T) T {
 	if v == 0 {
 		return def
 	}
@@ -440,9 +441,7 @@ func (l *Logged) send(ctx context.Context, subject string, e *logEntry) error {
 	if mutantFence {
 		msg.Header = nil
 	}
-	ctx, cancel := l.withinLog(ctx, size)
-	defer cancel()
-	seq, err := l.publish(ctx, &msg)
+	seq, err := l.publishWatched(ctx, &msg)
 	if cap(l.buf) > 1<<20 {
 		l.buf = nil
 	}

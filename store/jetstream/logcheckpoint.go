@@ -174,7 +174,7 @@ func (l *Logged) checkpoint(ctx context.Context) error {
 	if err := l.synced(ctx); err != nil {
 		return err
 	}
-	pctx, pcancel := l.within(ctx)
+	pctx, pcancel := within(ctx)
 	defer pcancel()
 	if err := l.purge(pctx, floor); err != nil {
 		return fmt.Errorf("purge up to sequence %d: %w", floor, err)
@@ -262,7 +262,9 @@ func (l *Logged) raiseFloor(ctx context.Context, until, fences uint64) error {
 		return err
 	}
 	// Not with the context that a Fence ends: an unknown outcome would fence off.
-	if err := l.send(context.WithoutCancel(ctx), l.fenceAt, &logEntry{kind: logFloor, floor: until}); err != nil {
+	wctx, cancel := within(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := l.send(wctx, l.fenceAt, &logEntry{kind: logFloor, floor: until}); err != nil {
 		return fmt.Errorf("raise the floor to sequence %d: %w", until, err)
 	}
 	l.checkpointed.Add(1)

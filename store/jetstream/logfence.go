@@ -74,7 +74,7 @@ func (l *Logged) fence(ctx context.Context, epoch uint64) error {
 		cancel()
 	}
 	lossy := acked == 0 && (!l.replicated.Load() || l.opts.AllowHoles)
-	r := replay{lossy: lossy, next: f.floor + 1, end: f.seq, floor: f.floor, dirty: make(map[string]store.Op)}
+	r := replay{lossy: lossy, owner: epoch, next: f.floor + 1, end: f.seq, floor: f.floor, dirty: make(map[string]store.Op)}
 	if err := l.replay(ctx, &r); err != nil {
 		return err
 	}
@@ -139,6 +139,7 @@ func (l *Logged) takeOver(ctx context.Context, epoch uint64) (taken, error) {
 	if isWrongSequence(err) {
 		err = fmt.Errorf("%w: %w", errMoved, err)
 	}
+	l.term = info.Term
 	return taken{seq: seq, floor: last.floor, first: info.FirstSeq}, err
 }
 
@@ -171,6 +172,7 @@ func (l *Logged) decode(subject string, seq uint64, payload []byte) (logEntry, e
 
 // replay is the LOG being read back, from the floor to the fence.
 type replay struct {
+	owner uint64 // the epoch of who reads
 	next  uint64 // the sequence to come
 	end   uint64 // that of the fence
 	floor uint64
@@ -225,6 +227,9 @@ func (l *Logged) replay(ctx context.Context, r *replay) error {
 	for {
 		from := r.next
 		err := l.replaySome(ctx, r)
+		if errors.Is(err, store.ErrCorrupt) {
+			err = l.purgedBelow(ctx, r, err)
+		}
 		if err == nil || ctx.Err() != nil || !passing(err) {
 			return err
 		}
@@ -243,9 +248,21 @@ func (l *Logged) replay(ctx context.Context, r *replay) error {
 	}
 }
 
+// purgedBelow turns what a replay found missing into ErrFenced, when another owner has
+// taken over meanwhile: its checkpoint purges what this one is reading.
+func (l *Logged) purgedBelow(ctx context.Context, r *replay, missing error) error {
+	ctx, cancel := context.WithTimeout(ctx, firstAttempt)
+	defer cancel()
+	_, last, err := l.entry(ctx, getLast(l.fenceAt))
+	if err != nil || last.epoch <= r.owner {
+		return missing
+	}
+	return fmt.Errorf("the log has seen epoch %d: %w", last.epoch, store.ErrFenced)
+}
+
 // replaySome reads in the way that the stream allows.
 func (l *Logged) replaySome(ctx context.Context, r *replay) error {
-	if l.replicated.Load() && r.end-r.next < shortReplay && !r.lossy {
+	if l.replicated.Load() && r.end-r.next < l.opts.shortReplay && !r.lossy {
 		return l.replayEach(ctx, r)
 	}
 	return l.replayFrom(ctx, r)

@@ -169,6 +169,7 @@ type streamState struct {
 	FirstSeq, LastSeq uint64
 	Lost              int  // messages that the server could not recover
 	Listed            bool // the subject asked for is there
+	Term              string
 }
 
 func (s *link) streamInfo(ctx context.Context) (streamState, error) {
@@ -197,5 +198,6 @@ func (s *link) requestInfo(ctx context.Context, subject string) (streamState, er
 		Messages: state.Get("messages").Uint(), Bytes: state.Get("bytes").Uint(),
 		FirstSeq: state.Get("first_seq").Uint(), LastSeq: state.Get("last_seq").Uint(),
 		Lost: int(state.Get("lost.msgs.#").Int()), Listed: state.Get("subjects").Exists(),
+		Term: termOf(answer),
 	}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,9 +22,10 @@ import (
 //   - It may have no leader for about a second. Then a request is refused (503, no
 //     responders) or, as long as nobody has noticed that the leader is gone, lost. So
 //     requests that may be sent twice have short timeouts and are sent again, for as
-//     long as their callers are patient. An append is never sent twice: after
-//     replicaPatience without an answer its outcome is unknown, like after any other
-//     error, and the next fence finds out.
+//     long as their callers are patient. An append is never sent twice: when it has no
+//     answer after watchAfter, and the stream is led by another server than it was sent
+//     to, or nobody says by which, its outcome is unknown, like after any other error, and
+//     the next fence finds out. One that is merely slow is waited for.
 //   - A leader that was cut off answers from what it has until it notices, at most two
 //     seconds later. It cannot append, so a Fence that is misled by it is refused
 //     and begins again; what looks like damage in a fence is believed only when it goes on
@@ -47,13 +49,12 @@ const (
 	// long for nothing makes the next one longer, up to replicaMaxAttempt.
 	replicaAttempt    = 150 * time.Millisecond
 	replicaMaxAttempt = 1200 * time.Millisecond
-	// replicaPatience bounds one append to the LOG, with a second more for so many bytes: the
-	// slowest disk that keeps a leader in office is faster. Appends to STATE, for which
-	// nobody waits, and purges have statePatience.
-	replicaPatience = time.Second
-	replicaRate     = 16 << 20
-	statePatience   = 4 * time.Second
-	// askPatience bounds requests to the meta leader, who has to have things decided.
+	// watchAfter is how long an append may go without an answer until its leader is looked
+	// for, then again and again; watchAttempt is how long that may take.
+	watchAfter   = time.Second
+	watchAttempt = 500 * time.Millisecond
+	// askPatience bounds requests that the meta leader answers, who has to have things
+	// decided, and purges.
 	askPatience = 2 * time.Second
 	// openPatience bounds the opening of a stream while nobody answers.
 	openPatience = 20 * time.Second
@@ -65,13 +66,19 @@ const (
 	doubtPatience = 3 * time.Second
 	// leadAgain is how often the owner looks whether its server leads its streams.
 	leadAgain = 10 * time.Second
-	// shortReplay is how many messages of the LOG are read one by one rather than through
-	// a consumer, which the meta leader makes: that may have died with the owner.
-	shortReplay = 1000
+	// shortReplay is how many messages of the LOG are asked for by number, replayWindow at a
+	// time, rather than read through a consumer: that one has to be made by the meta leader,
+	// who may have died with the owner.
+	shortReplay  = 20_000
+	replayWindow = 64
 )
 
-// codeNoPeers is the answer to a stream that too few servers are there for.
-const codeNoPeers = 10005
+// Answers to a stream that too few servers are there for, and to one that somebody else
+// made in the same moment.
+const (
+	codeNoPeers = 10005
+	codeInUse   = 10058
+)
 
 // attemptKey is the context key of how long one request may take.
 type attemptKey struct{}
@@ -129,20 +136,53 @@ func (s *link) request(ctx context.Context, subject string, data []byte) (*nats.
 	return s.nc.RequestWithContext(ctx, subject, data)
 }
 
-// within bounds an append to STATE or a purge.
-func (s *link) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	if s.replicated.Load() {
-		return context.WithTimeout(ctx, statePatience)
+// errNobodyLeads ends an append that is not going to be answered.
+var errNobodyLeads = errors.New("the stream is not led by the server any more that the append was sent to, so its outcome is not known")
+
+// publishWatched is publish for appends. The caller holds the store's mu.
+func (s *link) publishWatched(ctx context.Context, msg *nats.Msg) (uint64, error) {
+	if !s.replicated.Load() {
+		return s.publish(ctx, msg)
 	}
-	return within(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Add(1)
+	term := s.term
+	timer := time.AfterFunc(watchAfter, func() {
+		defer watching.Done()
+		s.watch(ctx, cancel, term)
+	})
+	seq, err := s.publish(ctx, msg)
+	if err != nil && errors.Is(context.Cause(ctx), errNobodyLeads) {
+		err = errNobodyLeads
+	}
+	cancel(nil)
+	if timer.Stop() {
+		watching.Done()
+	}
+	watching.Wait()
+	return seq, err
 }
 
-// withinLog bounds an append of so many bytes to the LOG.
-func (l *Logged) withinLog(ctx context.Context, size int) (context.Context, context.CancelFunc) {
-	if l.replicated.Load() {
-		return context.WithTimeout(ctx, replicaPatience+time.Duration(size)*time.Second/replicaRate)
+// watch ends an append when the stream's leader is not who it was in term.
+func (s *link) watch(ctx context.Context, cancel context.CancelCauseFunc, term string) {
+	for {
+		actx, acancel := context.WithTimeout(ctx, watchAttempt)
+		info, err := s.streamInfo(actx)
+		acancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil || info.Term != term {
+			cancel(errNobodyLeads)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(watchAfter):
+		}
 	}
-	return within(ctx)
 }
 
 // asking bounds a request that the meta leader answers.
@@ -174,7 +214,7 @@ func (s *Store) endHere() error {
 		return err
 	}
 	// Not with the caller's context: a reader who goes away must not fence off the store.
-	wctx, cancel := s.within(context.Background())
+	wctx, cancel := within(context.Background())
 	defer cancel()
 	_, err = s.moveFence(wctx, base, &e)
 	if isWrongSequence(err) {
@@ -185,17 +225,37 @@ func (s *Store) endHere() error {
 
 // replayEach reads the LOG message by message, at its leader.
 func (l *Logged) replayEach(ctx context.Context, r *replay) error {
-	ctx = context.WithValue(ctx, attemptKey{}, replicaAttempt)
+	type answer struct {
+		subject string
+		seq     uint64
+		payload []byte
+		err     error
+	}
+	var window [replayWindow]answer
 	for r.next <= r.end {
-		subject, seq, payload, err := l.raw(ctx, getBySequence(r.next))
-		if errors.Is(err, store.ErrNotFound) {
-			err = l.doubted(l.subjects, r.next, "the message is missing or cannot be read")
+		n := min(r.end-r.next+1, replayWindow)
+		// The first of many waits for the others' data, too.
+		actx := context.WithValue(ctx, attemptKey{}, replicaMaxAttempt)
+		var asking sync.WaitGroup
+		for i := range n {
+			asking.Go(func() {
+				a := &window[i]
+				a.subject, a.seq, a.payload, a.err = l.raw(actx, getBySequence(r.next+i))
+			})
 		}
-		if err != nil {
-			return err
-		}
-		if err := l.take(r, subject, seq, payload); err != nil {
-			return err
+		asking.Wait()
+		for i := range n {
+			a := &window[i]
+			if errors.Is(a.err, store.ErrNotFound) {
+				a.err = l.doubted(l.subjects, r.next, "the message is missing or cannot be read")
+			}
+			if a.err == nil {
+				a.err = l.take(r, a.subject, a.seq, a.payload)
+			}
+			if a.err != nil {
+				return a.err
+			}
+			*a = answer{}
 		}
 	}
 	return nil
@@ -236,7 +296,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamCon
 // opening says whether an error may be gone in a moment, when a stream is opened.
 func opening(err error) bool {
 	api, ok := errors.AsType[*apiError](translate(err))
-	return passing(translate(err)) || ok && api.ErrCode == codeNoPeers || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
+	return passing(translate(err)) || ok && (api.ErrCode == codeNoPeers || api.ErrCode == codeInUse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
 }
 
 func ensureOnce(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (foundStream, error) {
@@ -304,6 +364,8 @@ type StreamStatus struct {
 	Replicas []Replica
 	// Messages and Bytes are what it holds.
 	Messages, Bytes uint64
+
+	term string // as termOf
 }
 
 // Whole says whether all wanted replicas are there and have everything.
@@ -343,7 +405,7 @@ func statusOf(ctx context.Context, s *link) (StreamStatus, error) {
 	c := answer.Get("cluster")
 	st := StreamStatus{
 		Stream: s.stream, Wanted: int(answer.Get("config.num_replicas").Int()), Leader: c.Get("leader").Str,
-		Messages: answer.Get("state.messages").Uint(), Bytes: answer.Get("state.bytes").Uint(),
+		Messages: answer.Get("state.messages").Uint(), Bytes: answer.Get("state.bytes").Uint(), term: termOf(answer),
 	}
 	if st.Leader != "" {
 		st.Replicas = append(st.Replicas, Replica{Server: st.Leader, Leader: true, Current: true})
@@ -374,7 +436,7 @@ func (l *Logged) Lead(ctx context.Context, server string) error {
 	return err
 }
 
-// lead moves the leader of one stream. Nothing may be under way.
+// lead moves the leader of one stream. The caller holds the store's mu.
 func (s *link) lead(ctx context.Context, server string) error {
 	if !s.replicated.Load() {
 		return nil
@@ -388,6 +450,7 @@ func (s *link) lead(ctx context.Context, server string) error {
 			return err
 		}
 		if st.Leader == server {
+			s.term = st.term
 			return nil
 		}
 		i := slices.IndexFunc(st.Replicas, func(r Replica) bool { return r.Server == server })
@@ -413,6 +476,12 @@ func (s *link) lead(ctx context.Context, server string) error {
 		return fmt.Errorf("have server %s lead stream %s: %w", server, s.stream, errors.Join(err, last))
 	}
 	return nil
+}
+
+// termOf tells the time in office of a stream's leader from any other.
+func termOf(info gjson.Result) string {
+	c := info.Get("cluster")
+	return c.Get("leader").Str + " since " + c.Get("leader_since").Str
 }
 
 // kickLead has keepLead look.
