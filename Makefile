@@ -49,10 +49,14 @@ build: ## Build bin/hadal
 run: build ## Build, then start a node on its defaults; data in ./hadal-data
 	exec bin/hadal start --data-dir hadal-data
 
+.PHONY: cluster
+cluster: build ## Build, then three nodes on this machine; data in ./hadal-data/{a,b,c}
+	@exec deploy/cluster.sh
+
 .PHONY: test
 test: ## All tests: lint, unit and race, short fuzz, crashes, the JS client, a browser
 	@began=$$SECONDS; \
-	for step in deps lint test-unit test-fuzz test-crash test-e2e test-browser; do \
+	for step in deps lint test-unit test-deploy test-fuzz test-crash test-e2e test-browser; do \
 		$(MAKE) --no-print-directory $$step || { printf '\n==== FAILED: make %s\n' "$$step"; exit 1; }; \
 	done; \
 	printf '\n==== All tests passed in %d s\n' "$$((SECONDS - began))"
@@ -77,11 +81,18 @@ lint: ## go vet, staticcheck, gofmt
 	$(GO) vet ./...
 	$(GO) vet -tags mutant ./cluster ./store/jetstream ./e2e/crash
 	$(GO) tool staticcheck ./...
+	cd deploy && $(GO) vet ./...
 
 .PHONY: test-unit
 test-unit: node-modules ## Go tests with the race detector
 	$(call section,Unit tests)
 	$(GO) test -race -timeout 10m ./...
+
+# deploy is a module of its own: what reads charts and manifests is large.
+.PHONY: test-deploy
+test-deploy: ## The unit, the compose file and the chart, by helm lint and kubeconform
+	$(call section,Ways to deploy)
+	cd deploy && $(GO) test ./...
 
 # Go's fuzzer before 1.27 sometimes reports its own time limit as a failure
 # (go.dev/issue/75804); one that found something says where it wrote the input.
