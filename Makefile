@@ -18,6 +18,9 @@ FUZZTIME ?= 4s
 # CRASH are flags of the crash test; `make test-long` says --full.
 CRASH ?=
 
+# JEPSEN_TIME is how long the nemesis of `make jepsen` works; `make test` gives it a minute.
+JEPSEN_TIME ?= 10m
+
 # NODE_DIRS are the folders with a package.json of ours.
 NODE_DIRS := e2e protocol/testdata/golden
 
@@ -29,7 +32,9 @@ APT_gcc      := gcc libc6-dev
 APT_mkfs.ext4 := e2fsprogs
 APT_chattr   := e2fsprogs
 APT_mount    := mount
-COMMANDS     := chromium node npm gcc mkfs.ext4 chattr mount
+APT_ip       := iproute2
+APT_tc       := iproute2
+COMMANDS     := chromium node npm gcc mkfs.ext4 chattr mount ip tc
 
 # Some of them are where only root looks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -56,7 +61,7 @@ cluster: build ## Build, then three nodes on this machine; data in ./hadal-data/
 .PHONY: test
 test: ## All tests: lint, unit and race, short fuzz, crashes, the JS client, a browser
 	@began=$$SECONDS; \
-	for step in deps lint test-unit test-deploy test-fuzz test-crash test-e2e test-browser; do \
+	for step in deps lint test-unit test-deploy test-fuzz test-crash test-cluster test-e2e test-browser; do \
 		$(MAKE) --no-print-directory $$step || { printf '\n==== FAILED: make %s\n' "$$step"; exit 1; }; \
 	done; \
 	printf '\n==== All tests passed in %d s\n' "$$((SECONDS - began))"
@@ -69,7 +74,7 @@ test-long: ## What takes longer: much fuzzing, many crash rounds, everything rep
 	@$(MAKE) --no-print-directory test-fuzz FUZZTIME=60s
 	@$(MAKE) --no-print-directory test-crash CRASH=--full
 	@HADAL_CRASH_ROUNDS=500 $(MAKE) --no-print-directory test-e2e test-browser
-	@$(MAKE) --no-print-directory soak
+	@$(MAKE) --no-print-directory soak jepsen soak-cluster
 
 .PHONY: lint
 lint: ## go vet, staticcheck, gofmt
@@ -79,7 +84,7 @@ lint: ## go vet, staticcheck, gofmt
 		printf 'gofmt would change these files; run gofmt -w on them:\n%s\n' "$$unformatted"; exit 1; \
 	fi
 	$(GO) vet ./...
-	$(GO) vet -tags mutant ./cluster ./store/jetstream ./e2e/crash
+	$(GO) vet -tags mutant ./cluster ./store/jetstream ./e2e/crash ./cmd/hadal
 	$(GO) tool staticcheck ./...
 	cd deploy && $(GO) vet ./...
 
@@ -117,6 +122,35 @@ test-crash: build ## SIGKILL, power cuts, and the mistakes that must be noticed
 	$(GO) build -o bin/crash ./e2e/crash
 	$(GO) build -tags mutant -o bin/crash-mutant ./e2e/crash
 	bin/crash --node bin/hadal --mutant bin/crash-mutant $(CRASH)
+
+# The cluster tests need root for networks that can be cut; HADAL_NO_ROOT_TESTS=1 has
+# nodes killed and paused only.
+.PHONY: cluster-binaries
+cluster-binaries: build
+	$(GO) build -tags mutant -o bin/hadal-mutant ./cmd/hadal
+	$(GO) build -o bin/cluster ./e2e/cluster
+
+.PHONY: test-cluster
+test-cluster: cluster-binaries ## A minute of three nodes under a nemesis, a mutant, a rolling restart
+	$(call section,Three nodes under a nemesis)
+	bin/cluster --time 1m jepsen
+	bin/cluster --time 30s mutant
+	bin/cluster rolling
+
+.PHONY: jepsen
+jepsen: cluster-binaries ## JEPSEN_TIME (10m) of three nodes under a nemesis, checked for linearizability
+	$(call section,Three nodes under a nemesis, $(JEPSEN_TIME))
+	bin/cluster --time $(JEPSEN_TIME) jepsen
+
+.PHONY: kill-table
+kill-table: cluster-binaries ## For how long records cannot be written when nodes are lost, 20 times each
+	$(call section,Gaps)
+	bin/cluster gaps
+
+.PHONY: soak-cluster
+soak-cluster: cluster-binaries ## Clients that come and go at three nodes, and what they leave behind
+	$(call section,Soak of three nodes)
+	bin/cluster soak
 
 .PHONY: test-e2e
 test-e2e: build node-modules ## The published JS client against the node

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"hadal/protocol"
 )
@@ -38,7 +39,8 @@ func Connect(ctx context.Context, d *net.Dialer, address, user string) (*Client,
 	return Login(ctx, d, address, fmt.Sprintf(`{"username":%q}`, user))
 }
 
-// Login is Connect with all that a login needs, as JSON.
+// Login is Connect with all that a login needs, as JSON. The deadline of ctx, if it
+// has one, bounds all of it.
 func Login(ctx context.Context, d *net.Dialer, address, params string) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -49,11 +51,22 @@ func Login(ctx context.Context, d *net.Dialer, address, params string) (*Client,
 		return nil, err
 	}
 	c := &Client{conn: conn, in: bufio.NewReaderSize(conn, 4096)}
-	if err := c.login(u, params); err != nil {
+	deadline, _ := ctx.Deadline() // none is the zero time, which is none to SetDeadline
+	err = c.SetDeadline(deadline)
+	if err == nil {
+		err = c.login(u, params)
+	}
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("log in: %w", err), conn.Close())
 	}
 	return c, nil
 }
+
+// SetDeadline has what waits for the server fail at t; the zero time is never.
+func (c *Client) SetDeadline(t time.Time) error { return c.conn.SetDeadline(t) }
 
 func (c *Client) login(u *url.URL, params string) error {
 	_, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+

@@ -154,7 +154,7 @@ lifecycle:
   preStop:
     exec:
       # Of this node itself: it hands over what it owns before it is told to stop.
-      command: [/usr/bin/hadal, cluster, drain, --data-dir, /var/lib/hadal]
+      command: [/usr/bin/hadal, cluster, drain, --data-dir, /var/lib/hadal, --wait, 60s]
 {{- end -}}
 
 {{- define "hadal.env" -}}
