@@ -44,7 +44,7 @@ section = @printf '\n==== %s\n' "$(1)"
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/hadal
@@ -61,7 +61,7 @@ cluster: build ## Build, then three nodes on this machine; data in ./hadal-data/
 .PHONY: test
 test: ## All tests: lint, unit and race, short fuzz, crashes, the JS client, a browser
 	@began=$$SECONDS; \
-	for step in deps lint test-unit test-deploy test-fuzz test-crash test-cluster test-e2e test-browser; do \
+	for step in deps lint test-unit test-deploy test-fuzz test-crash test-cluster test-e2e test-e2e-cluster test-browser; do \
 		$(MAKE) --no-print-directory $$step || { printf '\n==== FAILED: make %s\n' "$$step"; exit 1; }; \
 	done; \
 	printf '\n==== All tests passed in %d s\n' "$$((SECONDS - began))"
@@ -156,6 +156,11 @@ soak-cluster: cluster-binaries ## Clients that come and go at three nodes, and w
 test-e2e: build node-modules ## The published JS client against the node
 	$(call section,JS client against the node)
 	cd e2e && $(NPM) test
+
+.PHONY: test-e2e-cluster
+test-e2e-cluster: build node-modules ## The same, clients spread over three nodes
+	$(call section,JS client against three nodes)
+	cd e2e && HADAL_E2E_NODES=3 $(NPM) test
 
 .PHONY: test-browser
 test-browser: build node-modules ## The client's browser bundle in headless Chromium

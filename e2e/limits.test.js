@@ -58,7 +58,7 @@ test('a procedure beyond maxSubscriptions is not provided', async t => {
 })
 
 test('strangers who sit on connections make room for a client', async t => {
-  const crowded = await startNode({ httpServer: { options: { maxUnauthenticated: 5 } } }, { t })
+  const crowded = await startNode({ httpServer: { options: { maxUnauthenticated: 5 } } }, { t, alone: 'it counts the strangers of one node' })
   const sockets = Array.from({ length: 30 }, () => connect(crowded.port, '127.0.0.1').on('error', () => {}))
   t.after(() => sockets.forEach(s => s.destroy()))
   const client = await login(t, crowded)

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import deepstream from '@deepstream/client'
 import sockets from '@deepstream/client/dist/src/connection/socket-factory.js'
+import { spread } from './cluster.js'
 import { Inbox } from './inbox.js'
 import { later } from './test.js'
 import { named } from './wire.js'
@@ -73,6 +74,7 @@ class Tap {
     const before = this.traffic.items.length
     act()
     await this.acked(topic, action, name, before)
+    await spread()
   }
 
   // acked waits for the acknowledgement of the newest request that names `name`,
@@ -128,6 +130,7 @@ export function connect (t, node, { tolerate = [], path = '', ...more } = {}) {
 export async function login (t, node, user = {}, more = {}) {
   const client = connect(t, node, more)
   client.clientData = await client.login(typeof user === 'string' ? { username: user } : user)
+  await spread()
   return client
 }
 

@@ -12,6 +12,7 @@ import { dirname, join, resolve } from 'node:path'
 import { after, afterEach } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { Cluster, nodes } from './cluster.js'
 import { later } from './test.js'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -48,16 +49,21 @@ function merge (a, b) {
   return out
 }
 
-// freePort finds a port below the range from which the system takes the ports of
-// outgoing connections, so that none of them sits on it while the node is down.
-async function freePort () {
+// isFree says whether nobody listens on a port.
+const isFree = port => new Promise(resolve => {
+  const probe = createServer()
+  probe.once('error', () => resolve(false))
+  probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
+})
+
+// freePort finds a port, or the first of several in a row, below the range from which
+// the system takes the ports of outgoing connections, so that none of them sits on it
+// while the node is down.
+export async function freePort (count = 1) {
   for (let attempt = 0; attempt < 100; attempt++) {
     const port = 20000 + Math.floor(Math.random() * 12000)
-    const free = await new Promise(resolve => {
-      const probe = createServer()
-      probe.once('error', () => resolve(false))
-      probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
-    })
+    let free = true
+    for (let i = 0; free && i < count; i++) free = await isFree(port + i)
     if (free) return port
   }
   throw new Error('no free port found')
@@ -67,6 +73,10 @@ export class Node {
   #child = null
   #ended = null
   #log = []
+
+  // args and env come to those of every start.
+  args = []
+  env = {}
 
   constructor (config, { secure = false } = {}) {
     this.secure = secure
@@ -103,8 +113,8 @@ export class Node {
 
   // start runs the node and returns when clients can log in.
   async start () {
-    const args = ['start', '--config', this.configFile, '--host', '127.0.0.1', '--port', String(this.port), '--data-dir', this.dataDir]
-    const child = spawn(binary, args, { cwd: this.dir, stdio: ['ignore', 'pipe', 'pipe'] })
+    const args = ['start', '--config', this.configFile, '--host', '127.0.0.1', '--port', String(this.port), '--data-dir', this.dataDir, ...this.args]
+    const child = spawn(binary, args, { cwd: this.dir, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...this.env } })
     this.#child = child
     child.stdout.on('data', text => this.#log.push(text))
     child.stderr.on('data', text => this.#log.push(text))
@@ -181,9 +191,11 @@ export function command (args, { cwd, input } = {}) {
 }
 
 // startNode starts the node that the tests of a file share; call it at the top
-// of the file. With {t} it belongs to one test.
-export async function startNode (config = {}, { secure: tls = secure, t = null, start = true } = {}) {
-  const node = await new Node(config, { secure: tls }).create()
+// of the file. With {t} it belongs to one test. HADAL_E2E_NODES has a cluster in its place,
+// unless {alone} says why that cannot be.
+export async function startNode (config = {}, { secure: tls = secure, t = null, start = true, alone = '' } = {}) {
+  if (alone && nodes > 1) console.log(`on one node: ${alone}`)
+  const node = await (nodes > 1 && !alone ? new Cluster(config, { secure: tls }) : new Node(config, { secure: tls })).create()
   const explain = test => {
     if (!test.passed) console.error(`--- log of the node on port ${node.port} (last 60 lines) ---\n${node.log.split('\n').slice(-60).join('\n')}`)
   }

@@ -2,6 +2,7 @@
 // the client would never send or would hide.
 import assert from 'node:assert/strict'
 import WebSocket from 'ws'
+import { spread } from './cluster.js'
 import { Inbox } from './inbox.js'
 import { later } from './test.js'
 import { decode, encode } from './wire.js'
@@ -42,6 +43,7 @@ export class Raw {
   next () { return this.inbox.next() }
   async expect (topic, action, fields = {}) {
     assert.deepEqual(await this.next(), { topic, action, ...fields })
+    if (fields.isAck) await spread()
   }
 
   // parser takes a message of the parser, which may name the action it is about.
@@ -96,5 +98,6 @@ export async function rawLogin (t, node, user = {}, options = {}) {
   raw.send('AUTH', 'REQUEST', { data: JSON.stringify(typeof user === 'string' ? { username: user } : user) })
   const answer = await raw.next()
   assert.equal(answer.action, 'AUTH_SUCCESSFUL')
+  await spread()
   return raw
 }
