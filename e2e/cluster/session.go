@@ -55,19 +55,16 @@ func (s *session) ask(q question) (a answer, said protocol.Action, err error) {
 	if err := s.conn.Say(&m); err != nil {
 		return a, 0, late(err)
 	}
-	for {
-		got, err := s.conn.Hear()
-		if err != nil {
-			return a, 0, late(err)
-		}
-		if got.Topic != protocol.TopicRecord {
-			return a, 0, fmt.Errorf("heard %s %s", got.Topic, got.Action.Name(got.Topic))
-		}
-		if got.Name != q.name {
-			return a, 0, fmt.Errorf("heard of %q instead of %q", got.Name, q.name)
-		}
-		return q.answer(got), got.Action, nil
+	got, err := s.conn.Hear()
+	switch {
+	case err != nil:
+		return a, 0, late(err)
+	case got.Topic != protocol.TopicRecord:
+		return a, 0, fmt.Errorf("heard %s %s", got.Topic, got.Action.Name(got.Topic))
+	case got.Name != q.name:
+		return a, 0, fmt.Errorf("heard of %q instead of %q", got.Name, q.name)
 	}
+	return q.answer(got), got.Action, nil
 }
 
 func late(err error) error {
