@@ -135,6 +135,7 @@ test-cluster: cluster-binaries ## A minute of three nodes under a nemesis, a mut
 	$(call section,Three nodes under a nemesis)
 	bin/cluster --time 1m jepsen
 	bin/cluster --time 30s mutant
+	bin/cluster --nodes 1 --time 10s --mutant bin/hadal --fault HADAL_RECORDS_STORE=memory mutant
 	bin/cluster rolling
 
 .PHONY: jepsen

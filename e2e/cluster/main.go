@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
 	flags.StringVar(&s.node, "node", "bin/hadal", "the hadal binary")
 	flags.StringVar(&s.mutant, "mutant", "bin/hadal-mutant", "the hadal binary, built with the tag mutant")
-	flags.StringVar(&s.fault, "fault", "fence", "what is wrong with the mutant (HADAL_MUTANT)")
+	flags.StringVar(&s.fault, "fault", "fence", "what is wrong with the mutant: HADAL_MUTANT, or NAME=VALUE of its environment")
 	flags.IntVar(&s.nodes, "nodes", 3, "how many nodes; 1 is a node that runs alone")
 	flags.Uint64Var(&s.seed, "seed", rand.Uint64(), "of the nemesis and of what clients ask")
 	flags.DurationVar(&s.time, "time", time.Minute, "how long the nemesis works, in jepsen and mutant")
@@ -183,7 +183,7 @@ func mutants(ctx context.Context, s *settings) (string, error) {
 		}
 		say("trial %d noticed nothing: %s", i+1, summary)
 	}
-	return "", fmt.Errorf("nodes with HADAL_MUTANT=%s were not found out in %d trials", s.fault, mutantRounds)
+	return "", fmt.Errorf("nodes with the fault %s were not found out in %d trials", s.fault, mutantRounds)
 }
 
 // rolling restarts every node in good order, under load.

@@ -70,6 +70,9 @@ type question struct {
 	name    string
 	version int32 // of a write or patch
 	value   string
+	// plain has it put without leave to create the record, which with a write
+	// acknowledgement is given all the same.
+	plain bool
 }
 
 // answer is what it is told.

@@ -27,8 +27,9 @@ type rig struct {
 }
 
 // newRig prepares the nodes; none runs yet. With parted each of them has a network of its
-// own, which needs root.
-func newRig(binary, dir string, nodes int, parted bool, mutant string) (*rig, error) {
+// own, which needs root. fault is what is wrong with them on purpose: a value of
+// HADAL_MUTANT, or, as NAME=VALUE, a configuration that keeps less than is promised.
+func newRig(binary, dir string, nodes int, parted bool, fault string) (*rig, error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
@@ -62,8 +63,11 @@ func newRig(binary, dir string, nodes int, parted bool, mutant string) (*rig, er
 		r.nodes = append(r.nodes, n)
 	}
 	for _, n := range r.nodes {
-		if mutant != "" {
-			n.env = []string{"HADAL_MUTANT=" + mutant}
+		switch {
+		case strings.Contains(fault, "="):
+			n.env = []string{fault}
+		case fault != "":
+			n.env = []string{"HADAL_MUTANT=" + fault}
 		}
 		if nodes == 1 {
 			continue // solo

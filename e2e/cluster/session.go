@@ -86,9 +86,15 @@ func (q question) message() protocol.Message {
 		m.Action = protocol.RecordDelete
 	case write:
 		m.Action = protocol.RecordCreateAndUpdate
+		if q.plain {
+			m.Action = protocol.RecordUpdate
+		}
 		m.Data = fmt.Sprintf(`{"w":%q,"p":%q}`, q.value, q.value)
 	case patch:
-		m.Action, m.Path = protocol.RecordPatch, "p"
+		m.Action, m.Path = protocol.RecordCreateAndPatch, "p"
+		if q.plain {
+			m.Action = protocol.RecordPatch
+		}
 		m.Data = fmt.Sprintf(`%q`, q.value)
 		m.Has |= protocol.HasPath
 	}

@@ -87,7 +87,7 @@ func (w *writer) connect(ctx context.Context) bool {
 
 // question is one of all kinds, most of them writes under the version that must be next.
 func (w *writer) question(r *record) question {
-	q := question{name: r.name, value: fmt.Sprintf("v%d", w.values.Add(1))}
+	q := question{name: r.name, value: fmt.Sprintf("v%d", w.values.Add(1)), plain: w.rand.IntN(2) == 0}
 	switch dice := w.rand.IntN(32); {
 	case dice < 8:
 		q.kind = read
