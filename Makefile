@@ -128,12 +128,13 @@ test-crash: build ## SIGKILL, power cuts, and the mistakes that must be noticed
 .PHONY: cluster-binaries
 cluster-binaries: build
 	$(GO) build -tags mutant -o bin/hadal-mutant ./cmd/hadal
+	GO=$(GO) e2e/cluster/clock.sh bin/hadal-clock
 	$(GO) build -o bin/cluster ./e2e/cluster
 
 .PHONY: test-cluster
 test-cluster: cluster-binaries ## A minute of three nodes under a nemesis, a mutant, a rolling restart
 	$(call section,Three nodes under a nemesis)
-	bin/cluster --time 1m jepsen
+	bin/cluster --node bin/hadal-clock --clocks --time 1m jepsen
 	bin/cluster --time 30s mutant
 	bin/cluster --nodes 1 --time 10s --mutant bin/hadal --fault HADAL_RECORDS_STORE=memory mutant
 	bin/cluster rolling
@@ -141,7 +142,7 @@ test-cluster: cluster-binaries ## A minute of three nodes under a nemesis, a mut
 .PHONY: jepsen
 jepsen: cluster-binaries ## JEPSEN_TIME (10m) of three nodes under a nemesis, checked for linearizability
 	$(call section,Three nodes under a nemesis, $(JEPSEN_TIME))
-	bin/cluster --time $(JEPSEN_TIME) jepsen
+	bin/cluster --node bin/hadal-clock --clocks --time $(JEPSEN_TIME) jepsen
 
 .PHONY: kill-table
 kill-table: cluster-binaries ## For how long records cannot be written when nodes are lost, 20 times each

@@ -17,10 +17,11 @@
 //
 // With root each node has a network namespace of its own, so that networks can be cut, in
 // one direction or both; without, or with HADAL_NO_ROOT_TESTS=1, the nodes share the loopback
-// device and are killed and paused only. Clocks are not moved: a Go program asks the kernel's
-// vDSO for the time, so libfaketime cannot be put between, and a time namespace shifts
-// only the clocks that count from the start of the machine, once, before the process starts.
-// What a jump of those does to a process is what a pause does, which is tried.
+// device and are killed and paused only. With --clocks the nodes are of a build whose clock
+// on the wall can be moved (clock.sh): libfaketime cannot be put between a Go program and the
+// kernel's vDSO, and a time namespace shifts only the clocks that count from the start of
+// the machine, once, before the process starts. What a jump of those does to a
+// process is what a pause does.
 package main
 
 import (
@@ -48,6 +49,7 @@ type settings struct {
 	rounds       int
 	work         string // a directory of this run's own
 	parted       bool
+	clocks       bool
 }
 
 // checks are the program's checks. Each returns its summary.
@@ -78,6 +80,7 @@ func run(ctx context.Context, args []string) (err error) {
 	flags.Uint64Var(&s.seed, "seed", rand.Uint64(), "of the nemesis and of what clients ask")
 	flags.DurationVar(&s.time, "time", time.Minute, "how long the nemesis works, in jepsen and mutant")
 	flags.IntVar(&s.rounds, "rounds", 20, "how often each fault is measured, in gaps")
+	flags.BoolVar(&s.clocks, "clocks", false, "move clocks too: the node is one that clock.sh has built")
 	keep := flags.Bool("keep", false, "keep logs and data although nothing is wrong")
 	flags.Usage = func() {
 		names := make([]string, 0, len(checks))
@@ -130,6 +133,7 @@ func withRig(ctx context.Context, s *settings, binary, name, fault string, use f
 	if err != nil {
 		return err
 	}
+	r.clocks = s.clocks
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.start(ctx); err != nil {
 		return err

@@ -27,6 +27,7 @@ type fault struct {
 	do     func(ctx context.Context, m *nemesis) (string, error)
 	parted bool // needs networks
 	delays bool // needs netem
+	clocks bool // needs nodes whose clocks can be moved
 	many   bool // makes no sense with one node
 }
 
@@ -81,6 +82,22 @@ var faults = []fault{
 		}
 		return "kill all", errors.Join(errs...)
 	}},
+	{name: "move a clock", clocks: true, do: func(_ context.Context, m *nemesis) (string, error) {
+		n := m.any()
+		most := []time.Duration{10 * time.Second, time.Hour, 400 * 24 * time.Hour}[m.rand.IntN(3)]
+		off := m.between(-most, most).Truncate(time.Second)
+		return fmt.Sprintf("the clock of %s is %v off", n.name, off), n.setClock(off)
+	}},
+	{name: "move all clocks", clocks: true, many: true, do: func(_ context.Context, m *nemesis) (string, error) {
+		var errs []error
+		var did []string
+		for _, n := range m.rig.nodes {
+			off := m.between(-time.Minute, time.Minute).Truncate(time.Second)
+			did = append(did, fmt.Sprintf("%s by %v", n.name, off))
+			errs = append(errs, n.setClock(off))
+		}
+		return "the clocks are off, " + strings.Join(did, ", "), errors.Join(errs...)
+	}},
 	{name: "delay", parted: true, delays: true, many: true, do: func(_ context.Context, m *nemesis) (string, error) {
 		n, d := m.any(), time.Duration(10+m.rand.IntN(200))*time.Millisecond
 		return fmt.Sprintf("delay %s by %v", n.name, d), m.rig.net.delay(n.index, d)
@@ -90,7 +107,7 @@ var faults = []fault{
 // possible are the faults that this rig allows.
 func (m *nemesis) possible() []fault {
 	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
-		return f.parted && m.rig.net == nil || f.delays && !m.rig.net.netem || f.many && len(m.rig.nodes) < 2
+		return f.clocks && !m.rig.clocks || f.parted && m.rig.net == nil || f.delays && !m.rig.net.netem || f.many && len(m.rig.nodes) < 2
 	})
 }
 

@@ -24,6 +24,7 @@ type rig struct {
 	dir    string // data, logs, configuration
 	nodes  []*node
 	net    *network // nil: the nodes share this machine's loopback, and cannot be parted
+	clocks bool     // the nodes are built so that their clocks can be moved
 }
 
 // newRig prepares the nodes; none runs yet. With parted each of them has a network of its
@@ -69,6 +70,7 @@ func newRig(binary, dir string, nodes int, parted bool, fault string) (*rig, err
 		case fault != "":
 			n.env = []string{"HADAL_MUTANT=" + fault}
 		}
+		n.env = append(n.env, "CLOCKJUMP_FILE="+n.clockFile())
 		if nodes == 1 {
 			continue // solo
 		}
@@ -204,6 +206,9 @@ func (r *rig) heal() error {
 		}
 	}
 	for _, n := range r.nodes {
+		if r.clocks {
+			errs = append(errs, n.setClock(0))
+		}
 		if n.isPaused() {
 			errs = append(errs, n.resume())
 		}
