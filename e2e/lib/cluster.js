@@ -63,14 +63,25 @@ export class Cluster {
 
   async start () {
     await this.#all(node => node.start())
+    await this.#ready()
+    return this
+  }
+
+  // ready waits until all are, for as long as a node has to start.
+  async #ready () {
     for (const node of this.nodes) {
-      // As many attempts as a node has to start.
       for (let attempt = 0; (await node.get('/readyz').catch(() => null))?.status !== 200; attempt++) {
         if (attempt > 6000) throw new Error(`a node did not get ready\n${this.log}`)
         await pause(20)
       }
     }
-    return this
+  }
+
+  async roll () {
+    for (const node of this.nodes) {
+      await node.restart()
+      await this.#ready()
+    }
   }
 
   async signal (name) { return (await this.#all(node => node.signal(name)))[0] }

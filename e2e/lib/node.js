@@ -167,6 +167,9 @@ export class Node {
     return this.start()
   }
 
+  // roll restarts in good order what is there, one after the other: just this.
+  roll () { return this.restart() }
+
   // run calls the program with other arguments and returns what it said.
   run (...args) { return command(args, { cwd: this.dir }) }
 
