@@ -10,6 +10,8 @@
 //   - mutant: the same of nodes that are built to be wrong, which must be found out.
 //   - rolling: drain, stop and start each node under that load; not even an error other
 //     than a lost connection may reach a client.
+//   - joins: nodes come one by one, again and again, without their data, all at once.
+//   - idle: what nodes take that nobody uses.
 //   - gaps: kill, pause and part the owner of records, and measure how long they and others
 //     cannot be written.
 //   - soak: many clients come, subscribe, write and go; memory and goroutines of the nodes
@@ -55,6 +57,7 @@ type settings struct {
 // checks are the program's checks. Each returns its summary.
 var checks = map[string]func(ctx context.Context, s *settings) (string, error){
 	"jepsen": jepsen, "mutant": mutants, "rolling": rolling, "gaps": gaps, "soak": soak,
+	"joins": joins, "idle": rest,
 }
 
 // noRootEnv leaves out what needs root.

@@ -16,12 +16,12 @@ import (
 
 // How much the soak does.
 const (
-	soakCycles  = 12
-	soakClients = 600 // in each cycle
-	soakWrites  = 20  // of each client
+	soakCycles  = 25
+	soakClients = 2000 // in each cycle
+	soakWrites  = 20   // of each client
 	soakNames   = 200
 	// warmUp is how many cycles nothing is said of: caches fill, pools grow.
-	warmUp = 4
+	warmUp = 6
 	// A node must be back in this band above where it was when it was warm.
 	goroutineBand = 50
 	memoryBand    = 48 << 20
@@ -37,7 +37,7 @@ type reading struct {
 func soak(ctx context.Context, s *settings) (summary string, err error) {
 	err = withRig(ctx, s, s.node, "nodes", "", func(r *rig) error {
 		warm := make([]reading, len(r.nodes))
-		last := make([]reading, len(r.nodes))
+		last := make([]reading, len(r.nodes)) // the least of the last few cycles
 		for cycle := range soakCycles {
 			began := time.Now()
 			if err := soakCycle(ctx, r, cycle); err != nil {
@@ -46,15 +46,21 @@ func soak(ctx context.Context, s *settings) (summary string, err error) {
 			took := time.Since(began)
 			var parts []string
 			for i, n := range r.nodes {
-				var err error
-				if last[i], err = idle(ctx, n); err != nil {
+				now, err := idle(ctx, n)
+				if err != nil {
 					return err
 				}
-				if cycle < warmUp {
-					warm[i].goroutines = max(warm[i].goroutines, last[i].goroutines)
-					warm[i].rss = max(warm[i].rss, last[i].rss)
+				switch {
+				case cycle < warmUp:
+					warm[i].goroutines = max(warm[i].goroutines, now.goroutines)
+					warm[i].rss = max(warm[i].rss, now.rss)
+				case cycle <= soakCycles-4: // the least from here on
+					last[i] = now
+				default:
+					last[i].goroutines = min(last[i].goroutines, now.goroutines)
+					last[i].rss = min(last[i].rss, now.rss)
 				}
-				parts = append(parts, fmt.Sprintf("%s %.0f goroutines, %d MB", n.name, last[i].goroutines, last[i].rss>>20))
+				parts = append(parts, fmt.Sprintf("%s %.0f goroutines, %d MB", n.name, now.goroutines, now.rss>>20))
 			}
 			say("cycle %d of %d, %v: %s", cycle+1, soakCycles, took.Round(time.Millisecond), strings.Join(parts, "; "))
 		}
@@ -131,7 +137,11 @@ func soakClient(ctx context.Context, n *node, number int) (err error) {
 		names = append(names, fmt.Sprintf("soak/%d", (number*7+i*31)%soakNames))
 	}
 	s.conn.Queue(&protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordSubscribeAndRead, Names: names, CorrelationID: "1", Has: protocol.HasCorrelationID})
-	s.conn.Queue(&protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: names, CorrelationID: "2", Has: protocol.HasCorrelationID})
+	// These are of this client alone: what a node keeps of names that are gone adds up.
+	own := []string{fmt.Sprintf("own/%d/a", number), fmt.Sprintf("own/%d/b", number)}
+	s.conn.Queue(&protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: append(own, names...), CorrelationID: "2", Has: protocol.HasCorrelationID})
+	s.conn.Queue(&protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCProvide, Names: own, CorrelationID: "3", Has: protocol.HasCorrelationID})
+	s.conn.Queue(&protocol.Message{Topic: protocol.TopicPresence, Action: protocol.PresenceSubscribe, Names: own, CorrelationID: "4", Has: protocol.HasCorrelationID})
 	for i := range soakWrites {
 		q := question{kind: write, name: fmt.Sprintf("soak/%d", (number+i*13)%soakNames), version: anyVersion, value: fmt.Sprint(number)}
 		m := q.message()
