@@ -193,8 +193,9 @@ func (s *recordStores) check(ctx context.Context) error {
 	return jetstream.CheckLog(ctx, jetstream.VerifyOptions{Dir: s.dir.Store(), LogMark: logMark, Epoch: s.dir.Epoch()})
 }
 
-// openPartition opens a store on the embedded server.
-func (s *recordStores) openPartition(ctx context.Context, partition int) (_ *partitionStore, err error) {
+// openPartition opens a store on the embedded server. With an error it is nil, also as
+// the interface, by which the record room knows that there is none.
+func (s *recordStores) openPartition(ctx context.Context, partition int) (_ store.Store, err error) {
 	n, keep, started := s.node, s.node.cfg.Records, time.Now()
 	st := &partitionStore{of: s}
 	defer func() {

@@ -172,8 +172,10 @@ func (w *watcher) hear(m *protocol.Message) (again string, err error) {
 			return "", violation(fmt.Sprintf("%s: subscribed anew it is %v, after %v", name, v.state, was))
 		}
 	case protocol.RecordUpdate:
+		// A new owner shows again what it cannot know to be known, and may show a record
+		// that was deleted and made anew without a word of the deletion.
 		v.state = stateOf(m)
-		if !v.subscribed || v.state.version <= was.version {
+		if !v.subscribed || v.state.version <= was.version && v.state != was && !mortal(name) {
 			return "", violation(fmt.Sprintf("%s: shown %v after %v", name, v.state, was))
 		}
 	case protocol.RecordPatch:
