@@ -2,6 +2,9 @@
 // calls Run with a function that opens an empty store, and RunShared with one
 // that opens several handles on the same data: owners that follow one another,
 // and restarts.
+//
+// It also has a store for tests of those who use one: Replicated stands for the
+// replicated log of a cluster, with what may go wrong there.
 package storetest
 
 import (
