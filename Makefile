@@ -84,7 +84,7 @@ lint: ## go vet, staticcheck, gofmt
 		printf 'gofmt would change these files; run gofmt -w on them:\n%s\n' "$$unformatted"; exit 1; \
 	fi
 	$(GO) vet ./...
-	$(GO) vet -tags mutant ./cluster ./store/jetstream ./e2e/crash ./cmd/hadal
+	$(GO) vet -tags mutant ./cluster ./store/jetstream ./e2e/crash ./cmd/hadal ./node ./node/record
 	$(GO) tool staticcheck ./...
 	cd deploy && $(GO) vet ./...
 
@@ -153,6 +153,15 @@ kill-table: cluster-binaries ## For how long records cannot be written when node
 soak-cluster: cluster-binaries ## Clients that come and go at three nodes, and what they leave behind
 	$(call section,Soak of three nodes)
 	bin/cluster soak
+
+# HADAL_CHAOS_SEEDS is how many seeds `make chaos` runs; `make test` runs 200.
+HADAL_CHAOS_SEEDS ?= 3000
+
+.PHONY: chaos
+chaos: ## The rooms of three nodes under faults from HADAL_CHAOS_SEEDS seeds (3000), and mistakes that must be noticed
+	$(call section,Chaos, $(HADAL_CHAOS_SEEDS) seeds)
+	HADAL_CHAOS_SEEDS=$(HADAL_CHAOS_SEEDS) $(GO) test -timeout 4h -count=1 -run '^TestChaos' ./node
+	HADAL_MUTANT=repair $(GO) test -tags mutant -count=1 -run '^TestChaosFindsTheMutant$$' -v ./node
 
 .PHONY: test-e2e
 test-e2e: build node-modules ## The published JS client against the node

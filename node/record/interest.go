@@ -204,7 +204,7 @@ func (o *owner) resync(e *entry, r *request) {
 			o.resyncLater(r)
 		case r.trip.peer != nil:
 			o.register(r.name, r.trip.peer, r.trip.id)
-			if !r.trip.known.same(s.knowledge()) {
+			if !r.trip.known.same(s.knowledge()) && !mutantRepair {
 				r.trip.peer.emit(&frame{
 					kind: frameState, partition: o.partition, id: r.trip.id, epoch: o.epoch, message: protocol.Message{Name: r.name},
 					known: knowledge{version: s.version, exists: s.exists, sure: true, data: s.data},
@@ -212,7 +212,7 @@ func (o *owner) resync(e *entry, r *request) {
 			}
 		default:
 			delete(o.repair, r.name)
-			if !r.trip.known.same(s.knowledge()) {
+			if !r.trip.known.same(s.knowledge()) && !mutantRepair {
 				o.room.tellState(r.name, r.trip.known, s)
 			}
 		}
