@@ -22,7 +22,8 @@ const (
 	// kindControl is the link's own: an empty frame is a sign of life, one byte is a
 	// control message. Unknown ones are ignored.
 	kindControl Kind = 0
-	controlBye       = 1 // the sender ends the link and has sent everything
+
+	controlBye byte = 1 // the sender ends the link and has sent everything
 )
 
 // Sizes of buffers, in bytes.

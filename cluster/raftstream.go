@@ -76,7 +76,7 @@ func (s *raftStreams) run(ctx context.Context) error {
 		conn, err := s.layer.Accept()
 		if ctx.Err() != nil {
 			if err == nil {
-				err = conn.Close()
+				conn.Close() // nobody is told any more
 			}
 			return nil
 		}

@@ -12,8 +12,8 @@ import (
 
 // JetStream's raft elects a new leader 4 to 9 seconds after the old one died. These
 // times are variables of the server's package that no option sets. With the ones
-// below an election takes about half a second to a second. They are reached by
-// go:linkname, which nobody upstream promises to keep working:
+// below an election takes about half a second to a second. They are reached by the
+// directive go:linkname, which nobody upstream promises to keep working:
 //
 //   - a function that went away or changed its name fails the link of this program;
 //   - a variable that did is found when it is read for the first time: the one here

@@ -82,21 +82,23 @@ func (r *Registry) hearCancel(p *peer, e *entry) {
 	r.tidy(n)
 }
 
-// hearEnd ends the role of the provider of a name on behalf of its owner.
-func (r *Registry) hearEnd(part int, e *entry) {
-	n := r.names[e.name]
-	if n == nil || e.epoch < r.parts[part].epoch {
+// hearEnd ends the role of the provider of a name on behalf of its owner, which is told
+// how it ended.
+func (r *Registry) hearEnd(p *peer, part int, e *entry) {
+	if e.epoch < r.parts[part].epoch {
 		return
 	}
-	switch {
-	case n.provider == nil:
-	case e.flag || !r.subs.Has(n.name):
-		r.surrender(n)
-		r.postOwner(n, &entry{op: opLost, name: n.name})
-	default: // the owner is about to hear that it is wanted
-		r.postOwner(n, &entry{op: opProviding, name: n.name})
+	answer := &entry{op: opLost, name: e.name}
+	n := r.names[e.name]
+	if n != nil && n.provider != nil {
+		if e.flag || !r.subs.Has(n.name) {
+			r.surrender(n)
+			r.tidy(n)
+		} else { // the owner is about to hear that it is wanted
+			answer.op = opProviding
+		}
 	}
-	r.tidy(n)
+	r.post(p, answer)
 }
 
 // surrender ends the role of the provider of n on this node, since there is another.

@@ -62,14 +62,22 @@
 // An owner without its lease (Table.Holds) decides nothing new; it looks again a
 // little later. In a part of the cluster that is cut off, providers go on for the
 // subscribers there. If in the end two nodes provide a name, the owner keeps the one
-// with the smallest id and ends the other.
+// with the smallest id and ends the other. A provider that an owner ends counts until its
+// node says that it has ended ("lost"): only then another one is asked.
+//
+// So as long as nodes that are alive can reach each other, and the Table keeps what it
+// promises of Holds, a name never has two providers. A node that is cut off can keep one
+// that the others have replaced; and a new owner that cannot reach a node, and did not hear
+// from its Set before, may make a second one after settle. Both end when the nodes
+// meet.
 //
 // # Questions that are over
 //
 // A question of an owner to a node carries the epoch and the number of the search. A
 // node takes no question of an epoch older than its table's, and a later one replaces
-// it; an owner takes no answer but that to its last question. A question also ends
-// with the link it came by. The candidate that was asked cannot be told to forget it: if
+// it; an owner takes no "nobody" but that to its last question, and every "provided", of
+// which it then decides whether it stays. A question ends when it is cancelled by its
+// number, and with the link it came by. The candidate that was asked cannot be told to forget it: if
 // a new question about the name comes meanwhile, its answer counts for that, else an
 // accept is answered with SUBSCRIPTION_FOR_PATTERN_REMOVED.
 //

@@ -65,7 +65,6 @@ type house struct {
 
 	alive  map[string]bool
 	owners []cluster.Ownership
-	next   uint64
 	stop   []func()
 }
 

@@ -61,8 +61,9 @@ type want struct {
 
 // holder is a peer that told that it provides a name.
 type holder struct {
-	peer  *peer
-	round uint32
+	peer   *peer
+	round  uint32
+	ending bool // it was told to end it
 }
 
 // tried is up to which of its listeners a peer has asked in vain.
@@ -186,27 +187,41 @@ func (r *Registry) judge(n *name) {
 		return
 	}
 	r.stop(n)
-	if n.provider != nil && len(holders) == 0 || n.provider == nil && len(holders) == 1 {
-		return
-	}
-	keep := holders[0].id
-	for _, p := range holders {
-		keep = min(keep, p.id)
-	}
+	var keep string
 	if n.provider != nil {
-		if r.self < keep {
-			keep = r.self
-		} else {
-			r.surrender(n)
-		}
+		keep = r.self
 	}
 	for _, p := range holders {
-		if p.id != keep && r.unhold(n, p) {
-			r.count.Ended++
-			r.post(p, &entry{op: opEnd, epoch: r.parts[n.part].epoch, name: n.name, flag: true})
-			r.loosen(n, p)
+		if !n.ending(p) && (keep == "" || p.id < keep) {
+			keep = p.id
 		}
 	}
+	if n.provider != nil && keep != r.self {
+		r.surrender(n)
+	}
+	for _, p := range holders {
+		if p.id != keep && r.end(n, p, true) {
+			r.count.Ended++
+		}
+	}
+}
+
+// ending says whether p was told to end its provider of n. It counts until it says
+// that it has, so that there are not two for a moment.
+func (n *name) ending(p *peer) bool {
+	return n.away != nil && slices.ContainsFunc(n.away.holders, func(h holder) bool { return h.peer == p && h.ending })
+}
+
+// end tells p to end its provider of n, if it has told that there is one and was not
+// told already, and says whether it was.
+func (r *Registry) end(n *name, p *peer, wanted bool) bool {
+	i := slices.IndexFunc(n.others().holders, func(h holder) bool { return h.peer == p && !h.ending })
+	if i < 0 {
+		return false
+	}
+	n.away.holders[i].ending = true
+	r.post(p, &entry{op: opEnd, epoch: r.parts[n.part].epoch, name: n.name, flag: wanted})
+	return true
 }
 
 // unwanted ends what is done for n, which nobody hears, and says whether it did.
@@ -219,12 +234,8 @@ func (r *Registry) unwanted(n *name) bool {
 		return false
 	}
 	if a := n.away; a != nil {
-		epoch := r.parts[n.part].epoch
-		holders := a.holders
-		a.holders = nil
-		for _, h := range holders {
-			r.post(h.peer, &entry{op: opEnd, epoch: epoch, name: n.name})
-			r.loosen(n, h.peer)
+		for _, h := range a.holders {
+			r.end(n, h.peer, false)
 		}
 		r.cancel(n)
 	}

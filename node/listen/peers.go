@@ -12,6 +12,13 @@ import (
 // and provides, which its clients' own bounds keep far below.
 const maxPeerNames = 1 << 22
 
+const (
+	// tellBurst is how much a node tells an owner at a time, in bytes, and tellPause how
+	// long it then lets the link take it: what a link cannot take ends it.
+	tellBurst = 8 << 20
+	tellPause = 100 * time.Millisecond
+)
+
 // peer is another node, guarded by Registry.mu. It is there while the table says that
 // it is alive, or a link says that it can be reached.
 type peer struct {
@@ -205,7 +212,8 @@ func (r *Registry) hear(p *peer, e *entry) {
 	case opProviding:
 		r.hearProviding(p, e.part, e.name)
 	case opLost:
-		if n := r.names[e.name]; n != nil && n.away != nil && r.unhold(n, p) {
+		if n := r.names[e.name]; n != nil && n.away != nil {
+			r.unhold(n, p)
 			r.loosen(n, p)
 			r.judge(n)
 		}
@@ -223,7 +231,7 @@ func (r *Registry) hear(p *peer, e *entry) {
 	case opCancel:
 		r.hearCancel(p, e)
 	case opEnd:
-		r.hearEnd(e.part, e)
+		r.hearEnd(p, e.part, e)
 	}
 }
 
@@ -454,7 +462,15 @@ func (r *Registry) catchUpParts(ctx context.Context) bool {
 	if len(todo) == 0 {
 		return false
 	}
+	size := 0
 	for names := range slices.Chunk(names, chunk) {
+		if size >= tellBurst {
+			size = 0
+			select {
+			case <-ctx.Done():
+			case <-time.After(tellPause):
+			}
+		}
 		if ctx.Err() != nil {
 			return false
 		}
@@ -467,6 +483,7 @@ func (r *Registry) catchUpParts(ctx context.Context) bool {
 			}
 			if todo[n.part]&tell != 0 && r.names[n.name] == n {
 				r.tellAll(n)
+				size += len(n.name) + len(patternID{})*len(n.matches)
 			}
 		})
 	}

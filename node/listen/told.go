@@ -102,10 +102,10 @@ func (r *Registry) hold(n *name, p *peer, round uint32) {
 	a := n.others()
 	p.names[n] = struct{}{}
 	if i := slices.IndexFunc(a.holders, func(h holder) bool { return h.peer == p }); i >= 0 {
-		a.holders[i].round = round
+		a.holders[i] = holder{peer: p, round: round}
 		return
 	}
-	a.holders = append(a.holders, holder{p, round})
+	a.holders = append(a.holders, holder{peer: p, round: round})
 }
 
 // vote counts that one peer more or less told that n matches a pattern.
@@ -140,14 +140,9 @@ func (r *Registry) unwant(n *name, p *peer) {
 	})
 }
 
-// unhold forgets that p provides n, and says whether it had told so.
-func (r *Registry) unhold(n *name, p *peer) bool {
-	if n.away == nil {
-		return false
-	}
-	had := len(n.away.holders)
+// unhold forgets that p provides n.
+func (r *Registry) unhold(n *name, p *peer) {
 	n.away.holders = slices.DeleteFunc(n.away.holders, func(h holder) bool { return h.peer == p })
-	return len(n.away.holders) < had
 }
 
 // loosen takes n out of what concerns p, if nothing is left.

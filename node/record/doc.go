@@ -19,7 +19,7 @@
 // # Seats
 //
 // Names fall into partitions, and each partition has one owner in the cluster. A seat
-// (seat.go) stands for it on every node: it asks the Table who the owner is, and takes
+// (seat.go, takeover.go) stands for it on every node: it asks the Table who the owner is, and takes
 // requests there. On the owner's node that is the owner's mailbox, and costs nothing
 // more than if there were no seat. Otherwise requests go over the link to the owner's
 // node (link.go), where they are served by the same code as those of clients there, in

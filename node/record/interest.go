@@ -16,6 +16,9 @@ import (
 // resyncNames is how many names are compared at once.
 const resyncNames = 256
 
+// resyncStep is how many of them may be answered before the peer has taken anything.
+const resyncStep = 8
+
 // resyncPause is how long a name rests whose record could not be loaded to compare it.
 const resyncPause = time.Second
 
@@ -100,7 +103,7 @@ func (o *owner) stick(r *request) bool {
 		o.stuck[l] = append(stuck, r)
 		return true
 	}
-	if o.closing || !r.heavy() || !l.full() {
+	if o.closing || !r.fetches() || !l.full() {
 		return false
 	}
 	o.stuck[l] = []*request{r}
@@ -172,21 +175,28 @@ func (l *link) excluded(r *request, except bool) uint64 {
 	return 0
 }
 
-// resyncMany compares what another node knows of some names.
+// resyncMany compares what another node knows of some names, a few at a time: what
+// differs may be as large as records.
 func (o *owner) resyncMany(r *request) {
 	failed := false
-	g := newGroup(len(r.names)+1, func() {
-		if failed { // the ownership ends
+	n := min(len(r.names), resyncStep)
+	names, knows := r.names[:n], r.trip.knows[:n]
+	r.names, r.trip.knows = r.names[n:], r.trip.knows[n:]
+	g := newGroup(n+1, func() {
+		switch {
+		case failed || o.losing:
 			r.remote.moved(o.epoch)
 			r.free()
-			return
+		case len(r.names) > 0:
+			o.dispatch(o.work, r)
+		default:
+			r.leave()
 		}
-		r.leave()
 	})
-	for i, name := range r.names {
+	for i, name := range names {
 		o.dispatch(o.work, &request{
 			kind: kindResync, name: name, group: g,
-			trip: &trip{known: r.trip.knows[i], peer: r.remote.link, id: r.remote.id, astray: func(*request) { failed = true }},
+			trip: &trip{known: knows[i], peer: r.remote.link, id: r.remote.id, astray: func(*request) { failed = true }},
 		})
 	}
 	g.finish()

@@ -60,7 +60,7 @@ func (l *link) taken(n uint64) {
 	if left := l.under.Add(-int64(min(n, 1<<40))); left > linkWindow/2 || !l.clogged.Swap(false) {
 		return
 	}
-	for _, s := range l.room.seats {
+	for _, s := range l.room.seats() {
 		s.move()
 		if o := s.owner.Load(); o != nil {
 			o.mail.post(l.room.operators, &request{kind: kindCall, trip: &trip{call: func() { o.unstick(l) }}})
@@ -88,7 +88,7 @@ func (r *Room) Down(peer string) {
 	l.out = nil
 	l.mu.Unlock()
 	r.changeLinks(func(links map[string]*link) { delete(links, peer) })
-	for _, s := range r.seats {
+	for _, s := range r.seats() {
 		if o := s.owner.Load(); o != nil {
 			o.mail.post(r.operators, &request{kind: kindPeerGone, trip: &trip{peer: l}})
 		}
@@ -351,10 +351,10 @@ func (l *link) hear(f *frame) error {
 		l.taken(f.bytes)
 		return nil
 	}
-	if f.partition >= len(r.seats) {
+	if f.partition >= len(r.seats()) {
 		return errors.New("a partition that does not exist")
 	}
-	s := r.seats[f.partition]
+	s := r.seats()[f.partition]
 	switch f.kind {
 	case frameRequest:
 		l.asked(s, f)

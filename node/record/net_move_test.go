@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hadal/protocol"
@@ -16,6 +17,10 @@ import (
 )
 
 func TestAPartitionMovesWithoutAnError(t *testing.T) {
+	synctest.Test(t, inAPartitionMovesWithoutAnError)
+}
+
+func inAPartitionMovesWithoutAnError(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"a", "b", "c"}})
 	w.ready()
 	here := newClient("here")
@@ -105,6 +110,10 @@ func checkRising(t *testing.T, who string, got []protocol.Message, last int) {
 }
 
 func TestAPausedOwnerAnswersNothingStale(t *testing.T) {
+	synctest.Test(t, inAPausedOwnerAnswersNothingStale)
+}
+
+func inAPausedOwnerAnswersNothingStale(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"old", "new", "c"}})
 	w.ready()
 	c, d := newClient("c"), newClient("d")
@@ -115,7 +124,7 @@ func TestAPausedOwnerAnswersNothingStale(t *testing.T) {
 	w.freeze("old", true)
 	w.lease("old", false)
 	w.move("new", 0)
-	w.until("the new owner serves", func() bool { return w.room("new").seats[0].owner.Load() != nil })
+	w.until("the new owner serves", func() bool { return w.room("new").seats()[0].owner.Load() != nil })
 	say(t, w.room("new"), d, `UPDATE r v=2 data={"x":2} corr=1 ack`)
 	settle(t, w.room("new"))
 	wantHeard(t, "d", d, "WRITE_ACKNOWLEDGEMENT name=r corr=1 writeAck")
@@ -140,6 +149,10 @@ func TestAPausedOwnerAnswersNothingStale(t *testing.T) {
 // A deposed owner that still thinks it holds the lease is stopped by the store, and what
 // it could not write is written by the next.
 func TestADeposedOwnersWritesAreMadeByTheNext(t *testing.T) {
+	synctest.Test(t, inADeposedOwnersWritesAreMadeByTheNext)
+}
+
+func inADeposedOwnersWritesAreMadeByTheNext(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"old", "new"}})
 	w.ready()
 	c := newClient("c")
@@ -148,7 +161,7 @@ func TestADeposedOwnersWritesAreMadeByTheNext(t *testing.T) {
 	c.heard()
 	w.freeze("old", true)
 	w.move("new", 0)
-	w.until("the new owner serves", func() bool { return w.room("new").seats[0].owner.Load() != nil })
+	w.until("the new owner serves", func() bool { return w.room("new").seats()[0].owner.Load() != nil })
 	for i := range 20 {
 		say(t, w.room("old"), c, fmt.Sprintf(`PATCH r v=-1 path=x data=%d corr=%d ack`, i, i))
 	}
@@ -171,6 +184,10 @@ func TestADeposedOwnersWritesAreMadeByTheNext(t *testing.T) {
 }
 
 func TestAWriteWhoseOutcomeIsUnknownIsNotMadeTwice(t *testing.T) {
+	synctest.Test(t, inAWriteWhoseOutcomeIsUnknownIsNotMadeTwice)
+}
+
+func inAWriteWhoseOutcomeIsUnknownIsNotMadeTwice(t *testing.T) {
 	release := make(chan struct{})
 	var began atomic.Bool
 	hang := func(st store.Store) store.Store {
@@ -189,14 +206,16 @@ func TestAWriteWhoseOutcomeIsUnknownIsNotMadeTwice(t *testing.T) {
 	say(t, w.room("new"), d, `READ r`)
 	w.until("it is with the owner", func() bool { return w.room("old").Stats().Received >= 2 })
 	w.move("new", 0)
-	w.until("the old owner knows", func() bool { return w.room("old").seats[0].losing() })
+	w.until("the old owner knows", func() bool { return w.room("old").seats()[0].losing() })
 	close(release)
 	w.settleAll()
 	wantHeard(t, "c", c, `RECORD_UPDATE_ERROR name=r data="`+errUnknown.Error()+`" corr=1 error writeAck`)
 	wantHeard(t, "d", d, "WRITE_ACKNOWLEDGEMENT name=r corr=1 writeAck", `READ_RESPONSE name=r v=1 data={"d":1}`)
 }
 
-func TestALinkThatIsLostIsRepaired(t *testing.T) {
+func TestALinkThatIsLostIsRepaired(t *testing.T) { synctest.Test(t, inALinkThatIsLostIsRepaired) }
+
+func inALinkThatIsLostIsRepaired(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"owner", "far"}})
 	w.ready()
 	far, near := newClient("far"), newClient("near")
@@ -238,6 +257,10 @@ func TestALinkThatIsLostIsRepaired(t *testing.T) {
 }
 
 func TestWritesUnderWayWhenALinkIsLostAreUnknownAndReadsAreAskedAgain(t *testing.T) {
+	synctest.Test(t, inWritesUnderWayWhenALinkIsLostAreUnknownAndReadsAreAskedAgain)
+}
+
+func inWritesUnderWayWhenALinkIsLostAreUnknownAndReadsAreAskedAgain(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"owner", "far"}})
 	w.ready()
 	w.deafen("owner", "far", true)
@@ -257,7 +280,9 @@ func TestWritesUnderWayWhenALinkIsLostAreUnknownAndReadsAreAskedAgain(t *testing
 		`READ_RESPONSE name=r v=1 data={"x":1}`, `SUBSCRIBE corr=2 ack`)
 }
 
-func TestAMinorityRefusesInTime(t *testing.T) {
+func TestAMinorityRefusesInTime(t *testing.T) { synctest.Test(t, inAMinorityRefusesInTime) }
+
+func inAMinorityRefusesInTime(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"owner", "alone"}})
 	w.ready()
 	c := newClient("c")
@@ -294,6 +319,10 @@ func TestAMinorityRefusesInTime(t *testing.T) {
 }
 
 func TestInterestEndsWithTheLastSubscriber(t *testing.T) {
+	synctest.Test(t, inInterestEndsWithTheLastSubscriber)
+}
+
+func inInterestEndsWithTheLastSubscriber(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"owner", "far"}})
 	w.ready()
 	interests := func() int64 { return w.room("owner").Stats().Interests }
@@ -317,12 +346,16 @@ func TestInterestEndsWithTheLastSubscriber(t *testing.T) {
 	if n := interests(); n != 0 {
 		t.Errorf("%d interests after the record went", n)
 	}
-	if n := len(w.room("far").seats[0].known); n != 0 {
+	if n := len(w.room("far").seats()[0].known); n != 0 {
 		t.Errorf("%d names known", n)
 	}
 }
 
 func TestSubscriptionsThatComeAndGoNeverMissTheLastState(t *testing.T) {
+	synctest.Test(t, inSubscriptionsThatComeAndGoNeverMissTheLastState)
+}
+
+func inSubscriptionsThatComeAndGoNeverMissTheLastState(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"owner", "far"}})
 	w.ready()
 	writer := newClient("writer")
@@ -373,7 +406,9 @@ func TestSubscriptionsThatComeAndGoNeverMissTheLastState(t *testing.T) {
 	}
 }
 
-func TestPartsOfABulkGoToTheirOwners(t *testing.T) {
+func TestPartsOfABulkGoToTheirOwners(t *testing.T) { synctest.Test(t, inPartsOfABulkGoToTheirOwners) }
+
+func inPartsOfABulkGoToTheirOwners(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"a", "b", "c"}, partitions: 6})
 	w.move("b", 2, 3)
 	w.move("c", 4, 5)
@@ -443,6 +478,10 @@ func TestPartsOfABulkGoToTheirOwners(t *testing.T) {
 }
 
 func TestANodeThatStopsHandsNothingUndoneAway(t *testing.T) {
+	synctest.Test(t, inANodeThatStopsHandsNothingUndoneAway)
+}
+
+func inANodeThatStopsHandsNothingUndoneAway(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"a", "b"}})
 	w.ready()
 	c := newClient("c")
@@ -452,7 +491,7 @@ func TestANodeThatStopsHandsNothingUndoneAway(t *testing.T) {
 	}
 	w.move("b", 0) // what a drain begins with
 	w.until("it has moved", func() bool {
-		return w.room("a").seats[0].owner.Load() == nil && w.room("b").seats[0].owner.Load() != nil
+		return w.room("a").seats()[0].owner.Load() == nil && w.room("b").seats()[0].owner.Load() != nil
 	})
 	w.nodes["a"].stop()
 	<-w.nodes["a"].ended
@@ -492,6 +531,10 @@ func (s *seat) losing() bool {
 
 // What a peer does not take is not made, and other peers do not wait for it.
 func TestAnswersToAPeerThatTakesNothingAreBounded(t *testing.T) {
+	synctest.Test(t, inAnswersToAPeerThatTakesNothingAreBounded)
+}
+
+func inAnswersToAPeerThatTakesNothingAreBounded(t *testing.T) {
 	w := startNet(t, netOptions{ids: []string{"owner", "slow", "quick"}})
 	w.ready()
 	writer, quick := newClient("writer"), newClient("quick")

@@ -51,11 +51,12 @@ type node struct {
 type ear struct {
 	mu     sync.Mutex
 	wake   *sync.Cond
-	events []func() // guarded by mu
-	linked bool     // the peer may send; guarded by mu
-	bytes  int      // of events that were sent; guarded by mu
-	deaf   bool     // nothing is heard for now; guarded by mu
-	ended  bool     // guarded by mu
+	events []func()             // guarded by mu
+	linked bool                 // the peer may send; guarded by mu
+	bytes  int                  // of events that were sent; guarded by mu
+	lag    func() time.Duration // before each event, or nil
+	deaf   bool                 // nothing is heard for now; guarded by mu
+	ended  bool                 // guarded by mu
 }
 
 func (e *ear) say(event func()) {
@@ -67,6 +68,9 @@ func (e *ear) say(event func()) {
 
 func (e *ear) run() {
 	for {
+		if e.lag != nil {
+			time.Sleep(e.lag())
+		}
 		e.mu.Lock()
 		for !e.ended && (e.deaf || len(e.events) == 0) {
 			e.wake.Wait()
@@ -220,6 +224,7 @@ type netOptions struct {
 	partitions int
 	ids        []string
 	wrap       map[string]func(store.Store) store.Store
+	lag        func() time.Duration // of the links, in a bubble
 }
 
 // startNet runs nodes, all linked, the first of which owns everything.
@@ -252,7 +257,7 @@ func startNet(t testing.TB, o netOptions) *net {
 	for _, id := range o.ids {
 		n := &node{net: w, id: id, ears: map[string]*ear{}, subs: sub.NewRegistry(), wrap: o.wrap[id], ended: make(chan struct{})}
 		for _, peer := range o.ids {
-			e := &ear{}
+			e := &ear{lag: o.lag}
 			e.wake = sync.NewCond(&e.mu)
 			if peer != id {
 				n.ears[peer] = e
@@ -366,7 +371,6 @@ func (w *net) settleAll() {
 
 // drain waits until what was sent has been heard.
 func (w *net) drain() {
-	w.t.Helper()
 	var heard sync.WaitGroup
 	for _, n := range w.nodes {
 		for _, e := range n.ears {

@@ -81,12 +81,13 @@ func (r *Room) Delete(ctx context.Context, name string) error {
 // Flush returns when everything asked before is durable and answered, and the
 // partitions that are this node's are taken over.
 func (r *Room) Flush(ctx context.Context) error {
-	for _, s := range r.seats {
+	r.opened(ctx)
+	for _, s := range r.seats() {
 		if err := r.flush(ctx, s); err != nil {
 			return err
 		}
 	}
-	return nil
+	return ctx.Err()
 }
 
 func (r *Room) flush(ctx context.Context, s *seat) error {

@@ -184,16 +184,37 @@ func (o *owner) run(ctx context.Context, lost <-chan struct{}) {
 		if more {
 			again = always
 		}
+		// A select costs by the number of its channels: those that have nothing to say now
+		// are left out.
+		var (
+			appended chan error
+			loaded   chan loadResult
+			refenced chan struct{}
+			hold     <-chan time.Time
+			look     <-chan time.Time
+		)
+		if o.flying != nil {
+			appended = o.appended
+		}
+		if o.loads > 0 {
+			loaded = o.loaded
+		}
+		if o.fault != nil || o.losing || o.closing {
+			refenced, hold = o.refenced, o.hold.C
+		}
+		if o.lapsed || !o.mendAt.IsZero() {
+			look = o.lookAgain.C
+		}
 		select {
 		case <-bell:
 		case <-again:
-		case err := <-o.appended:
+		case err := <-appended:
 			o.settle(work, err)
-		case l := <-o.loaded:
+		case l := <-loaded:
 			o.arrive(work, l)
-		case <-o.refenced:
+		case <-refenced:
 			o.resume(work)
-		case <-o.lookAgain.C:
+		case <-look:
 			o.look()
 			switch wait := time.Until(o.mendAt); {
 			case o.mendAt.IsZero() || o.lapsed:
@@ -206,7 +227,7 @@ func (o *owner) run(ctx context.Context, lost <-chan struct{}) {
 		case <-lost:
 			lost = nil
 			o.lose()
-		case <-o.hold.C:
+		case <-hold:
 			if o.losing {
 				o.unwind(o.open, true)
 				o.open = &batch{}

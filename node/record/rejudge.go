@@ -25,17 +25,17 @@ func (r *Room) Rejudge(ctx context.Context, rules sub.Rules) (ended int, err err
 	ended = r.listen.Rejudge(rules)
 	// A subscription that the former rules allowed may wait for a commit, or for the
 	// answer of another node; after this it stands, and is met below.
-	for _, s := range r.seats {
+	for _, s := range r.seats() {
 		if err := r.settleSubscriptions(ctx, s); err != nil {
 			return ended, err
 		}
 	}
 	var evicted atomic.Int64
-	parts := make([][]standing, len(r.seats))
+	parts := make([][]standing, len(r.seats()))
 	judge := func(p int) error {
 		part := parts[p]
 		parts[p] = nil
-		n, err := r.judgeAgain(ctx, r.seats[p], part)
+		n, err := r.judgeAgain(ctx, r.seats()[p], part)
 		evicted.Add(int64(n))
 		return err
 	}

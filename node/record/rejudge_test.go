@@ -138,7 +138,7 @@ func TestARejudgingEndsWithItsContextAndItsRoom(t *testing.T) {
 	if n := rejudge(t, r); n != 0 {
 		t.Errorf("%d ended, want 0", n)
 	}
-	r.seats[0].owner.Load().mail.stop(errStopped)
+	r.seats()[0].owner.Load().mail.stop(errStopped)
 	if _, err := r.Rejudge(t.Context(), open{}); !errors.Is(err, errStopped) {
 		t.Errorf("Rejudge = %v, want %v", err, errStopped)
 	}

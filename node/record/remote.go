@@ -81,8 +81,8 @@ func (s *seat) joined(r *request, k knowledge) {
 	}
 	if !s.room.subscribe(r, action) {
 		r.trip.mute = true
-		return
 	}
+	// Also for a client that was not added: done takes it back.
 	if _, there := s.known[r.name]; !there {
 		s.known[strings.Clone(r.name)] = &knowing{knowledge: k, synced: true}
 	}

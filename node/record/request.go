@@ -50,6 +50,15 @@ type request struct {
 	reply func(result)
 }
 
+// fetches says whether the answer may carry a record, whoever asks.
+func (r *request) fetches() bool {
+	switch r.kind {
+	case kindOperatorGet, kindSnapshot, kindResyncMany:
+		return true
+	}
+	return r.heavy()
+}
+
 // trip is what only few requests need: most find their owner at once.
 type trip struct {
 	// Of a request on its way to an owner (seat.go). Guarded by the seat's mu.

@@ -40,7 +40,7 @@ type checker interface {
 
 // Room serves the RECORD topic.
 type Room struct {
-	seats   []*seat // one a partition
+	seated  atomic.Pointer[[]*seat] // one a partition; nil as long as the table knows none
 	subs    *sub.Registry
 	listen  *listen.Registry
 	rules   checker
@@ -70,7 +70,8 @@ type Deps struct {
 	Table cluster.Table
 	Bus   cluster.Bus
 	// Open opens the store of a partition that this node shall own. It is called when
-	// that is so, and again after a failure; the store is closed when it is so no more.
+	// that is so, and again after a failure, and returns when ctx ends; the store is
+	// closed when it is so no more.
 	Open    func(ctx context.Context, partition int) (store.Store, error)
 	Subs    *sub.Registry
 	Listen  *listen.Registry
@@ -79,7 +80,8 @@ type Deps struct {
 	Observe func(time.Duration) // is told the time from receipt to commit of each write
 }
 
-// New wires the room, and has the bus tell it of links. Nothing happens before Run.
+// New wires the room, and has the bus tell it of links. Nothing happens before Run; the
+// table may be opened later.
 func New(cfg Config, keep KeepConfig, d Deps) *Room {
 	r := &Room{
 		subs: d.Subs, listen: d.Listen, rules: d.Rules, table: d.Table, bus: d.Bus, open: d.Open,
@@ -87,9 +89,6 @@ func New(cfg Config, keep KeepConfig, d Deps) *Room {
 		scans: scans{asked: make(map[uint64]*scanAsked), serving: make(map[scanKey]*scanServing)},
 	}
 	r.links.Store(&map[string]*link{})
-	for p := range d.Table.Partitions() {
-		r.seats = append(r.seats, newSeat(r, p))
-	}
 	r.share()
 	d.Bus.Handle(cluster.KindRecord, r)
 	return r
@@ -106,7 +105,7 @@ func (r *Room) newOwner(partition int, epoch uint64, st store.Store) *owner {
 		room: r, partition: partition, epoch: epoch, store: st,
 		cfg: r.cfg, maxSize: r.keep.MaxSize, fast: r.keep.Durability == "fast",
 		subs: r.subs, listen: r.listen, rules: r.rules, log: r.log, observe: r.observe, stats: &r.stats,
-		mail: newMailbox(len(r.seats) == 1), cache: newCache(r.cacheShare.Load()),
+		mail: newMailbox(len(r.seats()) == 1), cache: newCache(r.cacheShare.Load()),
 		open: &batch{}, doubt: make(map[string]struct{}), interest: make(map[string][]interest),
 		stuck: make(map[*link][]*request),
 		hold:  stopped(), lookAgain: stopped(),
@@ -123,6 +122,7 @@ func (r *Room) share() { r.cacheShare.Store(r.keep.CacheBytes / max(1, r.owned.L
 // until ctx ends and all that was asked before is answered. An error means that a
 // partition cannot be taken over, and never will be.
 func (r *Room) Run(ctx context.Context) error {
+	r.opened(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.scans.mu.Lock()
@@ -130,7 +130,7 @@ func (r *Room) Run(ctx context.Context) error {
 	r.scans.mu.Unlock()
 	var running sync.WaitGroup
 	running.Go(func() { r.watch(ctx) })
-	for _, s := range r.seats {
+	for _, s := range r.seats() {
 		running.Go(func() {
 			defer s.end()
 			if err := s.run(ctx); err != nil {
@@ -166,7 +166,7 @@ func (r *Room) watch(ctx context.Context) {
 			return
 		case <-changed:
 		case <-second.C:
-			for _, s := range r.seats {
+			for _, s := range r.seats() {
 				s.listen()
 			}
 		}
@@ -175,7 +175,7 @@ func (r *Room) watch(ctx context.Context) {
 
 // look has all seats look at the table and the links.
 func (r *Room) look() {
-	for _, s := range r.seats {
+	for _, s := range r.seats() {
 		s.move()
 		s.ring()
 	}
@@ -183,14 +183,46 @@ func (r *Room) look() {
 
 // partition is the partition of a name.
 func (r *Room) partition(name string) int {
-	if len(r.seats) == 1 {
+	if len(r.seats()) <= 1 {
 		return 0
 	}
-	return cluster.Partition(cluster.Slot(name), len(r.seats))
+	return cluster.Partition(cluster.Slot(name), len(r.seats()))
 }
 
 // seat is that of a name's partition.
-func (r *Room) seat(name string) *seat { return r.seats[r.partition(name)] }
+func (r *Room) seat(name string) *seat { return r.seats()[r.partition(name)] }
+
+// seats are those of all partitions. There are none before the table is open, and
+// then the room serves nothing yet.
+func (r *Room) seats() []*seat {
+	if p := r.seated.Load(); p != nil {
+		return *p
+	}
+	n := r.table.Partitions()
+	if n == 0 {
+		return nil
+	}
+	all := make([]*seat, n)
+	for p := range all {
+		all[p] = newSeat(r, p)
+	}
+	r.seated.CompareAndSwap(nil, &all)
+	return *r.seated.Load()
+}
+
+// opened returns when the table is open, or ctx ends.
+func (r *Room) opened(ctx context.Context) {
+	for ctx.Err() == nil {
+		changed := r.table.Changed()
+		if len(r.seats()) > 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
 
 const (
 	// bulkInFlight is how many reads of one bulk request are asked of the owner at
@@ -265,6 +297,9 @@ func (r *Room) Closed(c sub.Client) {
 // for them. When the room has stopped the process is ending and the client is being
 // closed: nobody is left to answer.
 func (r *Room) put(reqs ...*request) bool {
+	if len(r.seats()) == 0 {
+		return false
+	}
 	l := r.operators
 	if c := reqs[0].client; c != nil {
 		l = r.lane(c)
@@ -281,7 +316,7 @@ func (r *Room) put(reqs ...*request) bool {
 
 // putEach is put for requests of any partitions.
 func (r *Room) putEach(reqs []*request) bool {
-	if len(r.seats) == 1 {
+	if len(r.seats()) == 1 {
 		return len(reqs) == 0 || r.put(reqs...)
 	}
 	parts := make(map[int][]*request)
@@ -301,7 +336,7 @@ func (r *Room) putEach(reqs []*request) bool {
 func (r *Room) seatOf(req *request) *seat {
 	if req.kind == kindSubscribeAndHead {
 		if len(req.names) == 0 {
-			return r.seats[0]
+			return r.seats()[0]
 		}
 		return r.seat(req.names[0])
 	}
@@ -456,7 +491,7 @@ func (r *Room) headParts(names []string) [][]string {
 	if len(names) == 0 {
 		return [][]string{nil}
 	}
-	of := make([][]string, len(r.seats))
+	of := make([][]string, max(1, len(r.seats())))
 	if len(of) == 1 {
 		of[0] = names
 	} else {

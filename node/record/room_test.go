@@ -209,7 +209,7 @@ func newRoom(o options) *Room {
 }
 
 // say parses "ACTION name v=1 path=a data={} corr=1 ack" and hands it to the room.
-func say(t testing.TB, r *Room, c *client, line string) {
+func say(t testing.TB, r *Room, c sub.Client, line string) {
 	t.Helper()
 	m := protocol.Message{Topic: protocol.TopicRecord}
 	word, rest, _ := strings.Cut(line, " ")

@@ -65,7 +65,7 @@ func (r *Room) Scan(ctx context.Context, prefix string, fn func(store.Record) er
 }
 
 func (r *Room) scan(ctx context.Context, prefix string, data bool, fn func(store.Record) error) error {
-	for _, s := range r.seats {
+	for _, s := range r.seats() {
 		o, l, epoch, err := s.whom(ctx)
 		switch {
 		case err != nil:

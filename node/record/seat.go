@@ -12,9 +12,7 @@ import (
 	"time"
 
 	"hadal/cluster"
-	"hadal/node/sub"
 	"hadal/protocol"
-	"hadal/store"
 )
 
 // Bounds of a seat's work.
@@ -79,13 +77,6 @@ type seat struct {
 	known   map[string]*knowing // what subscribers here know, while the owner is elsewhere
 	unknown []string            // names of known that the present owner has not been told
 	rest    time.Time           // it is not told before
-}
-
-// waiter is a flush: it waits for all that came before it.
-type waiter struct {
-	turn uint64
-	left int
-	done chan struct{}
 }
 
 // guest is a request of another node.
@@ -189,7 +180,7 @@ func (s *seat) release(r *request) {
 		if r.trip.turn <= w.turn {
 			w.left--
 		}
-		if w.left <= 0 {
+		if w.over() {
 			close(w.done)
 			s.waits = slices.Delete(s.waits, i, i+1)
 			continue
@@ -306,6 +297,13 @@ func (s *seat) settle() (epoch uint64, ok bool) {
 	case s.ended:
 	case s.table.Here:
 		return s.table.Epoch, true // a fence makes the one before give back what we have sent
+	}
+	if s.busy {
+		return 0, false
+	}
+	s.notTaking()
+	switch {
+	case s.ended:
 	case s.link != nil || s.table.Owner == "" || s.table == s.pauseFor && time.Now().Before(s.pause):
 	default:
 		if l := s.room.linkTo(s.table.Owner); l != nil && !l.down.Load() {
@@ -465,198 +463,6 @@ func (s *seat) accept(l *lane, r *request, epoch uint64) {
 	s.room.flushLinks()
 }
 
-// serve is the time in which this node owns the partition. It returns when another
-// one does, when ctx ends, or with an error that nobody else will mend.
-func (s *seat) serve(ctx context.Context, epoch uint64) error {
-	lost := make(chan struct{})
-	s.mu.Lock()
-	s.busy, s.mine, s.lost, s.isLost = true, epoch, lost, false
-	s.settle() // the table may have changed again
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.busy = false
-		s.mu.Unlock()
-	}()
-	st, err := s.takeOver(ctx, epoch, lost)
-	if st == nil {
-		return err
-	}
-	s.room.owned.Add(1)
-	s.room.share()
-	o := s.room.newOwner(s.partition, epoch, st)
-	s.seatOwner(o)
-	o.run(ctx, lost)
-	s.room.owned.Add(-1)
-	s.room.share()
-	s.unseatOwner(o)
-	if err := st.Close(); err != nil {
-		s.room.log.Error("close records failed", "partition", s.partition, "err", err)
-	}
-	return nil
-}
-
-// takeOver opens and fences the store, trying again until it is taken over, or lost is
-// closed or ctx ends: then there is no store. What waits meanwhile expires.
-func (s *seat) takeOver(ctx context.Context, epoch uint64, lost <-chan struct{}) (store.Store, error) {
-	work, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type taken struct {
-		store store.Store
-		err   error
-	}
-	result := make(chan taken, 1)
-	go func() {
-		st, err := s.fence(work, epoch)
-		result <- taken{st, err}
-	}()
-	tick := time.NewTicker(seatTick)
-	defer tick.Stop()
-	done := result
-	var t taken
-	for {
-		if done == nil && s.alone() {
-			return t.store, nil
-		}
-		select {
-		case t = <-done:
-			if t.store != nil {
-				done = nil // nothing of ours may overtake what the owner before still has
-				continue
-			}
-			if t.err != nil && ctx.Err() == nil && work.Err() == nil {
-				return nil, t.err
-			}
-			return nil, nil
-		case <-lost:
-			cancel()
-			if done != nil {
-				t = <-done
-			}
-			if t.store != nil {
-				s.discard(t.store)
-			}
-			return nil, nil
-		case <-s.bell:
-			s.move()
-		case <-tick.C:
-			s.expire()
-		}
-	}
-}
-
-// alone says that nothing is with an owner on another node.
-func (s *seat) alone() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.link == nil
-}
-
-// fence opens the store and takes it over. Only where nobody else could do so an
-// error is final.
-func (s *seat) fence(ctx context.Context, epoch uint64) (store.Store, error) {
-	var st store.Store
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		var err error
-		if st == nil {
-			st, err = s.room.open(ctx, s.partition)
-		}
-		if err == nil {
-			if err = st.Fence(ctx, epoch); err == nil {
-				return st, nil
-			}
-		}
-		if ctx.Err() == nil && s.room.table.Changed() != nil {
-			s.room.log.Warn("partition is not taken over yet", "partition", s.partition, "epoch", epoch, "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-				continue
-			}
-		}
-		if st != nil {
-			s.discard(st)
-		}
-		return nil, &startError{err}
-	}
-}
-
-// startError is why a partition cannot be taken over, and never will be.
-type startError struct{ err error }
-
-func (e *startError) Error() string { return "take over records: " + e.err.Error() }
-
-func (e *startError) Unwrap() error { return e.err }
-
-// discard closes a store that is not used after all.
-func (s *seat) discard(st store.Store) {
-	if err := st.Close(); err != nil {
-		s.room.log.Error("close records failed", "partition", s.partition, "err", err)
-	}
-}
-
-// seatOwner hands everything that waits to the owner, in order.
-func (s *seat) seatOwner(o *owner) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.queue {
-		s.release(r)
-		l := r.lane
-		if l == nil {
-			l = s.room.operators
-		}
-		_ = o.mail.force(l, r) // nobody has stopped it yet
-	}
-	s.queue = nil
-	for _, g := range s.guests {
-		if g.epoch == o.epoch {
-			_ = o.mail.force(g.lane, g.req)
-		}
-	}
-	s.guests = slices.DeleteFunc(s.guests, func(g *guest) bool { return g.epoch == o.epoch })
-	o.repair = make(map[string]knowledge, len(s.known))
-	for name, k := range s.known {
-		o.repair[name] = k.knowledge
-	}
-	clear(s.known)
-	s.unknown = nil
-	for name := range o.repair {
-		o.toMend = append(o.toMend, name)
-	}
-	if len(o.toMend) > 0 {
-		o.mail.post(s.room.operators, &request{kind: kindCall, trip: &trip{call: o.mend}})
-	}
-	s.owner.Store(o)
-	s.wake()
-}
-
-// wake ends the flushes that wait for an owner.
-func (s *seat) wake() {
-	s.space.Broadcast()
-	for _, w := range s.waits {
-		close(w.done)
-	}
-	s.waits = nil
-}
-
-// unseatOwner takes back what the owner has not begun, and what is known of the names
-// that clients here have subscribed to.
-func (s *seat) unseatOwner(o *owner) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.owner.Store(nil)
-	// An owner that has ended takes nothing, and says so: it may have been ctx.
-	o.mail.stop(errMoved)
-	now := time.Now()
-	back := append(o.early, o.returned...)
-	for _, r := range back {
-		s.admit(r, now)
-	}
-	s.queue = append(back, s.queue...)
-	s.known = o.knows()
-	s.ring()
-}
-
 // end refuses all that waits: the room has stopped.
 func (s *seat) end() {
 	s.mu.Lock()
@@ -678,38 +484,6 @@ func (s *seat) end() {
 	s.guests = nil
 	s.room.flushLinks()
 	s.wake()
-}
-
-// flush returns when everything that waited or was under way has been answered, or is
-// with an owner of this node. It waits for a partition that this node takes over.
-func (s *seat) flush(ctx context.Context) error {
-	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
-		return errStopped
-	}
-	taking := s.owner.Load() == nil && (s.busy || s.room.table.Owner(s.partition).Here)
-	w := &waiter{turn: s.turns, left: len(s.queue) + len(s.refused), done: make(chan struct{})}
-	for _, r := range s.sent {
-		if r.kind != kindResync {
-			w.left++
-		}
-	}
-	if taking {
-		w.left++ // ended by wake
-	}
-	if w.left == 0 {
-		s.mu.Unlock()
-		return nil
-	}
-	s.waits = append(s.waits, w)
-	s.mu.Unlock()
-	select {
-	case <-w.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // pump sends what waits to the owner's node.
@@ -780,56 +554,4 @@ func (s *seat) expand() {
 		g.finish()
 	}
 	s.queue = queue
-}
-
-// unsubscribe ends a subscription at the client's wish.
-func (s *seat) unsubscribe(r *request) {
-	if _, last := s.room.subs.Remove(r.name, r.client); last {
-		s.room.listen.Changed(r.name)
-		s.mayForget(r.name)
-	}
-}
-
-// subscribe adds the client to the record's subscribers. action is the original
-// action that a complaint about a second subscription names (spec 08 §2). It is
-// false if the client may have no more, which it is told.
-func (r *Room) subscribe(req *request, action protocol.Action) bool {
-	c := req.client
-	if c.Gone() {
-		return true // nobody would remove it
-	}
-	switch r.subs.Add(req.name, c) {
-	case sub.Full:
-		req.answer(sub.TooMany(&protocol.Message{
-			Topic: protocol.TopicRecord, Action: req.action, CorrelationID: req.correlationID, Has: req.has,
-		}, req.name))
-		return false
-	case sub.Already:
-		if req.trip == nil || !req.trip.subscribed {
-			req.answer(&protocol.Message{Action: protocol.RecordMultipleSubscriptions, Name: req.name, OriginalAction: action})
-		}
-	case sub.First:
-		r.listen.Changed(req.name)
-	}
-	if req.trip != nil {
-		req.trip.subscribed = true
-	}
-	if r.listen.HasProvider(req.name) {
-		req.answer(&protocol.Message{Action: protocol.RecordSubscriptionHasProvider, Name: req.name})
-	}
-	return true
-}
-
-// left waits until an owner that has lost the partition has handed everything back.
-func (s *seat) left(ctx context.Context, o *owner) error {
-	tick := time.NewTicker(leasePause)
-	defer tick.Stop()
-	for s.owner.Load() == o {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
 }

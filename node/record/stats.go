@@ -78,7 +78,10 @@ func (r *Room) Ready() error {
 		return errNoLease
 	}
 	taking, away := 0, 0
-	for _, s := range r.seats {
+	if len(r.seats()) == 0 {
+		taking++
+	}
+	for _, s := range r.seats() {
 		switch s.mu.Lock(); {
 		case s.owner.Load() != nil && !s.isLost, s.link != nil && !s.draining:
 		case s.busy || s.room.table.Owner(s.partition).Here:
@@ -92,7 +95,7 @@ func (r *Room) Ready() error {
 	case taking > 0:
 		return errors.New("record store is not taken over yet")
 	case away > 0:
-		return fmt.Errorf("%d of %d parts of the records have no owner that can be reached", away, len(r.seats))
+		return fmt.Errorf("%d of %d parts of the records have no owner that can be reached", away, len(r.seats()))
 	}
 	return nil
 }

@@ -61,8 +61,7 @@ type frame struct {
 	user, serverData, clientData string
 
 	// Of frameRequest.
-	request  kind
-	writeAck bool
+	request kind
 
 	// Of a state.
 	known knowledge

@@ -1,0 +1,46 @@
+package record
+
+import (
+	"hadal/node/sub"
+	"hadal/protocol"
+)
+
+// This file subscribes and unsubscribes clients of this node, wherever the owner is.
+
+// unsubscribe ends a subscription at the client's wish.
+func (s *seat) unsubscribe(r *request) {
+	if _, last := s.room.subs.Remove(r.name, r.client); last {
+		s.room.listen.Changed(r.name)
+		s.mayForget(r.name)
+	}
+}
+
+// subscribe adds the client to the record's subscribers. action is the original
+// action that a complaint about a second subscription names (spec 08 §2). It is
+// false if the client may have no more, which it is told.
+func (r *Room) subscribe(req *request, action protocol.Action) bool {
+	c := req.client
+	if c.Gone() {
+		return true // nobody would remove it
+	}
+	switch r.subs.Add(req.name, c) {
+	case sub.Full:
+		req.answer(sub.TooMany(&protocol.Message{
+			Topic: protocol.TopicRecord, Action: req.action, CorrelationID: req.correlationID, Has: req.has,
+		}, req.name))
+		return false
+	case sub.Already:
+		if req.trip == nil || !req.trip.subscribed {
+			req.answer(&protocol.Message{Action: protocol.RecordMultipleSubscriptions, Name: req.name, OriginalAction: action})
+		}
+	case sub.First:
+		r.listen.Changed(req.name)
+	}
+	if req.trip != nil {
+		req.trip.subscribed = true
+	}
+	if r.listen.HasProvider(req.name) {
+		req.answer(&protocol.Message{Action: protocol.RecordSubscriptionHasProvider, Name: req.name})
+	}
+	return true
+}
