@@ -255,8 +255,8 @@ func (r *Raft) Setting(name string) (value []byte, number uint64) {
 	return s.value, s.number
 }
 
-// Formed is closed when this node has a table: it has been told of it by a leader, for
-// the first time since it was started, or it leads itself.
+// Formed is closed when this node has a table: a leader has told it, or it leads itself,
+// or there was a snapshot on disk, which may be old.
 func (r *Raft) Formed() <-chan struct{} { return r.formed }
 
 // Run takes part in the cluster until ctx ends; then it says goodbye, so that nobody

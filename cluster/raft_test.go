@@ -496,28 +496,66 @@ func TestAPausedNodeHoldsNothingWhenItGoesOn(t *testing.T) {
 }
 
 func TestEverythingIsThereAgainAfterAllHaveStopped(t *testing.T) {
+	for _, snapshots := range []bool{false, true} {
+		t.Run(fmt.Sprint("snapshots: ", snapshots), func(t *testing.T) {
+			inCluster(t, 3, 6, func(c *testCluster) {
+				if err := c.nodes[1].r.Set(c.ctx, "rules", []byte("v1"), 0); err != nil {
+					t.Fatal(err)
+				}
+				c.wait("balance", time.Second, c.balanced)
+				for _, n := range c.nodes {
+					if snapshots {
+						if err := n.r.raft.Snapshot().Error(); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				for _, n := range c.nodes {
+					c.kill(n)
+				}
+				for _, n := range c.nodes {
+					c.start(n)
+				}
+				c.wait("balance", 15*time.Second, c.balanced)
+				for _, n := range c.nodes {
+					if v, number := n.r.Setting("rules"); string(v) != "v1" || number != 1 {
+						t.Errorf("%s has %q at number %d", n.peer.Name, v, number)
+					}
+					for p := range 6 {
+						if o := n.r.Owner(p); o.Epoch < 43 {
+							t.Errorf("partition %d is at epoch %d after its owner started again", p, o.Epoch)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// A node that has been away for long is sent a snapshot, because the log of what it
+// missed is gone.
+func TestANodeThatMissedTooMuchIsSentASnapshot(t *testing.T) {
 	inCluster(t, 3, 6, func(c *testCluster) {
-		if err := c.nodes[1].r.Set(c.ctx, "rules", []byte("v1"), 0); err != nil {
+		away := c.follower()
+		c.kill(away)
+		c.wait("all to be held", 3*time.Second, c.heldAll)
+		leader := c.leader()
+		conf := leader.r.raft.ReloadableConfig()
+		conf.TrailingLogs = 1
+		if err := leader.r.raft.ReloadConfig(conf); err != nil {
 			t.Fatal(err)
 		}
-		c.wait("balance", time.Second, c.balanced)
-		for _, n := range c.nodes {
-			c.kill(n)
+		for i := range uint64(30) {
+			if err := leader.r.Set(c.ctx, "rules", fmt.Append(nil, "v", i), i); err != nil {
+				t.Fatal(err)
+			}
 		}
-		for _, n := range c.nodes {
-			c.start(n)
+		if err := leader.r.raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
 		}
+		c.start(away)
+		c.wait("it to know", 5*time.Second, func() bool { v, _ := away.r.Setting("rules"); return string(v) == "v29" })
 		c.wait("balance", 15*time.Second, c.balanced)
-		for _, n := range c.nodes {
-			if v, number := n.r.Setting("rules"); string(v) != "v1" || number != 1 {
-				t.Errorf("%s has %q at number %d", n.peer.Name, v, number)
-			}
-			for p := range 6 {
-				if o := n.r.Owner(p); o.Epoch < 43 {
-					t.Errorf("partition %d is at epoch %d after its owner started again", p, o.Epoch)
-				}
-			}
-		}
 	})
 }
 

@@ -146,9 +146,9 @@ func (l *leading) changedTable(r *Raft, old, next *tableState) {
 			l.waiting = append(l.waiting, taking{next.changed, from})
 		}
 	}
-	for id := range l.nodes {
+	for id, c := range l.nodes {
 		if _, ok := next.members[id]; !ok {
-			delete(l.nodes, id)
+			c.must = math.MaxUint64 // it gets no lease again, but may still have one
 		}
 	}
 	for id, m := range next.members {
@@ -234,6 +234,7 @@ func (l *leading) answer(r *Raft, s *leaseStream, id string, incarnation uint64,
 	if ask[0]&leaseGoodbye != 0 {
 		c.left, c.gone, c.must, c.heard = true, true, math.MaxUint64, 0
 		l.settleHere(r, now)
+		reply.what = leaseFarewell
 		return reply
 	}
 	proof := r.proof(now)
@@ -297,6 +298,11 @@ func (l *leading) look(r *Raft, v *tableView) (dead, alive []string) {
 	if settled, further := l.settleHere(r, now); further {
 		l.spread(r, settled, nil)
 	}
+	for id, c := range l.nodes {
+		if _, ok := v.members[id]; !ok && now >= c.granted+r.parts.revoke {
+			delete(l.nodes, id)
+		}
+	}
 	for _, m := range v.sortedMembers() {
 		c := l.nodes[m.ID]
 		self := m.ID == r.o.Self.ID
@@ -323,7 +329,8 @@ func (l *leading) lost(r *Raft, id string, c *contact, now int64) bool {
 	if a := l.asked[raft.ServerID(id)]; a.term == l.term {
 		answered = a.at
 	}
-	return (c.gone || c.heard == 0) && now-max(answered, l.since) >= r.parts.answer &&
+	missing := c.gone || c.heard == 0 && c.granted == l.since // not one that has just joined
+	return missing && now-max(answered, l.since) >= r.parts.answer &&
 		now >= c.granted+r.parts.revoke && now >= l.calm-int64(r.o.FailureTimeout)+r.parts.revoke
 }
 

@@ -27,6 +27,7 @@ const (
 	leaseGiven     = 1 // from the asker's clock, less the lead
 	leaseNotLeader = 2 // ask another
 	leaseNoMember  = 3 // the asker was removed
+	leaseFarewell  = 4 // its goodbye was heard
 )
 
 type leaseReply struct {
@@ -104,26 +105,40 @@ func (r *Raft) askLeader(ctx context.Context, tick <-chan time.Time, address raf
 func (r *Raft) goodbye() error {
 	tick := time.NewTicker(time.Duration(r.parts.tick))
 	defer tick.Stop()
+	err := errors.New("no leader to say it to")
 	for end := r.now() + int64(r.part(partHeartbeat)); r.now() < end; <-tick.C {
 		address, leader := r.raft.LeaderWithID()
 		if leader == "" || leader == raft.ServerID(r.o.Self.ID) {
 			continue
 		}
-		conn, err := r.streams.dial(streamLease, address, time.Duration(r.parts.answer))
-		if err != nil {
-			return err
+		// A leader that is only about to lead does not hear it: say it again.
+		if err = r.sayGoodbye(address); err == nil {
+			return nil
 		}
-		defer conn.Close()
-		if err := r.write(conn, append(frame(encodeRequest(requestJoin, r.joinSelf())), r.leaseAsk(leaseGoodbye)...)); err != nil {
-			return err
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(time.Duration(r.parts.answer))); err != nil {
-			return err
-		}
-		_, err = io.ReadFull(conn, make([]byte, leaseReplySize))
+	}
+	return err
+}
+
+func (r *Raft) sayGoodbye(to raft.ServerAddress) error {
+	conn, err := r.streams.dial(streamLease, to, time.Duration(r.parts.answer))
+	if err != nil {
 		return err
 	}
-	return errors.New("no leader to say it to")
+	defer conn.Close()
+	if err := r.write(conn, append(frame(encodeRequest(requestJoin, r.joinSelf())), r.leaseAsk(leaseGoodbye)...)); err != nil {
+		return err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(time.Duration(r.parts.answer))); err != nil {
+		return err
+	}
+	var b [leaseReplySize]byte
+	if _, err := io.ReadFull(conn, b[:]); err != nil {
+		return err
+	}
+	if reply := decodeLeaseReply(b); reply.what != leaseFarewell {
+		return fmt.Errorf("it was not heard: answer %d", reply.what)
+	}
+	return nil
 }
 
 // write sends a few bytes, in the time that one message may take.

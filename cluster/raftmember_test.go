@@ -178,6 +178,28 @@ func TestAnOperatorRemovesMembers(t *testing.T) {
 	})
 }
 
+// It may still have a lease when it is removed: nobody holds what it had before that
+// has ended (the watcher looks).
+func TestANodeRemovedWhileItOwnsIsWaitedFor(t *testing.T) {
+	inCluster(t, 5, 10, func(c *testCluster) {
+		c.wait("balance", time.Second, c.balanced)
+		gone, leader := c.follower(), c.leader()
+		had := c.holds(gone)
+		// It is cut off from everybody, so that it learns nothing.
+		c.isolate(gone, true)
+		if err := leader.r.propose([]change{{kind: changeRemove, id: gone.peer.ID}}); err != nil {
+			t.Fatal(err)
+		}
+		if len(had) == 0 || len(c.holds(gone)) != len(had) {
+			t.Errorf("it held %v and holds %v, which tries nothing", had, c.holds(gone))
+		}
+		c.wait("all to be held by the others", 3*time.Second, func() bool { return len(c.holds(gone)) == 0 && c.heldAll() })
+		c.isolate(gone, false)
+		c.kill(gone)
+		c.wait("balance", 15*time.Second, c.balanced)
+	})
+}
+
 func TestANodeReturnsUnderAnotherAddress(t *testing.T) {
 	inCluster(t, 3, 6, func(c *testCluster) {
 		n := c.follower()

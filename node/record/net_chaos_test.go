@@ -167,22 +167,7 @@ func chaos(t *testing.T, seed uint64) {
 			t.Fatal(err)
 		}
 	}
-	w.until("nobody compares any more", func() bool {
-		for _, id := range ids {
-			for _, s := range w.room(id).seats() {
-				s.mu.Lock()
-				busy := len(s.unknown) > 0 || len(s.sent) > 0
-				for _, k := range s.known {
-					busy = busy || !k.synced
-				}
-				s.mu.Unlock()
-				if busy {
-					return false
-				}
-			}
-		}
-		return true
-	})
+	w.compared()
 	w.settleAll()
 	for _, name := range names {
 		rec, err := w.room("b").Get(t.Context(), name)

@@ -21,7 +21,7 @@ func TestAPartitionMovesWithoutAnError(t *testing.T) {
 }
 
 func inAPartitionMovesWithoutAnError(t *testing.T) {
-	w := startNet(t, netOptions{ids: []string{"a", "b", "c"}})
+	w := startNet(t, netOptions{ids: []string{"a", "b", "c"}, lag: func() time.Duration { return 200 * time.Microsecond }})
 	w.ready()
 	here := newClient("here")
 	say(t, w.room("a"), here, `SUBSCRIBECREATEANDREAD names=r corr=0`)
@@ -49,6 +49,9 @@ func inAPartitionMovesWithoutAnError(t *testing.T) {
 		}
 	})
 	wg.Wait()
+	w.settleAll()
+	w.ready()
+	w.compared()
 	w.settleAll()
 	for id, c := range writers {
 		got := c.heard()

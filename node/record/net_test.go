@@ -91,7 +91,7 @@ func (e *ear) run() {
 func (n *node) ClusterID() string         { return "test" }
 func (n *node) Self() cluster.Member      { return cluster.Member{ID: n.id, Alive: true} }
 func (n *node) Members() []cluster.Member { return nil }
-func (n *node) Partitions() int           { return len(n.net.owners) }
+func (n *node) Partitions() int           { return len(n.net.stores) }
 func (n *node) Owner(p int) cluster.Ownership {
 	n.net.mu.Lock()
 	defer n.net.mu.Unlock()
@@ -153,12 +153,15 @@ func (w *net) ear(node, peer string) *ear {
 // link joins two nodes.
 func (w *net) link(a, b string) {
 	for _, side := range [][2]string{{a, b}, {b, a}} {
-		e, n := w.ear(side[0], side[1]), w.nodes[side[0]]
+		e := w.ear(side[0], side[1])
 		e.mu.Lock()
+		defer e.mu.Unlock() // whoever hears Up may send
+		defer e.wake.Signal()
+	}
+	for _, side := range [][2]string{{a, b}, {b, a}} {
+		e, n := w.ear(side[0], side[1]), w.nodes[side[0]]
 		e.linked = true
 		e.events = append(e.events, func() { n.handler.Up(side[1]) })
-		e.mu.Unlock()
-		e.wake.Signal()
 	}
 }
 
@@ -386,4 +389,25 @@ func count(format string, n int) (names []string) {
 		names = append(names, fmt.Sprintf(format, i))
 	}
 	return names
+}
+
+// compared waits until every node has told every owner what its subscribers know.
+func (w *net) compared() {
+	w.t.Helper()
+	w.until("nobody compares any more", func() bool {
+		for id := range w.nodes {
+			for _, s := range w.room(id).seats() {
+				s.mu.Lock()
+				busy := len(s.unknown) > 0 || len(s.sent) > 0
+				for _, k := range s.known {
+					busy = busy || !k.synced
+				}
+				s.mu.Unlock()
+				if busy {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }

@@ -515,7 +515,10 @@ func (o *owner) afterAll(do func(err error)) {
 // batches, and those that wait for a load. It looks at every record in memory,
 // which is fine for the few flushes there are.
 func (o *owner) flush(r *request) {
-	g := newGroup(1, func() { r.reply(result{}) })
+	g := newGroup(1, func() {
+		o.room.flushLinks()
+		r.reply(result{})
+	})
 	for _, e := range o.cache.entries {
 		if len(e.queue) > 0 || e.parked != nil {
 			g.left.Add(1)

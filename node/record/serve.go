@@ -253,8 +253,20 @@ func (o *owner) relay(r *request, s state) {
 	case protocol.RecordPatchMulti:
 		out.Result = s.data
 	}
-	o.subs.Deliver(r.name, r.client, out)
+	o.subs.Deliver(r.name, r.client, o.mended(r.name, out, s))
 	o.tellPeers(r, true, out, s)
+}
+
+// mended is what subscribers here get of an update: all of the record instead of a
+// patch, while nobody has looked yet what they know of it.
+func (o *owner) mended(name string, out *protocol.Outbound, s state) *protocol.Outbound {
+	if _, unsure := o.repair[name]; !unsure || out.Action == protocol.RecordUpdate || mutantRepair {
+		return out
+	}
+	return &protocol.Outbound{Message: protocol.Message{
+		Topic: protocol.TopicRecord, Action: protocol.RecordUpdate, Has: protocol.HasVersion,
+		Name: name, Version: s.version, Data: s.data,
+	}}
 }
 
 // tells says whether the answer to a refused write carries something of the
