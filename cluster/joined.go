@@ -50,6 +50,9 @@ type joined struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
+
+	endRaft context.CancelFunc
+	raftEnd sync.WaitGroup
 }
 
 // bus is the Bus of a node in a cluster.
@@ -215,7 +218,14 @@ func (j *joined) enterTable(ctx context.Context, self Peer, f Formation) error {
 	if err != nil {
 		return err
 	}
-	j.background("raft", j.raft.Run)
+	// Raft ends before the port does, over which it says goodbye.
+	var ctxRaft context.Context
+	ctxRaft, j.endRaft = context.WithCancel(j.ctx)
+	j.raftEnd.Go(func() {
+		if err := j.raft.Run(ctxRaft); err != nil && ctxRaft.Err() == nil {
+			j.cancel(fmt.Errorf("raft: %w", err))
+		}
+	})
 	addresses := []string{}
 	if f.Leader != "" {
 		addresses = append(addresses, f.Leader)
@@ -383,6 +393,10 @@ func (j *joined) tend(ctx context.Context) {
 
 // close ends it all, and returns when nothing of it runs.
 func (j *joined) close() {
+	if j.endRaft != nil {
+		j.endRaft()
+		j.raftEnd.Wait()
+	}
 	j.cancel(nil)
 	j.wg.Wait()
 	if j.server != nil {
