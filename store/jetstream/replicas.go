@@ -49,10 +49,15 @@ const (
 	// long for nothing makes the next one longer, up to replicaMaxAttempt.
 	replicaAttempt    = 150 * time.Millisecond
 	replicaMaxAttempt = 1200 * time.Millisecond
+	// replicaPatience is the least that anybody waits, if the context does not end: an
+	// election, and what has queued up behind it.
+	replicaPatience = 4 * time.Second
 	// watchAfter is how long an append may go without an answer until its leader is looked
-	// for, then again and again; watchAttempt is how long that may take.
-	watchAfter   = time.Second
-	watchAttempt = 500 * time.Millisecond
+	// for, then again and again; watchAttempt is how long that may take, and after
+	// watchAttempts without success there is none.
+	watchAfter    = time.Second
+	watchAttempt  = 500 * time.Millisecond
+	watchAttempts = 3
 	// askPatience bounds requests that the meta leader answers, who has to have things
 	// decided, and purges.
 	askPatience = 2 * time.Second
@@ -86,7 +91,7 @@ type attemptKey struct{}
 // retryReplicated is retry for a stream with replicas: try's requests are bounded one
 // by one.
 func (s *link) retryReplicated(ctx context.Context, patience time.Duration, try func(context.Context) error) error {
-	give := time.Now().Add(patience)
+	give := time.Now().Add(max(patience, replicaPatience))
 	believe := time.Now().Add(doubtPatience)
 	for attempt := replicaAttempt; ; {
 		begun := time.Now()
@@ -100,7 +105,7 @@ func (s *link) retryReplicated(ctx context.Context, patience time.Duration, try 
 		if !passing(err) || time.Now().After(give) || errors.Is(err, store.ErrCorrupt) && time.Now().After(believe) {
 			return err
 		}
-		if time.Since(begun) >= 2*attempt {
+		if time.Since(begun) >= attempt {
 			attempt = min(2*attempt, replicaMaxAttempt)
 		}
 		if err := s.rest(ctx); err != nil {
@@ -166,21 +171,24 @@ func (s *link) publishWatched(ctx context.Context, msg *nats.Msg) (uint64, error
 
 // watch ends an append when the stream's leader is not who it was in term.
 func (s *link) watch(ctx context.Context, cancel context.CancelCauseFunc, term string) {
-	for {
+	for failed := 0; ; {
 		actx, acancel := context.WithTimeout(ctx, watchAttempt)
 		info, err := s.streamInfo(actx)
 		acancel()
-		if ctx.Err() != nil {
-			return
+		pause := watchAfter
+		if failed++; err == nil {
+			failed = 0
+		} else {
+			pause = retryPause
 		}
-		if err != nil || info.Term != term {
+		if failed == watchAttempts || err == nil && info.Term != term {
 			cancel(errNobodyLeads)
 			return
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(watchAfter):
+		case <-time.After(pause):
 		}
 	}
 }
