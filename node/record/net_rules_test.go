@@ -392,3 +392,24 @@ func TestAResyncOfLargeRecordsIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// Names that are kept in memory only are gone with their owner, and it is said.
+func TestExcludedNamesEndWithTheirOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startNet(t, netOptions{ids: []string{"a", "b"}, options: options{cfg: func(c *Config) { c.StorageExclusionPrefixes = []string{"tmp/"} }}})
+		w.ready()
+		c, d := newClient("c"), newClient("d")
+		say(t, w.room("b"), c, `SUBSCRIBECREATEANDREAD names=tmp/x corr=0`)
+		say(t, w.room("a"), d, `SUBSCRIBEANDREAD names=tmp/x corr=0`)
+		w.settleAll()
+		c.heard()
+		d.heard()
+		w.move("b", 0)
+		w.ready()
+		w.settleAll()
+		w.compared()
+		w.settleAll()
+		wantHeard(t, "c", c, "DELETED name=tmp/x")
+		wantHeard(t, "d", d, "DELETED name=tmp/x")
+	})
+}
