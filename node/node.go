@@ -187,7 +187,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer background.Wait()
 	defer stopRooms()
 	for name, run := range map[string]func(context.Context) error{
-		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "drain": n.followDrain, "admin": n.admin.Serve,
+		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "drain": n.followDrain, "admin": n.admin.Serve, "replicas": st.keepReplicas,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {

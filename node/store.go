@@ -43,7 +43,9 @@ type recordStores struct {
 // partitionStore is the store of one partition, with its connections.
 type partitionStore struct {
 	*jetstream.Logged
-	of    *recordStores
+	of        *recordStores
+	partition int
+	replicas  replicaNeed
 	conns []*nats.Conn
 	close func() error // once
 }
@@ -197,7 +199,7 @@ func (s *recordStores) check(ctx context.Context) error {
 // the interface, by which the record room knows that there is none.
 func (s *recordStores) openPartition(ctx context.Context, partition int) (_ store.Store, err error) {
 	n, keep, started := s.node, s.node.cfg.Records, time.Now()
-	st := &partitionStore{of: s}
+	st := &partitionStore{of: s, partition: partition}
 	defer func() {
 		if err != nil {
 			st.hangUp()
