@@ -82,8 +82,8 @@ func (b bus) Leave(k Kind, slot uint16) { b.slots.Leave(k, slot) }
 
 // join finds the cluster, or founds it with others, and takes this node's place in it. It
 // may take as long as it takes the others to be there.
-func join(ctx context.Context, cfg Config, opts PlaceOptions, log *slog.Logger) (j *joined, err error) {
-	j = &joined{cfg: cfg, log: log, dir: opts.Dir}
+func join(ctx context.Context, cfg Config, opts PlaceOptions, log *slog.Logger) (_ *joined, err error) {
+	j := &joined{cfg: cfg, log: log, dir: opts.Dir}
 	if cfg.Role == RoleCore && opts.Server == nil {
 		return nil, errors.New("a core node keeps records")
 	}
