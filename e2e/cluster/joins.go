@@ -135,8 +135,8 @@ func (r *rig) agree(ctx context.Context) (id string, err error) {
 				}
 			}
 			for _, st := range p.Streams {
-				if st.Current < st.Replicas+1 {
-					return "", fmt.Errorf("node %s has %d of %d replicas of %s current", n.name, st.Current, st.Replicas+1, st.Name)
+				if st.Current < st.Replicas {
+					return "", fmt.Errorf("node %s has %d of %d replicas of %s current", n.name, st.Current, st.Replicas, st.Name)
 				}
 			}
 		}
