@@ -46,8 +46,8 @@ type partitionStore struct {
 	of        *recordStores
 	partition int
 	replicas  replicaNeed
-	conns []*nats.Conn
-	close func() error // once
+	conns     []*nats.Conn
+	close     func() error // once
 }
 
 // Close closes the connections too.
