@@ -28,6 +28,10 @@ func Verify(ctx context.Context, path string, each func(admin.Record) error, pro
 		return v, err
 	}
 	defer dir.Close() // a lock that cannot be given back goes with the process
+	if b := dir.Belongs(); b != nil {
+		return v, fmt.Errorf("data directory %s is of a node of cluster %q, whose records are kept in copies: what one node has by itself says little; "+
+			"ask the cluster (hadal cluster status, hadal cluster backup)", dir.Path(), b.Name)
+	}
 	v = Verified{Dir: dir.Path(), Report: jetstream.Report{Streams: []jetstream.StreamReport{}, Problems: []jetstream.Problem{}, Notes: []string{}}}
 	partitions := dir.Partitions()
 	if err := dir.Damage(); err != nil {
