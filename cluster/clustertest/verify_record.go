@@ -58,12 +58,23 @@ const (
 // EmptyRecord is the data of a record that was created without.
 const EmptyRecord = "{}"
 
-// record is the state of one record in the model.
+// record is the state of one record in the model. It is over when the end of the
+// history has been passed, and requests that had no effect are let go.
 type record struct {
 	exists  bool
 	version int32
 	data    string
+	over    bool
 }
+
+// Requests of our own.
+const (
+	// end is the last one of a history.
+	end = "end"
+	// began is the first half of a Create whose answer got lost on the way to where it was
+	// served, and which was served once more: the record was created, then read later.
+	began = "began"
+)
 
 // exchange is a request and its answer.
 type exchange struct{ request, response Event }
@@ -71,6 +82,15 @@ type exchange struct{ request, response Event }
 // step is the model: what a record becomes by an exchange, and whether that can be.
 func step(s record, x exchange) (possible bool, next record) {
 	q, a := x.request, x.response
+	switch {
+	case q.Note == end:
+		s.over = true
+		return true, s
+	case q.Note == began && s.exists:
+		return true, s
+	case q.Note == began:
+		return true, record{exists: true, data: EmptyRecord}
+	}
 	free := q.Version == -1 || q.Version == s.version+1
 	shown := func(r record) bool {
 		return a.Version == r.version && (a.Data == r.data || q.Note == Head)
@@ -84,7 +104,7 @@ func step(s record, x exchange) (possible bool, next record) {
 		}
 		return s.exists && shown(s), s
 	case Acked:
-		return free, record{true, s.version + 1, q.Data}
+		return free, record{exists: true, version: s.version + 1, data: q.Data}
 	case Exists:
 		if !s.exists {
 			s.data = EmptyRecord
@@ -95,16 +115,19 @@ func step(s record, x exchange) (possible bool, next record) {
 	case Gone:
 		return true, record{}
 	}
-	// Unsure. One that had no effect may as well have it after everything else.
+	// Unsure. One that had no effect comes after the end: if it could come anywhere, all
+	// the places for all of them would have to be tried.
 	switch {
+	case s.over:
+		return true, s
 	case q.Note == Write && free:
-		return true, record{true, s.version + 1, q.Data}
-	case q.Note == Delete:
+		return true, record{exists: true, version: s.version + 1, data: q.Data}
+	case q.Note == Delete && s.exists:
 		return true, record{}
 	case q.Note == Create && !s.exists:
 		return true, record{exists: true, data: EmptyRecord}
 	}
-	return true, s
+	return false, s
 }
 
 // recordModel is the model as the checker wants it.
@@ -144,7 +167,7 @@ func Linearizable(events []Event, timeout time.Duration) (wrong []error) {
 				a = Event{Note: Value, Version: e.Version, Data: e.Data}
 			}
 			history[e.Name] = append(history[e.Name], porcupine.Operation{
-				Input: exchange{Event{Note: Read}, a}, Call: int64(e.At), Return: never - 1,
+				Input: exchange{Event{Note: Read}, a}, Call: int64(e.At), Return: never - 2,
 			})
 		}
 		if e.What != Requests {
@@ -171,11 +194,17 @@ func Linearizable(events []Event, timeout time.Duration) (wrong []error) {
 		if history[e.Name] == nil {
 			names = append(names, e.Name)
 		}
+		if e.Note == Create && a.Note == Value {
+			history[e.Name] = append(history[e.Name], porcupine.Operation{
+				Input: exchange{request: Event{Note: began}}, Call: int64(e.At), Return: back,
+			})
+		}
 		history[e.Name] = append(history[e.Name], porcupine.Operation{
 			ClientId: clients[e.Client], Input: exchange{e, a}, Call: int64(e.At), Return: back,
 		})
 	}
 	for _, name := range names {
+		history[name] = append(history[name], porcupine.Operation{Input: exchange{request: Event{Note: end}}, Call: never - 1, Return: never})
 		switch porcupine.CheckOperationsTimeout(recordModel, history[name], timeout) {
 		case porcupine.Illegal:
 			wrong = append(wrong, fmt.Errorf("no order of the requests for %s explains the answers", name))

@@ -87,6 +87,14 @@ func TestVerifiersFindWhatIsWrong(t *testing.T) {
 		{"a write that did nothing and is seen", linear, at(
 			asks("a", 1, Write, 1, "1"), gets("a", 1, Nothing, 0, ""),
 			asks("b", 2, Read, 0, ""), gets("b", 2, Value, 1, "1")), "no order"},
+		{"a creation that was served twice", linear, at(
+			asks("a", 1, Create, 0, ""), asks("b", 2, Write, 1, "1"), gets("b", 2, Acked, 0, ""), gets("a", 1, Value, 1, "1")), ""},
+		{"a record that comes back after a creation", linear, at(
+			asks("a", 1, Create, 0, ""), gets("a", 1, Value, 0, EmptyRecord), asks("b", 2, Delete, 0, ""), gets("b", 2, Gone, 0, ""),
+			asks("b", 3, Read, 0, ""), gets("b", 3, Value, 0, EmptyRecord)), "no order"},
+		{"an unsure write that may come late, or never", linear, at(
+			asks("a", 1, Write, -1, "1"), gets("a", 1, Unsure, 0, ""), asks("b", 2, Write, 1, "2"), gets("b", 2, Acked, 0, ""),
+			asks("b", 3, Read, 0, ""), gets("b", 3, Value, 1, "2"), asks("b", 4, Read, 0, ""), gets("b", 4, Value, 2, "1"), truth(2, "1")), ""},
 		{"two answers", linear, at(
 			asks("a", 1, Read, 0, ""), gets("a", 1, Missing, 0, ""), gets("a", 1, Missing, 0, "")), "answered twice"},
 
