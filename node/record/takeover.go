@@ -64,7 +64,14 @@ func (s *seat) takeOver(ctx context.Context, epoch uint64, lost <-chan struct{})
 		if done == nil && s.alone() {
 			return t.store, nil
 		}
+		var ended <-chan struct{}
+		if done == nil { // else it is fence that sees the end
+			ended = ctx.Done()
+		}
 		select {
+		case <-ended:
+			s.discard(t.store)
+			return nil, nil
 		case t = <-done:
 			if t.store != nil {
 				done = nil // nothing of ours may overtake what the owner before still has
