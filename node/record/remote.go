@@ -142,21 +142,18 @@ func (s *seat) told(f *frame) {
 			s.forget(name) // it has crossed an earlier one
 			return
 		}
-		next := knowledge{version: f.message.Version, exists: true, sure: true, hash: f.known.hash}
-		if k != nil && !k.synced && f.message.Action != protocol.RecordUpdate {
-			if !k.sure || f.message.Version != k.version+1 {
+		if k != nil {
+			patch := f.message.Action != protocol.RecordUpdate
+			if patch && !k.synced && (!k.sure || f.message.Version != k.version+1) {
 				return // over a gap: the owner has yet to compare, and will tell all of it
 			}
-			k.knowledge = next
+			k.knowledge = knowledge{version: f.message.Version, exists: true, sure: true, hash: f.known.hash}
 		}
 		var except sub.Client
 		if f.client != 0 {
 			except = without{id: f.client}
 		}
 		s.room.subs.Deliver(name, except, &protocol.Outbound{Message: f.message, Result: f.result})
-		if k != nil && k.synced {
-			k.knowledge = next
-		}
 	case frameDeleted:
 		delete(s.known, name)
 		s.room.tellDeleted(name, f.client)
