@@ -45,13 +45,8 @@ func hearEvents(u *chaosClient, ctx context.Context, m *protocol.Message) {
 			return
 		}
 		u.note(clustertest.Hears, clustertest.Event{Name: m.Name, Data: from, ID: n})
-	case m.Action == protocol.EventSubscribe && m.IsAck:
-		switch name := m.CorrelationID; {
-		case u.subs[name]:
-			u.note(clustertest.Subscribes, clustertest.Event{Name: name})
-		case u.wants[name]:
-			u.note(clustertest.Wants, clustertest.Event{Name: name})
-		}
+	case m.Action == protocol.EventSubscribe && m.IsAck && u.subs[m.CorrelationID]:
+		u.note(clustertest.Subscribes, clustertest.Event{Name: m.CorrelationID})
 	default:
 		eventListening.hear(u, ctx, m)
 	}

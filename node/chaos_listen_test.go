@@ -19,6 +19,7 @@ type listening struct {
 	listen, unlisten, accept, reject protocol.Action
 	found, removed, timeout          protocol.Action
 	subscribe, unsubscribe           protocol.Action
+	provided, unprovided             protocol.Action // 0 where subscribers are not told
 }
 
 var eventListening = &listening{
@@ -26,6 +27,14 @@ var eventListening = &listening{
 	listen: protocol.EventListen, unlisten: protocol.EventUnlisten, accept: protocol.EventListenAccept, reject: protocol.EventListenReject,
 	found: protocol.EventSubscriptionForPatternFound, removed: protocol.EventSubscriptionForPatternRemoved, timeout: protocol.EventListenResponseTimeout,
 	subscribe: protocol.EventSubscribe, unsubscribe: protocol.EventUnsubscribe,
+}
+
+var recordListening = &listening{
+	topic: protocol.TopicRecord, prefix: "s",
+	listen: protocol.RecordListen, unlisten: protocol.RecordUnlisten, accept: protocol.RecordListenAccept, reject: protocol.RecordListenReject,
+	found: protocol.RecordSubscriptionForPatternFound, removed: protocol.RecordSubscriptionForPatternRemoved, timeout: protocol.RecordListenResponseTimeout,
+	subscribe: protocol.RecordSubscribe, unsubscribe: protocol.RecordUnsubscribe,
+	provided: protocol.RecordSubscriptionHasProvider, unprovided: protocol.RecordSubscriptionHasNoProvider,
 }
 
 // Every third client listens, and the last one never accepts.
@@ -100,6 +109,14 @@ func (l *listening) hear(u *chaosClient, ctx context.Context, m *protocol.Messag
 		}
 	}
 	switch m.Action {
+	case l.subscribe:
+		if m.IsAck && u.wants[m.CorrelationID] && strings.HasPrefix(m.CorrelationID, l.prefix) {
+			u.note(clustertest.Wants, clustertest.Event{Name: m.CorrelationID})
+		}
+	case l.provided, l.unprovided:
+		if l.provided != 0 && strings.HasPrefix(m.Name, l.prefix) {
+			u.note(clustertest.Provided, clustertest.Event{Name: m.Name, OK: m.Action == l.provided})
+		}
 	case l.found:
 		u.asked[name]++
 		u.note(clustertest.Found, clustertest.Event{Name: name})

@@ -133,7 +133,7 @@ func outcome(m *protocol.Message) string {
 	return clustertest.Unsure
 }
 
-func hearRecords(u *chaosClient, _ context.Context, m *protocol.Message) {
+func hearRecords(u *chaosClient, ctx context.Context, m *protocol.Message) {
 	if a, ok := u.writes[m.CorrelationID]; ok && m.Name == a.name {
 		switch m.Action {
 		case protocol.RecordWriteAcknowledgement:
@@ -161,11 +161,19 @@ func hearRecords(u *chaosClient, _ context.Context, m *protocol.Message) {
 			delete(u.follows, m.Name)
 			u.note(clustertest.Unfollows, clustertest.Event{Name: m.Name})
 		}
+		if u.wants[m.Name] { // a node that was not sure whether there had been a record
+			delete(u.wants, m.Name)
+			u.note(clustertest.Unsubscribes, clustertest.Event{Name: m.Name})
+		}
 		return
 	case protocol.RecordUnsubscribe:
 		delete(u.ended, m.CorrelationID)
 		return
 	}
+	if m.IsError && m.OriginalAction == protocol.RecordSubscribe && u.wants[m.Name] {
+		delete(u.wants, m.Name) // there was nobody to subscribe at
+	}
+	recordListening.hear(u, ctx, m)
 	a, ok := u.pending[m.Name]
 	if !ok {
 		return

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -223,7 +224,7 @@ func runChaos(t *testing.T, cfg clustertest.Config, wrong mistakes) (events []cl
 		ctx, cancel := context.WithCancel(t.Context())
 		cfg.Nodes, cfg.Partitions = chaosNodes, chaosPartitions
 		c := &chaos{t: t, wrong: wrong, net: clustertest.New(cfg), ctx: ctx, processes: make(map[int]*process)}
-		c.acts = []act{{6, actOnEvents}, {1, actOnPresence}, {3, eventListening.act}, {4, actOnCalls}, {16, actOnRecords}}
+		c.acts = []act{{6, actOnEvents}, {1, actOnPresence}, {3, eventListening.act}, {3, recordListening.act}, {4, actOnCalls}, {16, actOnRecords}}
 		c.greets = append(c.greets, greetPresence)
 		c.hears = map[protocol.Topic]func(*chaosClient, context.Context, *protocol.Message){
 			protocol.TopicEvent: hearEvents, protocol.TopicPresence: hearPresence, protocol.TopicRPC: hearCalls, protocol.TopicRecord: hearRecords,
@@ -301,7 +302,10 @@ func verifyChaos(events []clustertest.Event) (wrong []error) {
 	wrong = append(wrong, clustertest.OneStateEachVersion(events)...)
 	wrong = append(wrong, clustertest.LiveUpdatesRunForward(events)...)
 	wrong = append(wrong, clustertest.CallsEndOnce(events, callBound)...)
-	wrong = append(wrong, clustertest.OneProviderEach(events, eventListening.can(events), false)...)
+	ofEvent, ofRecord := eventListening.can(events), recordListening.can(events)
+	wrong = append(wrong, clustertest.OneProviderEach(events,
+		func(conn, name string) bool { return ofEvent(conn, name) || ofRecord(conn, name) },
+		func(name string) bool { return strings.HasPrefix(name, recordListening.prefix) })...)
 	wrong = append(wrong, clustertest.PresenceTellsTheTruth(events, 3*time.Second)...)
 	return wrong
 }

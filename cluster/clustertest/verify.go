@@ -288,8 +288,9 @@ func PresenceTellsTheTruth(events []Event, while time.Duration) (wrong []error) 
 // OneProviderEach verifies the end of a history, when it is quiet: each name that
 // somebody wants and may have (by the provider's own words: can says whether a
 // connection would accept it) has exactly one provider, a name that nobody wants has
-// none, and each of its subscribers was told so last, where tells is true.
-func OneProviderEach(events []Event, can func(provider, name string) bool, tells bool) (wrong []error) {
+// none, and each of its subscribers was told so last, if tells says that they are told of
+// that name.
+func OneProviderEach(events []Event, can func(provider, name string) bool, tells func(name string) bool) (wrong []error) {
 	type pair struct{ client, name string }
 	open := make(map[string]bool)
 	wants := make(map[pair]bool)
@@ -335,7 +336,7 @@ func OneProviderEach(events []Event, can func(provider, name string) bool, tells
 			wrong = append(wrong, fmt.Errorf("%s has %d providers %v, want %d", name, len(who), who, want))
 		}
 		for c := range open {
-			if p := (pair{c, name}); tells && wants[p] && told[p] != (want == 1) {
+			if p := (pair{c, name}); wants[p] && tells(name) && told[p] != (want == 1) {
 				wrong = append(wrong, fmt.Errorf("%s was told last that %s has a provider: %v", c, name, told[p]))
 			}
 		}

@@ -43,7 +43,7 @@ func TestVerifiersFindWhatIsWrong(t *testing.T) {
 	bounded := func(e []Event) []error { return CallsEndOnce(e, 10*time.Second) }
 	present := func(e []Event) []error { return PresenceTellsTheTruth(e, 3*time.Second) }
 	provided := func(e []Event) []error {
-		return OneProviderEach(e, func(p, _ string) bool { return strings.HasPrefix(p, "p") }, true)
+		return OneProviderEach(e, func(p, _ string) bool { return strings.HasPrefix(p, "p") }, func(string) bool { return true })
 	}
 	open := func(client, node, user string) Event {
 		return Event{What: Opened, Client: client, Node: node, Name: user}
