@@ -253,7 +253,7 @@ func (j *joined) enterTable(ctx context.Context, self Peer, f Formation) error {
 		}
 	}
 	j.log.Info("joining the cluster", "name", j.cfg.Name, "cluster", f.ClusterID)
-	if err := j.raft.Join(ctx, distinctAddrs(addresses)); err != nil {
+	if err := j.joinTable(ctx, distinctAddrs(addresses)); err != nil {
 		return fmt.Errorf("join cluster %s: %w", j.cfg.Name, err)
 	}
 	select {
@@ -270,6 +270,31 @@ func (j *joined) enterTable(ctx context.Context, self Peer, f Formation) error {
 	j.joiner.Formed(f.ClusterID, "")
 	j.dir.partitions(j.raft.Partitions())
 	return j.dir.Promise(Belonging{Name: j.cfg.Name, ClusterID: f.ClusterID, Founders: f.Founders, Joined: true})
+}
+
+// nameFreeAfter is for how many failure timeouts a node waits for its name. One that
+// returns at once without its data finds the cluster still counting on what it was.
+const nameFreeAfter = 10
+
+// joinTable becomes a member, when no other node that lives has the name.
+func (j *joined) joinTable(ctx context.Context, addresses []string) error {
+	give := time.NewTimer(nameFreeAfter * j.cfg.FailureTimeout)
+	defer give.Stop()
+	again := time.NewTicker(max(j.cfg.FailureTimeout/4, time.Millisecond))
+	defer again.Stop()
+	for {
+		err := j.raft.Join(ctx, addresses)
+		if !errors.Is(err, ErrNameTaken) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-give.C:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // distinctAddrs are the addresses without repetitions.
