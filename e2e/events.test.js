@@ -1,6 +1,7 @@
 // Events: spec 09 §1.
 import assert from 'node:assert/strict'
 import { login, logins, subscribed, unsubscribed } from './lib/client.js'
+import { nodes, spread } from './lib/cluster.js'
 import { startNode } from './lib/node.js'
 import { test } from './lib/test.js'
 
@@ -84,7 +85,10 @@ test('many names are subscribed in one message and all of them work', async t =>
   const last = await subscribed(receiver, 'bulk/end')
   sender.event.emit('bulk/end')
   await last.next()
-  assert.deepEqual([...seen], names.map(n => [n, n]))
+  // Between nodes order is kept for each name only.
+  while (nodes > 1 && seen.size < names.length) await spread()
+  const heard = nodes > 1 ? [...seen].sort(([a], [b]) => a < b ? -1 : 1) : [...seen]
+  assert.deepEqual(heard, (nodes > 1 ? names.toSorted() : names).map(n => [n, n]))
 })
 
 test('a large event arrives whole', async t => {

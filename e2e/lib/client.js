@@ -74,13 +74,12 @@ class Tap {
     const before = this.traffic.items.length
     act()
     await this.acked(topic, action, name, before)
-    await spread()
   }
 
   // acked waits for the acknowledgement of the newest request that names `name`,
   // was sent on the present socket, and is not older than `since`.
-  acked (topic, action, name, since = 0) {
-    return this.traffic.until(all => {
+  async acked (topic, action, name, since = 0) {
+    const acked = await this.traffic.until(all => {
       const opened = all.findLastIndex(i => i.opened)
       const items = all.slice(Math.max(opened, since))
       const at = items.findLastIndex(i => i.sent?.topic === topic && i.sent.action === action &&
@@ -90,6 +89,8 @@ class Tap {
       return items.slice(at).some(i => i.received?.isAck && i.received.topic === topic && i.received.action === action &&
         (correlationId !== undefined ? i.received.correlationId === correlationId : name === undefined || i.received.name === name))
     })
+    await spread()
+    return acked
   }
 }
 
