@@ -54,9 +54,11 @@ func (w *network) build() error {
 		if err := ip("netns", "add", ns); err != nil {
 			return err
 		}
+		if err := ip("link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", ns); err != nil {
+			return errors.Join(err, ip("netns", "del", ns))
+		}
 		w.made++
 		if err := all(
-			[]string{"link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", ns},
 			[]string{"link", "set", device, "master", bridge, "up"},
 			[]string{"-n", ns, "addr", "add", w.host(i) + "/24", "dev", "eth0"},
 			[]string{"-n", ns, "link", "set", "eth0", "up"},
@@ -110,7 +112,9 @@ func (w *network) delay(i int, d time.Duration) error {
 func (w *network) close() error {
 	var errs []error
 	for i := range w.made {
-		errs = append(errs, ip("netns", "del", w.netns(i))) // and its devices
+		// The namespace lives on while the kernel still has packets of dead processes to
+		// send, so the device is not left to it.
+		errs = append(errs, ip("link", "del", fmt.Sprintf("%sv%d", w.prefix, i)), ip("netns", "del", w.netns(i)))
 	}
 	if w.bridge {
 		errs = append(errs, ip("link", "del", w.prefix+"b"))
