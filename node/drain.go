@@ -66,6 +66,21 @@ func (n *Node) drains() bool {
 	return false
 }
 
+// askTime bounds the request of a node that ends to be drained. Where a majority is
+// there, a leader is found by then.
+const askTime = 4 * time.Second
+
+// heirs says whether another node could own something.
+func (n *Node) heirs() bool {
+	self := n.place.Self().ID
+	for _, m := range n.place.Members() {
+		if m.ID != self && m.Alive && !m.Draining && m.Role == cluster.RoleCore {
+			return true
+		}
+	}
+	return false
+}
+
 // awaitHandOver waits until this node owns nothing, but not for ever: where nobody else
 // can own it, it stays.
 func (n *Node) awaitHandOver(ctx context.Context) {
@@ -83,10 +98,16 @@ func (n *Node) awaitHandOver(ctx context.Context) {
 			n.log.Info("what this node owned is handed over")
 			return
 		}
+		if !n.heirs() {
+			n.log.Warn("there is nobody to hand over to: all other nodes are dead or leave too", "partitions", owned)
+			return
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			n.log.Warn("not everything could be handed over", "partitions", owned)
+			if n.drains() { // else it was undone
+				n.log.Warn("not everything could be handed over", "partitions", owned)
+			}
 			return
 		}
 	}
@@ -104,6 +125,10 @@ func (n *Node) sayGoodbye(ctx context.Context) {
 	if err := n.endpoint.Drain(ctx, n.cfg.Cluster.DrainTime, urls); err != nil {
 		return // it was undone, or the node ends
 	}
+	if len(urls) == 0 {
+		n.log.Info("drained: the clients have been told to go, and none of the other nodes has said where it is (cluster.publicUrl)")
+		return
+	}
 	n.log.Info("drained: the clients have been sent to other nodes", "urls", urls)
 }
 
@@ -112,7 +137,9 @@ func (n *Node) sayGoodbye(ctx context.Context) {
 func (n *Node) leave(ctx context.Context) {
 	ctx, done := context.WithTimeout(ctx, handOver+n.cfg.Cluster.DrainTime)
 	defer done()
-	err := n.place.Drain(ctx, n.place.Self().ID, true)
+	asking, asked := context.WithTimeout(ctx, askTime)
+	defer asked()
+	err := n.place.Drain(asking, n.place.Self().ID, true)
 	switch {
 	case errors.Is(err, cluster.ErrAlone):
 		return

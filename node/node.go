@@ -153,9 +153,19 @@ func (n *Node) Run(ctx context.Context) error {
 	usualGC := relaxGC()
 	defer usualGC()
 	n.setState("joining the cluster")
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ports := &ports{node: n, stop: stop}
+	defer ports.end()
+	if n.cfg.Cluster.Enabled() {
+		// It may wait long for other nodes, and says so; whoever looks after processes must
+		// not take it for dead.
+		n.endpoint.Hold(true)
+		ports.begin(ctx)
+	}
 	st, err := n.openStores(ctx, dir)
 	if err != nil {
-		return err
+		return causeOf(ctx, err)
 	}
 	defer st.shutDown()
 	n.setState("starting")
@@ -170,8 +180,6 @@ func (n *Node) Run(ctx context.Context) error {
 
 	// The rooms outlive the endpoint: they end when it has drained.
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
 	// What the records stand on is looked after until they have ended: they may wait
 	// for it to come back.
 	below, stopBelow := context.WithCancel(context.WithoutCancel(ctx))
@@ -186,8 +194,9 @@ func (n *Node) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stopRooms()
+	defer ports.end() // while the rooms can still answer
 	for name, run := range map[string]func(context.Context) error{
-		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "drain": n.followDrain, "admin": n.admin.Serve, "replicas": st.keepReplicas,
+		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "drain": n.followDrain, "replicas": st.keepReplicas,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {
@@ -198,10 +207,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	// Nobody is let in before the records are served.
 	if err := records.Flush(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return fmt.Errorf("start records: %w", err)
+		return fmt.Errorf("start records: %w", causeOf(ctx, err))
 	}
 	usualGC()
 	if err := n.joinRules(ctx); err != nil {
@@ -210,13 +216,9 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.adopt(ctx, dir, records); err != nil {
 		return err
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := n.endpoint.Serve(context.WithoutCancel(ctx)); err != nil {
-			stop(err)
-		}
-	})
 	n.setState("")
+	ports.begin(ctx)
+	n.endpoint.Hold(false)
 	close(n.started)
 	n.announce()
 
@@ -228,12 +230,51 @@ func (n *Node) Run(ctx context.Context) error {
 	defer cancel()
 	n.logError("flush records", func() error { return records.Flush(grace) })
 	n.logError("close clients", func() error { return n.endpoint.Shutdown(grace) })
-	serving.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	n.log.Info("stopped")
 	return nil
+}
+
+// causeOf is why ctx has ended, or err while it has not.
+func causeOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// ports are those of the node, for clients and for its operator, while they are served.
+type ports struct {
+	node *Node
+	stop context.CancelCauseFunc
+
+	begun   sync.Once
+	running sync.WaitGroup
+	cancel  context.CancelFunc // set by begin
+}
+
+// begin serves them, if nobody has yet, until end.
+func (s *ports) begin(ctx context.Context) {
+	s.begun.Do(func() {
+		ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		for name, serve := range map[string]func(context.Context) error{"clients": s.node.endpoint.Serve, "admin": s.node.admin.Serve} {
+			s.running.Go(func() {
+				if err := serve(ctx); err != nil {
+					s.stop(fmt.Errorf("%s: %w", name, err))
+				}
+			})
+		}
+	})
+}
+
+// end returns when nothing of them runs.
+func (s *ports) end() {
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.running.Wait()
 }
 
 // logError does something on the way out, where an error can only be told.

@@ -55,6 +55,10 @@ func (s *Server) Drain(ctx context.Context, over time.Duration, urls []string) e
 	}
 }
 
+// Hold has everybody who comes refused the upgrade while it is on. The other paths of
+// the port are served.
+func (s *Server) Hold(on bool) { s.held.Store(on) }
+
 // Refill lets clients in again after a Drain.
 func (s *Server) Refill() { s.draining.Store(nil) }
 

@@ -65,6 +65,7 @@ type Server struct {
 	panics   atomic.Uint64
 
 	draining atomic.Pointer[drain] // nil unless Drain was called
+	held     atomic.Bool           // as Hold says
 
 	stopping chan struct{} // closed when Shutdown begins
 	stopped  chan struct{} // closed when it has ended

@@ -166,7 +166,7 @@ func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status in
 	case s.turnsAway():
 		w.Header().Set("Retry-After", "1")
 		w.Header().Set("Connection", "close")
-		return http.StatusServiceUnavailable, "the server is going away"
+		return http.StatusServiceUnavailable, "this server takes no clients now: see /readyz"
 	case s.gate.full():
 		s.gate.count(refusedFull)
 		w.Header().Set("Retry-After", "10")
@@ -176,10 +176,10 @@ func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status in
 	return 0, ""
 }
 
-// turnsAway says whether clients are to go elsewhere, and where to is not known.
+// turnsAway says whether nobody is let in, and where else to go is not known.
 func (s *Server) turnsAway() bool {
 	d := s.draining.Load()
-	return d != nil && len(d.urls) == 0
+	return s.held.Load() || d != nil && len(d.urls) == 0
 }
 
 // originAllowed judges the Origin header. Browsers send it always; a client that
