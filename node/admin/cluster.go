@@ -87,7 +87,7 @@ type StreamStatus struct {
 	Name string `json:"name"`
 	// Leader is the id of the node that leads it.
 	Leader string `json:"leader,omitempty"`
-	// Replicas are the other nodes that keep it, Current how many of all are up to
+	// Replicas is how many nodes are to keep it, Current how many of them are up to
 	// date, Lag by how many messages the last one is behind.
 	Replicas int    `json:"replicas"`
 	Current  int    `json:"current"`
