@@ -61,7 +61,7 @@ cluster: build ## Build, then three nodes on this machine; data in ./hadal-data/
 .PHONY: test
 test: ## All tests: lint, unit and race, short fuzz, crashes, the JS client, a browser
 	@began=$$SECONDS; \
-	for step in deps lint test-unit test-deploy test-fuzz test-crash test-cluster test-e2e test-e2e-cluster test-browser; do \
+	for step in deps lint test-unit test-replicas test-chaos test-deploy test-fuzz test-crash test-cluster test-e2e test-e2e-cluster test-browser; do \
 		$(MAKE) --no-print-directory $$step || { printf '\n==== FAILED: make %s\n' "$$step"; exit 1; }; \
 	done; \
 	printf '\n==== All tests passed in %d s\n' "$$((SECONDS - began))"
@@ -70,11 +70,12 @@ test: ## All tests: lint, unit and race, short fuzz, crashes, the JS client, a b
 test-long: ## What takes longer: much fuzzing, many crash rounds, everything repeated
 	@$(MAKE) --no-print-directory deps lint
 	$(call section,Unit tests three times over)
-	$(GO) test -race -count=3 -timeout 60m ./...
+	HADAL_CHAOS_SEEDS=30 $(GO) test -race -count=3 -timeout 60m ./...
+	@$(MAKE) --no-print-directory test-replicas test-deploy chaos
 	@$(MAKE) --no-print-directory test-fuzz FUZZTIME=60s
 	@$(MAKE) --no-print-directory test-crash CRASH=--full
-	@HADAL_CRASH_ROUNDS=500 $(MAKE) --no-print-directory test-e2e test-browser
-	@$(MAKE) --no-print-directory soak jepsen soak-cluster
+	@HADAL_CRASH_ROUNDS=500 $(MAKE) --no-print-directory test-e2e test-e2e-cluster test-browser
+	@$(MAKE) --no-print-directory soak test-cluster jepsen soak-cluster
 
 .PHONY: lint
 lint: ## go vet, staticcheck, gofmt
@@ -91,7 +92,18 @@ lint: ## go vet, staticcheck, gofmt
 .PHONY: test-unit
 test-unit: node-modules ## Go tests with the race detector
 	$(call section,Unit tests)
-	$(GO) test -race -timeout 10m ./...
+	HADAL_CHAOS_SEEDS=10 $(GO) test -race -timeout 15m ./...
+
+# What depends on time, or is long, runs without the race detector and by itself.
+.PHONY: test-replicas
+test-replicas: ## Stores on three servers in one process, whose leaders die
+	$(call section,Stores on several servers)
+	$(GO) test -count=1 -timeout 10m -run 'Replica|Overlapping|OwnersServer|AHole|AMark|AStream|AMinority|TheTail|Deposed' ./store/jetstream
+
+.PHONY: test-chaos
+test-chaos: ## The rooms of three nodes under faults from 200 seeds
+	$(call section,Chaos, 200 seeds)
+	HADAL_CHAOS_SEEDS=200 $(GO) test -count=1 -timeout 10m -run '^TestChaos' ./node
 
 # deploy is a module of its own: what reads charts and manifests is large.
 .PHONY: test-deploy

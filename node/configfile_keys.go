@@ -399,7 +399,7 @@ func configKeys(prefix string, t reflect.Type) []configKey {
 // under test inherits.
 func isOther(name string) bool {
 	switch name {
-	case "HADAL_CONFIG", "HADAL_BIN", "HADAL_CRASH_ROUNDS":
+	case "HADAL_CONFIG", "HADAL_BIN", "HADAL_CRASH_ROUNDS", "HADAL_CHAOS_SEEDS":
 		return true
 	}
 	return strings.HasPrefix(name, "HADAL_E2E_")

@@ -71,6 +71,8 @@ const (
 	doubtPatience = 3 * time.Second
 	// leadAgain is how often the owner looks whether its server leads its streams.
 	leadAgain = 10 * time.Second
+	// replicaScanWait is how long a scan waits for the next message of a replica.
+	replicaScanWait = 2 * time.Second
 	// shortReplay is how many messages of the LOG are asked for by number, replayWindow at a
 	// time, rather than read through a consumer: that one has to be made by the meta leader,
 	// who may have died with the owner.

@@ -247,11 +247,16 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 		return nil
 	}
 	delivered := uint64(0)
+	// A replica that lags has to get what is to be read first.
+	wait := firstAttempt
+	if sc.fenced {
+		wait = replicaScanWait
+	}
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		batch, err := consumer.FetchBytes(max(scanBytes, 2*int(s.nc.MaxPayload())), jetstream.FetchMaxWait(firstAttempt))
+		batch, err := consumer.FetchBytes(max(scanBytes, 2*int(s.nc.MaxPayload())), jetstream.FetchMaxWait(wait))
 		if err != nil {
 			return translate(err)
 		}
@@ -296,7 +301,7 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 			if !sc.fenced && info.NumPending == 0 && info.Delivered.Consumer == delivered {
 				return nil
 			}
-			return fmt.Errorf("no message in %v: %w", firstAttempt, errMoved)
+			return fmt.Errorf("no message in %v: %w", wait, errMoved)
 		}
 	}
 }
