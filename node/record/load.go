@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"hadal/store"
 )
@@ -71,7 +72,11 @@ func (o *owner) arrive(ctx context.Context, l loadResult) {
 			o.helpers.Go(func() { o.fence(ctx, false) })
 		}
 	default:
-		o.log.Error("record not loaded", "name", e.name, "err", l.err)
+		level := slog.LevelError
+		if errors.Is(l.err, store.ErrFenced) { // why, the log has heard; this comes for every record
+			level = slog.LevelDebug
+		}
+		o.log.Log(ctx, level, "record not loaded", "name", e.name, "err", l.err)
 		o.stats.loadErrors.Add(1)
 		o.abandon(e, l.err)
 	}
