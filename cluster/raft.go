@@ -105,6 +105,7 @@ type Raft struct {
 	until   atomic.Int64  // the lease; by now
 	settled atomic.Uint64 // every taking away up to this version is known or waited for
 	stopped atomic.Bool   // this node holds nothing any more
+	member  atomic.Bool   // it has been a member since it was started
 
 	mu      sync.Mutex
 	changed chan struct{} // guarded by mu

@@ -317,7 +317,11 @@ func (r *Raft) Join(ctx context.Context, addresses []string) error {
 			}
 		}
 		var refused *raftRefusal
-		if err == nil || errors.As(err, &refused) {
+		if err == nil {
+			r.member.Store(true)
+			return nil
+		}
+		if errors.As(err, &refused) {
 			return err
 		}
 		select {

@@ -172,9 +172,15 @@ func (r *Raft) hearLeader(conn net.Conn) error {
 		case leaseNotLeader:
 			return &NotLeaderError{}
 		case leaseNoMember:
+			if _, was := r.view.Load().members[r.o.Self.ID]; !was && !r.member.Load() {
+				// It has not joined yet, and hears from the leader because it has the address of
+				// one who was a member: what it is without its data.
+				return ErrUnknownMember
+			}
 			r.onceGone.Do(func() { close(r.removed) })
 			return ErrRemoved
 		case leaseGiven:
+			r.member.Store(true)
 			raise(&r.until, reply.asked-max(reply.lead, 0)+r.parts.lease)
 		}
 		if reply.settled > 0 {

@@ -104,6 +104,34 @@ func TestAnEdgeNodeOwnsNothingAndIsNoticedWhenItDies(t *testing.T) {
 	})
 }
 
+func TestANodeThatReturnsWithoutItsDataWhereItWasReplacesWhatItWas(t *testing.T) {
+	inCluster(t, 3, 6, func(c *testCluster) {
+		c.wait("balance", time.Second, c.balanced)
+		old, leader := c.follower(), c.leader()
+		c.kill(old)
+		wiped := &testNode{dir: t.TempDir(), peer: old.peer}
+		wiped.peer.ID = "id-new"
+		c.mu.Lock()
+		c.nodes = append(c.nodes, wiped)
+		c.mu.Unlock()
+		c.start(wiped)
+		c.wait("it to join", 5*time.Second, func() bool {
+			err := c.join(wiped, leader.peer.Raft)
+			if err != nil && !errors.Is(err, ErrNameTaken) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+		c.wait("the old one to be removed", 10*testStabilise, func() bool {
+			return !slices.ContainsFunc(leader.r.Members(), func(m Member) bool { return m.ID == old.peer.ID })
+		})
+		c.wait("three voters", 10*testStabilise, func() bool {
+			v := c.voters()
+			return len(v) == 3 && slices.Contains(v, wiped.peer.ID)
+		})
+	})
+}
+
 func TestANodeThatReturnsWithoutItsIDReplacesTheOld(t *testing.T) {
 	inCluster(t, 3, 6, func(c *testCluster) {
 		c.wait("balance", time.Second, c.balanced)
