@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,6 +143,8 @@ func NewRaft(o RaftOptions) (*Raft, error) {
 	switch {
 	case o.Self.ID == "" || o.Self.Name == "" || o.Self.Raft == "":
 		return nil, errors.New("a node of a cluster needs an id, a name, and an address for raft")
+	case len(o.Self.ID) > math.MaxUint8 || strings.Contains(o.Self.ID, "@"):
+		return nil, fmt.Errorf("id %q of a node: it has at most %d bytes, and no @", o.Self.ID, math.MaxUint8)
 	case o.Self.Role != RoleCore && o.Self.Role != RoleEdge:
 		return nil, fmt.Errorf("a node of a cluster is %s or %s, not %q", RoleCore, RoleEdge, o.Self.Role)
 	case o.FailureTimeout < 100*time.Millisecond:
@@ -274,10 +278,11 @@ func (r *Raft) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.store.Close()) }()
-	streams := newRaftStreams(r.o.Stream, r.o.Self.Raft, r.part(partAnswer))
+	streams := newRaftStreams(r.o.Stream, r.o.Self.ID, r.o.Self.Raft, r.part(partAnswer))
 	r.streams = streams
 	streams.serve[streamLease] = r.serveLease
 	streams.serve[streamAsk] = r.serveAsk
+	streams.refuse[streamAsk] = r.refuseAsk
 	// The streams outlive ctx, for the goodbye.
 	streaming, endStreams := context.WithCancel(context.WithoutCancel(ctx))
 	defer r.wg.Wait()
@@ -369,7 +374,7 @@ func (r *Raft) Bootstrap(ctx context.Context, peers []Peer, clusterID, name stri
 		p.Alive = false // until it is heard of
 		changes = append(changes, joining(peerMember{Peer: p, speaks: commandVersion}))
 		if p.Role == RoleCore && len(voters) < voterCount(cores) {
-			voters = append(voters, raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Raft)})
+			voters = append(voters, raft.Server{ID: raft.ServerID(p.ID), Address: raftAddress(p.ID, p.Raft)})
 		}
 	}
 	if _, err := (&tableState{}).apply(1, changes); err != nil {

@@ -152,11 +152,12 @@ func (r *Raft) asAnswer(err error) error {
 }
 
 func (r *Raft) notLeader() *NotLeaderError {
-	address, id := r.raft.LeaderWithID()
+	at, id := r.raft.LeaderWithID()
 	if id == raft.ServerID(r.o.Self.ID) {
 		return &NotLeaderError{} // not yet, or not any more
 	}
-	return &NotLeaderError{Leader: string(id), Address: string(address)}
+	_, address := splitRaftAddress(at)
+	return &NotLeaderError{Leader: string(id), Address: address}
 }
 
 // leads says whether this node leads and knows all that went before.
@@ -229,10 +230,24 @@ func (r *Raft) serveAsk(_ context.Context, conn net.Conn) {
 	}
 }
 
-// ask asks one node. The error is a NotLeaderError when it did nothing because it does
+// refuseAsk answers a request that is meant for another node, who was at this address.
+func (r *Raft) refuseAsk(conn net.Conn) {
+	if err := conn.SetDeadline(time.Now().Add(r.o.FailureTimeout)); err != nil {
+		return
+	}
+	_, err := readFrame(conn)
+	if err == nil {
+		_, err = conn.Write(frame(encodeReply(nil, &NotLeaderError{})))
+	}
+	if err != nil {
+		r.o.Log.Debug("request of a peer, meant for another node, not answered", "err", err)
+	}
+}
+
+// ask asks the node at a raftAddress, or whoever is at an address. The error is a NotLeaderError when it did nothing because it does
 // not lead; any other error of the connection means that it may have done it.
-func (r *Raft) ask(ctx context.Context, address string, request []byte) ([]byte, error) {
-	conn, err := r.streams.dial(streamAsk, raft.ServerAddress(address), time.Duration(r.parts.answer))
+func (r *Raft) ask(ctx context.Context, address raft.ServerAddress, request []byte) ([]byte, error) {
+	conn, err := r.streams.dial(streamAsk, address, time.Duration(r.parts.answer))
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", &NotLeaderError{}, err)
 	}
@@ -266,7 +281,7 @@ func (r *Raft) request(ctx context.Context, request []byte) ([]byte, error) {
 		answer, err := decodeReply(r.Serve(request))
 		var not *NotLeaderError
 		if errors.As(err, &not) && not.Address != "" {
-			answer, err = r.ask(ctx, not.Address, request)
+			answer, err = r.ask(ctx, raftAddress(not.Leader, not.Address), request)
 		}
 		if !errors.As(err, &not) {
 			return answer, err
@@ -301,9 +316,12 @@ func (r *Raft) Join(ctx context.Context, addresses []string) error {
 	defer tick.Stop()
 	for {
 		err := error(&NotLeaderError{})
-		try := slices.Clone(addresses)
+		var try []raft.ServerAddress
+		for _, address := range addresses {
+			try = append(try, raft.ServerAddress(address))
+		}
 		for i := 0; i < len(try) && i < 3*len(addresses); i++ {
-			if try[i] == r.o.Self.Raft {
+			if _, address := splitRaftAddress(try[i]); address == r.o.Self.Raft {
 				_, err = decodeReply(r.Serve(request))
 			} else {
 				_, err = r.ask(ctx, try[i], request)
@@ -312,8 +330,8 @@ func (r *Raft) Join(ctx context.Context, addresses []string) error {
 			if !errors.As(err, &not) {
 				break
 			}
-			if not.Address != "" && !slices.Contains(try[i:], not.Address) {
-				try = append(try, not.Address)
+			if leader := raftAddress(not.Leader, not.Address); not.Address != "" && !slices.Contains(try[i:], leader) {
+				try = append(try, leader)
 			}
 		}
 		var refused *raftRefusal

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -230,25 +229,14 @@ func (g *governor) configure() error {
 	for _, s := range servers {
 		known[string(s.ID)] = s
 	}
-	count := g.countVoters(v, servers)
 	for _, m := range v.sortedMembers() {
 		s, ok := known[m.ID]
-		if m.replaced || ok && s.Address == raft.ServerAddress(m.Raft) {
-			continue
+		if !m.replaced && (!ok || s.Address != raftAddress(m.ID, m.Raft)) {
+			// For one that votes this changes the address only.
+			return g.raft.AddNonvoter(raft.ServerID(m.ID), raftAddress(m.ID, m.Raft), 0, g.o.FailureTimeout).Error()
 		}
-		if blocks := whoBlocks(v, servers, m); blocks != "" {
-			if blocks == g.o.Self.ID || known[blocks].Suffrage == raft.Voter && !count.bears(blocks) {
-				continue
-			}
-			g.o.Log.Info("a node stands where another one was", "peer", m.ID, "name", m.Name, "other", blocks)
-			return g.raft.RemoveServer(raft.ServerID(blocks), 0, g.o.FailureTimeout).Error()
-		}
-		if addressTaken(servers, m) {
-			continue // by one that is about to be told elsewhere
-		}
-		// For one that votes this changes the address only.
-		return g.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.Raft), 0, g.o.FailureTimeout).Error()
 	}
+	count := g.countVoters(v, servers)
 	for id, s := range known {
 		if _, ok := v.members[id]; !ok && id != g.o.Self.ID && (s.Suffrage != raft.Voter || count.bears(id)) {
 			return g.raft.RemoveServer(s.ID, 0, g.o.FailureTimeout).Error()
@@ -263,34 +251,10 @@ func (g *governor) configure() error {
 		if len(count.alive)+1 > (len(count.voters)+1)/2 {
 			m := v.members[count.candidate]
 			g.o.Log.Info("node votes from now on", "peer", m.ID, "name", m.Name)
-			return g.raft.AddVoter(raft.ServerID(m.ID), raft.ServerAddress(m.Raft), 0, g.o.FailureTimeout).Error()
+			return g.raft.AddVoter(raft.ServerID(m.ID), raftAddress(m.ID, m.Raft), 0, g.o.FailureTimeout).Error()
 		}
 	}
 	return g.sweep(v, known)
-}
-
-// addressTaken says whether raft knows another server at the member's address. It takes
-// no address twice.
-func addressTaken(servers []raft.Server, m peerMember) bool {
-	return slices.ContainsFunc(servers, func(s raft.Server) bool {
-		return s.Address == raft.ServerAddress(m.Raft) && string(s.ID) != m.ID
-	})
-}
-
-// whoBlocks is the server that has to go before a member can be where it says it is, or
-// empty: one that was there, and is not any more, or is no member. Until it goes, the one
-// that is there answers for it.
-func whoBlocks(v *tableView, servers []raft.Server, m peerMember) string {
-	for _, s := range servers {
-		if s.Address != raft.ServerAddress(m.Raft) || string(s.ID) == m.ID {
-			continue
-		}
-		other, is := v.members[string(s.ID)]
-		if !is || other.replaced || other.Raft != m.Raft && addressTaken(servers, other) {
-			return string(s.ID)
-		}
-	}
-	return ""
 }
 
 // sweep removes one member that was replaced by another of its name, when all others

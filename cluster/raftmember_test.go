@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -104,31 +106,88 @@ func TestAnEdgeNodeOwnsNothingAndIsNoticedWhenItDies(t *testing.T) {
 	})
 }
 
-func TestANodeThatReturnsWithoutItsDataWhereItWasReplacesWhatItWas(t *testing.T) {
-	inCluster(t, 3, 6, func(c *testCluster) {
-		c.wait("balance", time.Second, c.balanced)
-		old, leader := c.follower(), c.leader()
-		c.kill(old)
-		wiped := &testNode{dir: t.TempDir(), peer: old.peer}
-		wiped.peer.ID = "id-new"
-		c.mu.Lock()
-		c.nodes = append(c.nodes, wiped)
-		c.mu.Unlock()
-		c.start(wiped)
-		c.wait("it to join", 5*time.Second, func() bool {
-			err := c.join(wiped, leader.peer.Raft)
-			if err != nil && !errors.Is(err, ErrNameTaken) {
+func TestANodeThatReturnsAtOnceToItsAddressWithoutItsIDIsNotTakenForTheOld(t *testing.T) {
+	for _, role := range []string{"a follower", "the leader"} {
+		t.Run(role, func(t *testing.T) {
+			inCluster(t, 3, 6, func(c *testCluster) {
+				c.wait("balance", time.Second, c.balanced)
+				old := c.follower()
+				if role == "the leader" {
+					old = c.leader()
+				}
+				wiped := &testNode{dir: t.TempDir(), peer: old.peer}
+				wiped.peer.ID = "id-new"
+				c.kill(old)
+				c.mu.Lock()
+				c.nodes = append(c.nodes, wiped)
+				c.mu.Unlock()
+				c.start(wiped)
+				var others []string
+				for _, n := range c.nodes {
+					if n != old && n != wiped {
+						others = append(others, n.peer.Raft)
+					}
+				}
+				c.wait("its name to be free", 5*time.Second, func() bool {
+					select {
+					case err := <-wiped.done:
+						c.t.Fatalf("it ends: %v", err)
+					default:
+					}
+					err := c.join(wiped, others...)
+					if err != nil && !errors.Is(err, ErrNameTaken) {
+						t.Errorf("joining = %v", err)
+					}
+					return err == nil
+				})
+				c.wait("it to be told of the table", 2*time.Second, func() bool { return wiped.r.Partitions() == 6 })
+				c.wait("the old one to be removed, and three to vote", 10*testStabilise, func() bool {
+					v := c.voters()
+					return len(v) == 3 && slices.Contains(v, wiped.peer.ID) && len(c.leader().r.Members()) == 3
+				})
+				c.wait("balance", 15*time.Second, c.balanced)
+			})
+		})
+	}
+}
+
+func TestAStreamMeantForAnotherNodeIsRefused(t *testing.T) {
+	inCluster(t, 3, 1, func(c *testCluster) {
+		leader, other := c.leader(), c.follower()
+		former := raftAddress("former", leader.peer.Raft)
+		var not *NotLeaderError
+		request := encodeRequest(requestStatus, change{})
+		if _, err := other.r.ask(c.ctx, former, request); !errors.As(err, &not) {
+			t.Errorf("a request = %v, want that it does not lead", err)
+		}
+		if _, err := other.r.ask(c.ctx, raft.ServerAddress(leader.peer.Raft), request); err != nil {
+			t.Errorf("a request to whoever is there = %v", err)
+		}
+		for _, kind := range []byte{streamRaft, streamLease} {
+			conn, err := other.r.streams.dial(kind, former, time.Second)
+			if err != nil {
 				t.Fatal(err)
 			}
-			return err == nil
-		})
-		c.wait("the old one to be removed", 10*testStabilise, func() bool {
-			return !slices.ContainsFunc(leader.r.Members(), func(m Member) bool { return m.ID == old.peer.ID })
-		})
-		c.wait("three voters", 10*testStabilise, func() bool {
-			v := c.voters()
-			return len(v) == 3 && slices.Contains(v, wiped.peer.ID)
-		})
+			if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+				t.Errorf("stream of kind %d: read %d bytes, %v; want %v", kind, n, err, io.EOF)
+			}
+			conn.Close()
+		}
+	})
+}
+
+func FuzzStreamHeader(f *testing.F) {
+	f.Add([]byte{streamRaft, 2, 'i', 'd'})
+	f.Add([]byte{streamAsk, 0})
+	f.Add([]byte{streamLease, 255, 'i'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		kind, id, err := readStreamHeader(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		if again, err := streamHeader(kind, id); err != nil || !bytes.HasPrefix(b, again) {
+			t.Errorf("%q is read as kind %d for %q, which is written as %q, %v", b, kind, id, again, err)
+		}
 	})
 }
 

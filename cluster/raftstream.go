@@ -3,8 +3,12 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"math"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,21 +16,40 @@ import (
 )
 
 // A stream between nodes on the raft port begins with a byte that says what it is
-// for. The number is part of the format between nodes.
+// for, and the id of the node that it is meant for: a byte of length, and so many bytes.
+// Another node may have come to the address since, one that was started again without
+// its data most of all, and must neither vote nor answer as the one before. The numbers
+// are part of the format between nodes.
 const (
 	streamRaft  = 1 // raft's own messages
 	streamLease = 2 // a node that keeps in touch with the leader
-	streamAsk   = 3 // one request and its answer
+	streamAsk   = 3 // one request and its answer; it may be meant for whoever is there
 )
+
+// raftAddress is where a node is, for raft: an address and the id of who is expected
+// there. So two nodes never have the same one, though one took over the other's place.
+func raftAddress(id, address string) raft.ServerAddress {
+	return raft.ServerAddress(id + "@" + address)
+}
+
+// splitRaftAddress is the reverse of raftAddress. The id is empty when there is none.
+func splitRaftAddress(a raft.ServerAddress) (id, address string) {
+	if id, address, ok := strings.Cut(string(a), "@"); ok {
+		return id, address
+	}
+	return "", string(a)
+}
 
 // raftStreams shares the given StreamLayer between raft and what this package says
 // to other nodes beside it. It knows every connection, so that none outlives it: raft's
 // transport leaves those it has accepted to their other end.
 type raftStreams struct {
 	layer   raft.StreamLayer
+	id      string
 	address string // where others reach this node
 	timeout time.Duration
 	serve   map[byte]func(context.Context, net.Conn)
+	refuse  map[byte]func(net.Conn) // for those meant for another, if it is to be said
 	raft    chan net.Conn
 	closed  chan struct{}
 	wg      sync.WaitGroup
@@ -35,10 +58,11 @@ type raftStreams struct {
 	conns map[*raftConn]struct{} // guarded by mu; nil when it is closed
 }
 
-func newRaftStreams(layer raft.StreamLayer, address string, timeout time.Duration) *raftStreams {
-	return &raftStreams{layer: layer, address: address, timeout: timeout,
-		serve: make(map[byte]func(context.Context, net.Conn)),
-		raft:  make(chan net.Conn), closed: make(chan struct{}), conns: make(map[*raftConn]struct{})}
+func newRaftStreams(layer raft.StreamLayer, id, address string, timeout time.Duration) *raftStreams {
+	return &raftStreams{layer: layer, id: id, address: address, timeout: timeout,
+		serve:  make(map[byte]func(context.Context, net.Conn)),
+		refuse: make(map[byte]func(net.Conn)),
+		raft:   make(chan net.Conn), closed: make(chan struct{}), conns: make(map[*raftConn]struct{})}
 }
 
 // raftConn is a connection that leaves its raftStreams when it closes.
@@ -108,21 +132,27 @@ func (s *raftStreams) end() {
 	}
 }
 
-// dispatch gives a stream to whom it is for. One that does not say so in time, or
-// says something else, is closed.
+// dispatch gives a stream to whom it is for. One that does not say so in time, says
+// something else, or is meant for another node, is closed.
 func (s *raftStreams) dispatch(ctx context.Context, c *raftConn) {
-	var kind [1]byte
 	err := c.SetReadDeadline(time.Now().Add(4 * s.timeout))
+	var kind byte
+	var target string
 	if err == nil {
-		_, err = c.Read(kind[:])
+		kind, target, err = readStreamHeader(c)
 	}
 	if err == nil {
 		err = c.SetReadDeadline(time.Time{})
 	}
-	serve := s.serve[kind[0]]
+	meant := target == s.id || target == "" && kind == streamAsk
+	serve, refuse := s.serve[kind], s.refuse[kind]
 	switch {
 	case err != nil:
-	case kind[0] == streamRaft:
+	case !meant:
+		if refuse != nil {
+			refuse(c)
+		}
+	case kind == streamRaft:
 		select {
 		case s.raft <- c:
 			return // raft closes it
@@ -134,9 +164,35 @@ func (s *raftStreams) dispatch(ctx context.Context, c *raftConn) {
 	_ = c.Close()
 }
 
-// dial opens a stream of a kind.
-func (s *raftStreams) dial(kind byte, address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	conn, err := s.layer.Dial(address, timeout)
+// streamHeader begins a stream of a kind that is meant for a node.
+func streamHeader(kind byte, id string) ([]byte, error) {
+	if len(id) > math.MaxUint8 {
+		return nil, fmt.Errorf("id of %d bytes: a node's has at most %d", len(id), math.MaxUint8)
+	}
+	return append([]byte{kind, byte(len(id))}, id...), nil
+}
+
+func readStreamHeader(from io.Reader) (kind byte, id string, err error) {
+	var head [2]byte
+	if _, err := io.ReadFull(from, head[:]); err != nil {
+		return 0, "", err
+	}
+	b := make([]byte, head[1])
+	if _, err := io.ReadFull(from, b); err != nil {
+		return 0, "", err
+	}
+	return head[0], string(b), nil
+}
+
+// dial opens a stream of a kind to the node that a raftAddress names, or, without an
+// id, to whoever is there.
+func (s *raftStreams) dial(kind byte, to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	id, address := splitRaftAddress(to)
+	header, err := streamHeader(kind, id)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := s.layer.Dial(raft.ServerAddress(address), timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +203,7 @@ func (s *raftStreams) dial(kind byte, address raft.ServerAddress, timeout time.D
 	if err := c.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if _, err := c.Write([]byte{kind}); err != nil {
+	if _, err := c.Write(header); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, c.SetWriteDeadline(time.Time{})
@@ -174,8 +230,8 @@ func (s forRaft) Close() error {
 	return nil
 }
 
-// Addr implements net.Listener: the address that others use.
-func (s forRaft) Addr() net.Addr { return raftAddr(s.address) }
+// Addr implements net.Listener: the raftAddress that others use.
+func (s forRaft) Addr() net.Addr { return raftAddr(raftAddress(s.id, s.address)) }
 
 // Dial implements raft.StreamLayer.
 func (s forRaft) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
