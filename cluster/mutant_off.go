@@ -2,5 +2,8 @@
 
 package cluster
 
-// mutantSync is a mistake on purpose; see mutant_on.go.
-const mutantSync = false
+// These are mistakes on purpose; see mutant_on.go.
+const (
+	mutantSync  = false
+	mutantLease = false
+)

@@ -243,7 +243,7 @@ func (r *Raft) Replicas(partition int) []string {
 func (r *Raft) Holds(partition int) bool {
 	v := r.view.Load()
 	return partition >= 0 && partition < len(v.owners) && v.owners[partition].Here &&
-		v.partitions[partition].since <= r.settled.Load() && r.now() < r.until.Load() && !r.stopped.Load()
+		v.partitions[partition].since <= r.settled.Load() && (r.now() < r.until.Load() || mutantLease) && !r.stopped.Load()
 }
 
 // Changed implements Table.

@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
 	flags.StringVar(&s.node, "node", "bin/hadal", "the hadal binary")
 	flags.StringVar(&s.mutant, "mutant", "bin/hadal-mutant", "the hadal binary, built with the tag mutant")
-	flags.StringVar(&s.fault, "fault", "fence", "what is wrong with the mutant: HADAL_MUTANT, or NAME=VALUE of its environment")
+	flags.StringVar(&s.fault, "fault", "fence,lease", "what is wrong with the mutant: HADAL_MUTANT, or NAME=VALUE of its environment")
 	flags.IntVar(&s.nodes, "nodes", 3, "how many nodes; 1 is a node that runs alone")
 	flags.Uint64Var(&s.seed, "seed", rand.Uint64(), "of the nemesis and of what clients ask")
 	flags.DurationVar(&s.time, "time", time.Minute, "how long the nemesis works, in jepsen and mutant")
@@ -149,21 +149,21 @@ func withRig(ctx context.Context, s *settings, binary, name, fault string, use f
 
 // jepsen is one trial under a nemesis.
 func jepsen(ctx context.Context, s *settings) (summary string, err error) {
-	return hunt(ctx, s, s.node, "nodes", "", s.seed, s.time)
+	return hunt(ctx, s, s.node, "nodes", "", s.seed, false)
 }
 
-func hunt(ctx context.Context, s *settings, binary, name, fault string, seed uint64, d time.Duration) (summary string, err error) {
+func hunt(ctx context.Context, s *settings, binary, name, fault string, seed uint64, depose bool) (summary string, err error) {
 	err = withRig(ctx, s, binary, name, fault, func(r *rig) error {
 		t := newTrial(r, seed, false)
 		m := &nemesis{
-			rig: r, rand: rand.New(rand.NewPCG(seed, 1<<32)), names: t.names, done: map[string]int{},
+			rig: r, rand: rand.New(rand.NewPCG(seed, 1<<32)), names: t.names, done: map[string]int{}, depose: depose,
 			log: func(format string, args ...any) {
 				say("%8.3fs %s", time.Since(t.history.began).Seconds(), fmt.Sprintf(format, args...))
 			},
 		}
 		var err error
 		summary, err = t.run(ctx, func(ctx context.Context) error {
-			ctx, done := context.WithTimeout(ctx, d)
+			ctx, done := context.WithTimeout(ctx, s.time)
 			defer done()
 			return m.run(ctx)
 		})
@@ -179,7 +179,7 @@ const mutantRounds = 5
 // mutants holds nodes that are built to be wrong to the same promises.
 func mutants(ctx context.Context, s *settings) (string, error) {
 	for i := range mutantRounds {
-		summary, err := hunt(ctx, s, s.mutant, fmt.Sprintf("mutant-%d", i+1), s.fault, s.seed+uint64(i), s.time)
+		summary, err := hunt(ctx, s, s.mutant, fmt.Sprintf("mutant-%d", i+1), s.fault, s.seed+uint64(i), s.nodes > 1)
 		broken := violation("")
 		switch {
 		case errors.As(err, &broken):

@@ -19,6 +19,9 @@ type nemesis struct {
 	names *names
 	log   func(format string, args ...any)
 	done  map[string]int
+	// depose has an owner be replaced while it can do nothing, and then go on: all that
+	// the nemesis does, instead of everything that it can.
+	depose bool
 }
 
 // fault is one evil; it returns what it did in words. heal of the rig undoes it.
@@ -29,7 +32,11 @@ type fault struct {
 	delays bool // needs netem
 	clocks bool // needs nodes whose clocks can be moved
 	many   bool // makes no sense with one node
+	depose bool // takes what it has from an owner that lives on
 }
+
+// deposeIn is how long an owner can do nothing before another is owner for sure.
+const deposeIn = 2 * time.Second
 
 var faults = []fault{
 	{name: "kill the owner", do: func(ctx context.Context, m *nemesis) (string, error) {
@@ -40,7 +47,7 @@ var faults = []fault{
 		n := m.any()
 		return "kill " + n.name, n.kill()
 	}},
-	{name: "pause the owner", do: func(ctx context.Context, m *nemesis) (string, error) {
+	{name: "pause the owner", depose: true, do: func(ctx context.Context, m *nemesis) (string, error) {
 		n := m.owner(ctx)
 		return "pause " + n.name, n.pause()
 	}},
@@ -52,7 +59,7 @@ var faults = []fault{
 		n := m.any()
 		return "stop " + n.name, n.stop()
 	}},
-	{name: "isolate the owner", parted: true, many: true, do: func(ctx context.Context, m *nemesis) (string, error) {
+	{name: "isolate the owner", parted: true, many: true, depose: true, do: func(ctx context.Context, m *nemesis) (string, error) {
 		return m.isolate(m.owner(ctx), true, true)
 	}},
 	{name: "deafen the owner", parted: true, many: true, do: func(ctx context.Context, m *nemesis) (string, error) {
@@ -107,7 +114,8 @@ var faults = []fault{
 // possible are the faults that this rig allows.
 func (m *nemesis) possible() []fault {
 	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
-		return f.clocks && !m.rig.clocks || f.parted && m.rig.net == nil || f.delays && !m.rig.net.netem || f.many && len(m.rig.nodes) < 2
+		return f.clocks && !m.rig.clocks || f.parted && m.rig.net == nil || f.delays && !m.rig.net.netem || f.many && len(m.rig.nodes) < 2 ||
+			m.depose && !f.depose
 	})
 }
 
@@ -179,7 +187,11 @@ func (m *nemesis) run(ctx context.Context) error {
 		}
 		m.done[f.name]++
 		m.log("%s: %s", f.name, did)
-		wait(ctx, m.between(500*time.Millisecond, 4*time.Second))
+		if m.depose {
+			wait(ctx, deposeIn)
+		} else {
+			wait(ctx, m.between(500*time.Millisecond, 4*time.Second))
+		}
 		if err := m.rig.heal(); err != nil {
 			return err
 		}
