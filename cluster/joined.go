@@ -45,7 +45,8 @@ type joined struct {
 	slots    *SlotBus
 	control  *control
 
-	adopts bool // this node brings the records that the cluster begins with
+	stranger string // a server of the meta group that was no member when tend looked last
+	adopts   bool   // this node brings the records that the cluster begins with
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -400,20 +401,32 @@ func (j *joined) tend(ctx context.Context) {
 	if !led {
 		return
 	}
+	// By id: of one that this server has not heard of since its start, the name is not known.
+	// It need not be offline, which the group learns minutes after a crash.
+	ids := make(map[string]bool)
+	for id := range members {
+		ids[peerID(id)] = true
+	}
+	stranger := ""
 	for _, p := range peers {
-		if _, member := members[p.Name]; member || p.Name == "" || p.Online {
+		if ids[p.id] || p.id == "" {
 			continue
 		}
+		if stranger = p.id; stranger != j.stranger {
+			break // look again before anything is done
+		}
 		ctx, done := context.WithTimeout(ctx, tendEvery)
-		err := j.server.RemovePeer(ctx, p.Name)
+		err := j.server.removePeer(ctx, p.Name, p.id)
 		done()
 		if err != nil {
 			j.log.Warn("a server that is no member any more is not forgotten yet", "peer", p.Name, "err", err)
-			continue
+		} else {
+			j.log.Info("the meta group has forgotten a server that is no member any more", "peer", p.Name)
+			stranger = ""
 		}
-		j.log.Info("the meta group has forgotten a server that is no member any more", "peer", p.Name)
-		return // one at a time
+		break // one at a time
 	}
+	j.stranger = stranger
 }
 
 // close ends it all, and returns when nothing of it runs.

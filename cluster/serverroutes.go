@@ -251,6 +251,7 @@ type ServerPeer struct {
 	// group decided, as far as the leader knows, and Lag how many decisions it lacks. They
 	// are about others only where this server leads.
 	Online, Current bool
+	id              string // in the group
 	Lag             uint64
 }
 
@@ -268,10 +269,10 @@ func (s *Server) Peers() (peers []ServerPeer, led bool) {
 	m, self := info.Meta, srv.Name()
 	for _, r := range m.Replicas {
 		if r.Name != self {
-			peers = append(peers, ServerPeer{Name: r.Name, Leader: r.Name == m.Leader, Online: !r.Offline, Current: r.Current, Lag: r.Lag})
+			peers = append(peers, ServerPeer{Name: r.Name, id: r.Peer, Leader: r.Name == m.Leader, Online: !r.Offline, Current: r.Current, Lag: r.Lag})
 		}
 	}
-	peers = append(peers, ServerPeer{Name: self, Leader: self == m.Leader, Online: true, Current: srv.JetStreamIsCurrent()})
+	peers = append(peers, ServerPeer{Name: self, id: peerID(self), Leader: self == m.Leader, Online: true, Current: srv.JetStreamIsCurrent()})
 	slices.SortFunc(peers, func(a, b ServerPeer) int { return strings.Compare(a.Name, b.Name) })
 	return peers, m.Leader != ""
 }
@@ -299,6 +300,11 @@ func (s *Server) AwaitPeers(ctx context.Context, n int) error {
 // one at a time, when all others are well, and only what will not come back under that
 // name. It tries until ctx ends.
 func (s *Server) RemovePeer(ctx context.Context, name string) error {
+	return s.removePeer(ctx, name, peerID(name))
+}
+
+// removePeer is RemovePeer by the group's own id.
+func (s *Server) removePeer(ctx context.Context, name, id string) error {
 	if s.opts.Cluster == nil {
 		return errors.New("a server alone has no peers")
 	}
@@ -308,7 +314,7 @@ func (s *Server) RemovePeer(ctx context.Context, name string) error {
 	}
 	defer nc.Close()
 	// By id: the leader knows the name of those only that it has heard of since its start.
-	request, err := json.Marshal(server.JSApiMetaServerRemoveRequest{Server: name, Peer: peerID(name)})
+	request, err := json.Marshal(server.JSApiMetaServerRemoveRequest{Server: name, Peer: id})
 	if err != nil {
 		return err
 	}

@@ -94,6 +94,8 @@ func (s *recordStores) ready() error {
 		return nil
 	case errors.Is(err, cluster.ErrDiskFull), errors.Is(err, store.ErrFull):
 		return errors.New("the disk is full: record writes are refused until there is room (see the log)")
+	case s.dir.Belongs() != nil && s.server.Stats().TroubledSince.IsZero(): // it is not the disk
+		return errors.New("this node's copies of the records lag behind, or too few nodes see each other: see hadal cluster status")
 	default:
 		return errors.New("the disk takes no writes: record writes are refused until it does (see the log)")
 	}
