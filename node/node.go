@@ -228,7 +228,12 @@ func (n *Node) Run(ctx context.Context) error {
 	n.leave(context.WithoutCancel(ctx))
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
-	n.logError("flush records", func() error { return records.Flush(grace) })
+	n.logError("flush records", func() error {
+		// The clients get a goodbye also where nothing can be made durable any more.
+		flushing, done := context.WithTimeout(grace, drainTime/2)
+		defer done()
+		return records.Flush(flushing)
+	})
 	n.logError("close clients", func() error { return n.endpoint.Shutdown(grace) })
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
