@@ -33,8 +33,10 @@ func (l *Logged) Fence(ctx context.Context, epoch uint64) error {
 		return fmt.Errorf("fence under epoch %d: %w", epoch, store.ErrClosed)
 	}
 	l.fail() // a checkpoint does not make it ready, but be sure
+	begun := time.Now()
 	err := l.states.Fence(ctx, epoch)
 	if err == nil {
+		l.log.Debug("state is fenced", "stream", l.stream, "epoch", epoch, "took", time.Since(begun))
 		if err = l.fence(ctx, epoch); err != nil {
 			err = fmt.Errorf("fence under epoch %d: %w", epoch, err)
 		}
@@ -54,6 +56,7 @@ func (l *Logged) Fence(ctx context.Context, epoch uint64) error {
 // fence fences the LOG and replays it. The caller holds checkpoints and mu.
 func (l *Logged) fence(ctx context.Context, epoch uint64) error {
 	var f taken
+	begun := time.Now()
 	err := l.retry(ctx, fencePatience, func(ctx context.Context) (err error) {
 		f, err = l.takeOver(ctx, epoch)
 		return err
@@ -61,6 +64,8 @@ func (l *Logged) fence(ctx context.Context, epoch uint64) error {
 	if err != nil {
 		return err
 	}
+	fenced := time.Now()
+	l.log.Debug("log is fenced", "stream", l.stream, "epoch", epoch, "took", fenced.Sub(begun))
 	acked, err := l.acknowledged()
 	if err != nil {
 		return err
@@ -78,6 +83,7 @@ func (l *Logged) fence(ctx context.Context, epoch uint64) error {
 	if err := l.replay(ctx, &r); err != nil {
 		return err
 	}
+	l.log.Debug("log is replayed", "stream", l.stream, "epoch", epoch, "messages", f.seq-f.floor, "took", time.Since(fenced))
 	l.setMark(f.seq)
 	l.state.Lock()
 	defer l.state.Unlock()

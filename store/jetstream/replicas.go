@@ -290,10 +290,14 @@ func (f *foundStream) born() int64 {
 // what follows from it; all else becomes what cfg says.
 func ensure(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (foundStream, error) {
 	give := time.Now().Add(openPatience)
-	for {
-		found, err := ensureOnce(ctx, js, cfg)
+	for attempt := replicaAttempt; ; {
+		begun := time.Now()
+		found, err := ensureOnce(ctx, js, cfg, attempt)
 		if err == nil || ctx.Err() != nil || cfg.Replicas <= 1 || !opening(err) || time.Now().After(give) {
 			return found, err
+		}
+		if time.Since(begun) >= attempt {
+			attempt = min(2*attempt, replicaMaxAttempt)
 		}
 		select {
 		case <-ctx.Done():
@@ -309,13 +313,19 @@ func opening(err error) bool {
 	return passing(translate(err)) || ok && (api.ErrCode == codeNoPeers || api.ErrCode == codeInUse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
 }
 
-func ensureOnce(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (foundStream, error) {
+// ensureOnce is one attempt. Looking whether the stream is there takes as long as
+// attempt at most: the stream's leader answers, and a node that takes over asks just when
+// that one may have died, and its request be lost.
+func ensureOnce(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, attempt time.Duration) (foundStream, error) {
+	look := ctx
 	if cfg.Replicas > 1 {
-		var cancel context.CancelFunc
+		var cancel, ended context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, askPatience)
 		defer cancel()
+		look, ended = context.WithTimeout(ctx, attempt)
+		defer ended()
 	}
-	was, err := js.Stream(ctx, cfg.Name)
+	was, err := js.Stream(look, cfg.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		made, err := js.CreateStream(ctx, cfg)
 		if err != nil {
