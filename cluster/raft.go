@@ -430,6 +430,7 @@ func (f *raftFSM) Apply(entry *raft.Log) any {
 // node knows the table must find it acting on it.
 func (r *Raft) publish(old, next *tableState) {
 	r.view.Store(newTableView(next, r.o.Self.Member))
+	r.o.Log.Debug("table changed", "version", next.changed)
 	r.lead.changedTable(r, old, next)
 	r.mu.Lock()
 	close(r.changed)

@@ -24,10 +24,13 @@ func (s *seat) serve(ctx context.Context, epoch uint64) error {
 		s.busy = false
 		s.mu.Unlock()
 	}()
+	begun := time.Now()
+	s.room.log.Debug("taking a partition over", "partition", s.partition, "epoch", epoch)
 	st, err := s.takeOver(ctx, epoch, lost)
 	if st == nil {
 		return err
 	}
+	s.room.log.Debug("partition taken over", "partition", s.partition, "epoch", epoch, "took", time.Since(begun))
 	s.room.owned.Add(1)
 	s.room.share()
 	o := s.room.newOwner(s.partition, epoch, st)
@@ -109,13 +112,16 @@ func (s *seat) alone() bool {
 // error is final.
 func (s *seat) fence(ctx context.Context, epoch uint64) (store.Store, error) {
 	var st store.Store
+	begun := time.Now()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		var err error
 		if st == nil {
 			st, err = s.room.open(ctx, s.partition)
 		}
 		if err == nil {
+			opened := time.Since(begun)
 			if err = st.Fence(ctx, epoch); err == nil {
+				s.room.log.Debug("records are fenced", "partition", s.partition, "epoch", epoch, "opened", opened, "fenced", time.Since(begun))
 				return st, nil
 			}
 		}
