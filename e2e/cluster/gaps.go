@@ -49,6 +49,9 @@ func gaps(ctx context.Context, s *settings) (summary string, err error) {
 	err = withRig(ctx, s, s.node, "nodes", "", func(r *rig) error {
 		source := rand.New(rand.NewPCG(s.seed, 0))
 		for _, f := range gapFaults {
+			if s.only != "" && s.only != f.name {
+				continue
+			}
 			var lost, others []time.Duration
 			for round := range s.rounds {
 				theirs, rest, err := gapOnce(ctx, r, f, source)
@@ -109,6 +112,7 @@ func gapOnce(ctx context.Context, r *rig, f gapFault, source *rand.Rand) (lost, 
 	}
 	wait(ctx, 500*time.Millisecond)
 	if err == nil {
+		say("%s of node %s", f.name, victim.name)
 		err = f.do(r, victim)
 	}
 	wait(ctx, faultLasts)

@@ -49,6 +49,8 @@ type settings struct {
 	seed         uint64
 	time         time.Duration
 	rounds       int
+	only         string // the one fault that gaps measures, or empty for all
+	logLevel     string // of the nodes
 	work         string // a directory of this run's own
 	parted       bool
 	clocks       bool
@@ -83,6 +85,8 @@ func run(ctx context.Context, args []string) (err error) {
 	flags.Uint64Var(&s.seed, "seed", rand.Uint64(), "of the nemesis and of what clients ask")
 	flags.DurationVar(&s.time, "time", time.Minute, "how long the nemesis works, in jepsen and mutant")
 	flags.IntVar(&s.rounds, "rounds", 20, "how often each fault is measured, in gaps")
+	flags.StringVar(&s.only, "only", "", "the one fault that gaps measures, such as \"kill -9\"; all by default")
+	flags.StringVar(&s.logLevel, "log-level", "info", "of the nodes: debug has them say when records change hands")
 	flags.BoolVar(&s.clocks, "clocks", false, "move clocks too: the node is one that clock.sh has built")
 	keep := flags.Bool("keep", false, "keep logs and data although nothing is wrong")
 	flags.Usage = func() {
@@ -137,6 +141,9 @@ func withRig(ctx context.Context, s *settings, binary, name, fault string, use f
 		return err
 	}
 	r.clocks = s.clocks
+	for _, n := range r.nodes {
+		n.args = append(n.args, "--log-level", s.logLevel)
+	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.start(ctx); err != nil {
 		return err
