@@ -6,7 +6,9 @@ import "time"
 // are deepstream's.
 type Config struct {
 	// ShuffleProviders asks matching providers in random order instead of the
-	// order in which they registered.
+	// order in which they registered. In a cluster that order is kept among the providers
+	// of one node; which node's are asked first is another matter: those of the node
+	// that owns the name, and then node by node in random order.
 	ShuffleProviders bool `yaml:"shuffleProviders"`
 	// ResponseTimeout is how long a provider may take to accept or reject.
 	ResponseTimeout time.Duration `yaml:"responseTimeout"`

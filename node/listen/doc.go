@@ -32,10 +32,11 @@
 //     not provided it searches: it asks its own listeners, then the nodes that have
 //     listeners for a pattern that matches, one after another, in random order. Rest
 //     and rematch are the owner's.
-//   - A node that is asked asks its listeners one after another, as an owner does, and
-//     answers "provided" or "nobody". A node whose client provides keeps the name in
-//     a cluster.Set, from which every node knows HasProvider and tells its own subscribers
-//     what changes, and tells the owner.
+//   - A node that is asked asks its listeners one after another, as an owner does
+//     (without ShuffleProviders in the order in which they came to it), and answers
+//     "provided" or "nobody". A node whose client provides keeps the name in a
+//     cluster.Set, from which every node knows HasProvider and tells its own
+//     subscribers what changes, and tells the owner.
 //
 // A node alone is all three, nothing is sent, and what it does is what it did before
 // there were others. All that goes from node to node about one name goes on one link,

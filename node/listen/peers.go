@@ -546,13 +546,7 @@ func (r *Registry) tellAll(n *name) {
 		r.unsubscribed(n)
 	}
 	if n.mine {
-		ids := make([]patternID, len(n.matches))
-		for i, p := range n.matches {
-			ids[i] = p.id
-		}
-		for ids := range slices.Chunk(ids, maxIDs) {
-			r.postOwner(n, &entry{op: opWant, name: n.name, ids: ids})
-		}
+		r.tellMatches(n, n.matches)
 	}
 	if n.provider != nil {
 		r.postOwner(n, &entry{op: opProviding, name: n.name})

@@ -101,6 +101,38 @@ func TestEachNodeAsksItsListenersAndThenTheNextDoes(t *testing.T) {
 	})
 }
 
+func TestAnAskedNodeKeepsTheOrderOfItsListeners(t *testing.T) {
+	for _, owner := range []string{"a", "b"} {
+		inOrder := func(h *house) { h.cfg.ShuffleProviders = false }
+		inHouse(t, 1, []string{"a", "b"}, inOrder, func(h *house) {
+			h.ownAll(owner)
+			a, b := h.nodes["a"], h.nodes["b"]
+			// a knows the last pattern before the others, since it had a listener itself.
+			patterns := []string{"r/.*", "r", "r/[0-9]", "^r/1", "r/1"}
+			gone, s := a.client(), a.client()
+			a.do(gone, recListen, patterns[len(patterns)-1])
+			h.rest()
+			gone.take()
+			var all []*fake
+			for _, pattern := range patterns {
+				p := b.client()
+				b.do(p, recListen, pattern)
+				h.rest()
+				p.expect(t, ack(pattern))
+				all = append(all, p)
+			}
+			a.disconnect(gone)
+			h.rest()
+			a.subscribe(s, "r/1")
+			for i, p := range all {
+				h.rest()
+				p.expect(t, found(patterns[i], "r/1"))
+				b.answer(p, recReject, patterns[i], "r/1")
+			}
+		})
+	}
+}
+
 func TestTheProviderMovesWhenItGoes(t *testing.T) {
 	for what, end := range map[string]func(h *house, n *node, p *fake){
 		"by disconnecting":    func(_ *house, n *node, p *fake) { n.disconnect(p) },

@@ -154,9 +154,7 @@ func (r *Registry) doName(ctx context.Context, text string) {
 		return
 	}
 	n := r.name(text)
-	for _, p := range matching {
-		r.matched(n, p)
-	}
+	r.matched(n, matching...)
 	if !n.searching() && !r.resting(n) {
 		r.judge(n)
 		return

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -82,6 +83,12 @@ func (r *Registry) begin(n *name) {
 	if r.cfg.ShuffleProviders {
 		rand.Shuffle(len(n.candidates), func(i, j int) {
 			n.candidates[i], n.candidates[j] = n.candidates[j], n.candidates[i]
+		})
+	} else {
+		// They stand by pattern, and an owner names the patterns in the order in which it
+		// learned of them. Those that the worker has not seen yet (0) come last.
+		slices.SortStableFunc(n.candidates, func(a, b *listener) int {
+			return cmp.Compare(a.joined-1, b.joined-1)
 		})
 	}
 	if n.asked == nil {
@@ -304,13 +311,32 @@ func (r *Registry) drop(n *name) {
 	r.tidy(n)
 }
 
-// matched notes that n matches p.
-func (r *Registry) matched(n *name, p *pattern) {
+// matched notes that n matches patterns. The owner hears of them together: it begins
+// to search at once, with those that it knows.
+func (r *Registry) matched(n *name, patterns ...*pattern) {
 	n.mine = true
-	if _, known := p.names[n]; !known {
-		p.names[n] = struct{}{}
-		n.matches = append(n.matches, p)
-		r.postOwner(n, &entry{op: opWant, name: n.name, ids: []patternID{p.id}})
+	known := len(n.matches)
+	for _, p := range patterns {
+		if _, had := p.names[n]; !had {
+			p.names[n] = struct{}{}
+			n.matches = append(n.matches, p)
+		}
+	}
+	r.tellMatches(n, n.matches[known:])
+}
+
+// tellMatches tells the owner of n, if it is another node, that n is wanted and matches
+// patterns.
+func (r *Registry) tellMatches(n *name, patterns []*pattern) {
+	if !r.telling(n.part) {
+		return
+	}
+	for part := range slices.Chunk(patterns, maxIDs) {
+		ids := make([]patternID, len(part))
+		for i, p := range part {
+			ids[i] = p.id
+		}
+		r.postOwner(n, &entry{op: opWant, name: n.name, ids: ids})
 	}
 }
 
