@@ -29,6 +29,31 @@ const kinds = {
 
 const reject = (name, response) => response.reject()
 
+// once does the one thing when it is called first, whoever calls, and the other after.
+function once (one, other) {
+  let calls = 0
+  return (...args) => calls++ === 0 ? one(...args) : other(...args)
+}
+
+// turns sorts providers, [[inbox, ...], ...], by who is asked: the first one to get
+// something comes first. Only providers at the same node are asked in the order of their
+// registration, so a test whose providers are at several takes them as they come.
+async function turns (...providers) {
+  const asked = await Promise.race(providers.map(async provider => {
+    await provider[0].until(() => provider[0].rest.length > 0)
+    return provider
+  }))
+  return [asked, ...providers.filter(other => other !== asked)]
+}
+
+// rawListening are two bare sockets that listen for a pattern, as turns takes them.
+const rawListening = (t, node, topic, name) => Promise.all([1, 2].map(async () => {
+  const raw = await rawLogin(t, node)
+  raw.send(topic, 'LISTEN', { name })
+  await raw.expect(topic, 'LISTEN', { name, isAck: true })
+  return [raw.inbox, raw]
+}))
+
 for (const [kind, { subscribe, unsubscribe }] of Object.entries(kinds)) {
   test(`${kind}: a provider is asked when a matching name is subscribed`, async t => {
     const [provider, client] = await logins(t, node, 2)
@@ -54,53 +79,72 @@ for (const [kind, { subscribe, unsubscribe }] of Object.entries(kinds)) {
     assert.deepEqual(await asked.next(), { found: `${kind}-late/1` })
   })
 
+  test(`${kind}: providers at one node are asked in the order of their registration`, async t => {
+    const [one, two] = await logins(t, node.first, 2)
+    const client = await login(t, node)
+    const first = await listening(one, kind, `${kind}-order/.*`, reject)
+    const second = await listening(two, kind, `${kind}-order/[0-9]`)
+    for (const name of ['1', '2', '3'].map(n => `${kind}-order/${n}`)) {
+      await subscribe(client, name)
+      assert.deepEqual(await second.next(), { found: name })
+      assert.deepEqual(await first.next(), { found: name })
+    }
+    assert.deepEqual([first.rest, second.rest], [[], []])
+  })
+
   test(`${kind}: one provider is enough, a second subscriber and a second provider change nothing`, async t => {
     const [one, two, a, b] = await logins(t, node, 4)
-    const first = await listening(one, kind, `${kind}-single/.*`)
-    const second = await listening(two, kind, `${kind}-single/[0-9]`)
-    await subscribe(a, `${kind}-single/1`)
-    await first.next()
-    await one.tap.sent({ action: 'LISTEN_ACCEPT' })
-    await one.record.head('barrier')
+    const [[first, provider], [second]] = await (async () => {
+      const providers = [
+        [await listening(one, kind, `${kind}-single/.*`), one],
+        [await listening(two, kind, `${kind}-single/[0-9]`), two]
+      ]
+      await subscribe(a, `${kind}-single/1`)
+      return turns(...providers)
+    })()
+    await provider.tap.sent({ action: 'LISTEN_ACCEPT' })
+    await provider.record.head('barrier')
     await subscribe(b, `${kind}-single/1`)
     await subscribe(a, `${kind}-single/2`)
-    assert.deepEqual(await first.next(), { found: `${kind}-single/2` })
-    assert.deepEqual(second.items, [])
+    await Promise.race([first, second].map(inbox => inbox.until(items => items.some(i => i.found === `${kind}-single/2`))))
+    const all = [...first.items, ...second.items]
+    assert.deepEqual(all.map(i => i.found).sort(), [`${kind}-single/1`, `${kind}-single/2`])
   })
 
   test(`${kind}: after a reject the next provider is asked`, async t => {
     const [one, two, client] = await logins(t, node, 3)
-    const first = await listening(one, kind, `${kind}-no/.*`, reject)
-    const second = await listening(two, kind, `${kind}-no/.*`)
+    const decide = once(reject, (name, response) => response.accept())
+    const first = await listening(one, kind, `${kind}-no/.*`, decide)
+    const second = await listening(two, kind, `${kind}-no/.*`, decide)
     await subscribe(client, `${kind}-no/1`)
+    assert.deepEqual(await first.next(), { found: `${kind}-no/1` })
     assert.deepEqual(await second.next(), { found: `${kind}-no/1` })
-    assert.deepEqual(first.items, [{ found: `${kind}-no/1` }])
+    await Promise.all([one, two].map(provider => provider.record.head('barrier')))
+    assert.deepEqual([first.rest, second.rest], [[], []])
   })
 
   test(`${kind}: when all reject nobody is asked twice`, async t => {
     const [one, two, client] = await logins(t, node, 3)
-    const first = await listening(one, kind, `${kind}-never/.*`, reject)
-    const second = await listening(two, kind, `${kind}-never/.*`, reject)
-    await subscribe(client, `${kind}-never/1`)
-    await second.next()
-    await two.tap.sent({ action: 'LISTEN_REJECT' })
-    await two.record.head('barrier')
-    await subscribe(client, `${kind}-never/2`)
-    await second.next()
-    assert.equal(first.items.length, 2)
-    assert.equal(second.items.length, 2)
+    const providers = [one, two]
+    const inboxes = []
+    for (const provider of providers) inboxes.push(await listening(provider, kind, `${kind}-never/.*`, reject))
+    for (const name of [`${kind}-never/1`, `${kind}-never/2`]) {
+      await subscribe(client, name)
+      for (const inbox of inboxes) assert.deepEqual(await inbox.next(), { found: name })
+      await Promise.all(providers.map(provider => provider.record.head('barrier')))
+    }
+    assert.deepEqual(inboxes.map(inbox => inbox.rest), [[], []])
   })
 
   test(`${kind}: a provider that does not answer is passed over and told`, async t => {
-    const [client, two] = await logins(t, hasty, 2)
-    const one = await rawLogin(t, hasty)
-    one.send(kind.toUpperCase(), 'LISTEN', { name: `${kind}-mute/.*` })
-    await one.expect(kind.toUpperCase(), 'LISTEN', { name: `${kind}-mute/.*`, isAck: true })
-    const second = await listening(two, kind, `${kind}-mute/.*`)
-    await subscribe(client, `${kind}-mute/1`)
-    await one.expect(kind.toUpperCase(), 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name: `${kind}-mute/.*`, subscription: `${kind}-mute/1` })
-    await one.expect(kind.toUpperCase(), 'LISTEN_RESPONSE_TIMEOUT', { subscription: `${kind}-mute/1` })
-    assert.deepEqual(await second.next(), { found: `${kind}-mute/1` })
+    const [TOPIC, name, subscription] = [kind.toUpperCase(), `${kind}-mute/.*`, `${kind}-mute/1`]
+    const client = await login(t, hasty)
+    const providers = await rawListening(t, hasty, TOPIC, name)
+    await subscribe(client, subscription)
+    const [[, mute], [, next]] = await turns(...providers)
+    await mute.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name, subscription })
+    await mute.expect(TOPIC, 'LISTEN_RESPONSE_TIMEOUT', { subscription })
+    await next.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name, subscription })
   })
 
   test(`${kind}: the provider stops when the last subscriber leaves`, async t => {
@@ -118,53 +162,48 @@ for (const [kind, { subscribe, unsubscribe }] of Object.entries(kinds)) {
 
   test(`${kind}: the next provider takes over when one stops listening`, async t => {
     const [one, two, client] = await logins(t, node, 3)
-    const first = await listening(one, kind, `${kind}-over/.*`)
-    const second = await listening(two, kind, `${kind}-over/.*`)
+    const pattern = `${kind}-over/.*`
+    const providers = [[await listening(one, kind, pattern), one], [await listening(two, kind, pattern), two]]
     await subscribe(client, `${kind}-over/1`)
+    const [[first, leaving], [second]] = await turns(...providers)
     await first.next()
-    await one.tap.confirmed(kind.toUpperCase(), 'UNLISTEN', `${kind}-over/.*`, () => one[kind].unlisten(`${kind}-over/.*`))
+    await leaving.tap.confirmed(kind.toUpperCase(), 'UNLISTEN', pattern, () => leaving[kind].unlisten(pattern))
     assert.deepEqual(await second.next(), { found: `${kind}-over/1` })
     assert.deepEqual(first.rest, [], 'the one that left is not told to stop')
   })
 
   test(`${kind}: the next provider takes over when one disappears`, async t => {
     const [one, two, client] = await logins(t, node, 3)
-    const first = await listening(one, kind, `${kind}-gone/.*`)
-    const second = await listening(two, kind, `${kind}-gone/.*`)
+    const providers = [[await listening(one, kind, `${kind}-gone/.*`), one], [await listening(two, kind, `${kind}-gone/.*`), two]]
     await subscribe(client, `${kind}-gone/1`)
-    await first.next()
-    await one.record.head('barrier')
-    one.close()
+    const [[, leaving], [second]] = await turns(...providers)
+    await leaving.record.head('barrier')
+    leaving.close()
     assert.deepEqual(await second.next(), { found: `${kind}-gone/1` })
   })
 
   test(`${kind}: a provider that disappears while it is asked is passed over`, async t => {
-    const [client, two] = await logins(t, node, 2)
-    const one = await rawLogin(t, node)
-    one.send(kind.toUpperCase(), 'LISTEN', { name: `${kind}-vanish/.*` })
-    await one.expect(kind.toUpperCase(), 'LISTEN', { name: `${kind}-vanish/.*`, isAck: true })
-    const second = await listening(two, kind, `${kind}-vanish/.*`)
-    await subscribe(client, `${kind}-vanish/1`)
-    await one.next()
-    one.drop()
-    assert.deepEqual(await second.next(), { found: `${kind}-vanish/1` })
+    const [TOPIC, name, subscription] = [kind.toUpperCase(), `${kind}-vanish/.*`, `${kind}-vanish/1`]
+    const client = await login(t, node)
+    const providers = await rawListening(t, node, TOPIC, name)
+    await subscribe(client, subscription)
+    const [[, leaving], [, next]] = await turns(...providers)
+    await leaving.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name, subscription })
+    leaving.drop()
+    await next.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name, subscription })
   })
 
   test(`${kind}: only the provider that was asked may accept`, async t => {
+    const [TOPIC, name, subscription] = [kind.toUpperCase(), `${kind}-liar/.*`, `${kind}-liar/1`]
     const client = await login(t, node)
-    const one = await rawLogin(t, node)
-    const liar = await rawLogin(t, node)
-    const TOPIC = kind.toUpperCase()
-    for (const raw of [one, liar]) {
-      raw.send(TOPIC, 'LISTEN', { name: `${kind}-liar/.*` })
-      await raw.expect(TOPIC, 'LISTEN', { name: `${kind}-liar/.*`, isAck: true })
-    }
-    await subscribe(client, `${kind}-liar/1`)
-    await one.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name: `${kind}-liar/.*`, subscription: `${kind}-liar/1` })
-    liar.send(TOPIC, 'LISTEN_ACCEPT', { name: `${kind}-liar/.*`, subscription: `${kind}-liar/1` })
+    const providers = await rawListening(t, node, TOPIC, name)
+    await subscribe(client, subscription)
+    const [[, one], [, liar]] = await turns(...providers)
+    await one.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name, subscription })
+    liar.send(TOPIC, 'LISTEN_ACCEPT', { name, subscription })
     await liar.silent()
-    one.send(TOPIC, 'LISTEN_REJECT', { name: `${kind}-liar/.*`, subscription: `${kind}-liar/1` })
-    await liar.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name: `${kind}-liar/.*`, subscription: `${kind}-liar/1` })
+    one.send(TOPIC, 'LISTEN_REJECT', { name, subscription })
+    await liar.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name, subscription })
   })
 
   test(`${kind}: a client may provide for itself`, async t => {

@@ -104,6 +104,7 @@ export class Node {
   get configFile () { return join(this.dir, 'config.yml') }
   get dataDir () { return join(this.dir, 'data') }
   get url () { return `${this.secure ? 'wss' : 'ws'}://127.0.0.1:${this.port}/deepstream` }
+  get first () { return this } // as of a cluster
   get pid () { return this.#child?.pid }
   get log () { return this.#log.join('') }
   get running () { return this.#child !== null }
