@@ -45,8 +45,9 @@ type joined struct {
 	slots    *SlotBus
 	control  *control
 
-	stranger string // a server of the meta group that was no member when tend looked last
-	adopts   bool   // this node brings the records that the cluster begins with
+	strangers map[string]bool // ids of the meta group that were no members at the last look; of tend
+
+	adopts bool // this node brings the records that the cluster begins with
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -389,11 +390,14 @@ func (j *joined) follow(ctx context.Context) error {
 // leader, has the meta group forget who is no member any more.
 func (j *joined) tend(ctx context.Context) {
 	s := j.raft.Status()
-	members := make(map[string]string)
+	members, ids := make(map[string]string), make(map[string]bool)
 	for _, m := range s.Members {
 		members[m.ID] = m.Raft
+		ids[peerID(m.ID)] = true
 	}
 	j.joiner.Formed(s.ClusterID, members[s.Leader])
+	before := j.strangers
+	j.strangers = nil
 	if s.Leader != s.Node || j.cfg.Role != RoleCore {
 		return
 	}
@@ -401,32 +405,35 @@ func (j *joined) tend(ctx context.Context) {
 	if !led {
 		return
 	}
-	// By id: of one that this server has not heard of since its start, the name is not known.
-	// It need not be offline, which the group learns minutes after a crash.
-	ids := make(map[string]bool)
-	for id := range members {
-		ids[peerID(id)] = true
-	}
-	stranger := ""
-	for _, p := range peers {
-		if ids[p.id] || p.id == "" {
-			continue
-		}
-		if stranger = p.id; stranger != j.stranger {
-			break // look again before anything is done
+	strangers := strangersAmong(peers, ids)
+	j.strangers = strangers
+	for id := range strangers {
+		if !before[id] {
+			continue // this node may only be about to hear of it, or to lead no more
 		}
 		ctx, done := context.WithTimeout(ctx, tendEvery)
-		err := j.server.removePeer(ctx, p.Name, p.id)
+		err := j.server.removePeer(ctx, id)
 		done()
 		if err != nil {
-			j.log.Warn("a server that is no member any more is not forgotten yet", "peer", p.Name, "err", err)
-		} else {
-			j.log.Info("the meta group has forgotten a server that is no member any more", "peer", p.Name)
-			stranger = ""
+			j.log.Warn("a server that is no member any more is not forgotten yet", "peer", id, "err", err)
+			continue
 		}
-		break // one at a time
+		j.log.Info("the meta group has forgotten a server that is no member any more", "peer", id)
+		return // one at a time
 	}
-	j.stranger = stranger
+}
+
+// strangersAmong are the servers of the meta group that belong to no member. Whether they
+// are online does not matter: one that was killed counts as such for minutes, and a member
+// joins the table before its server starts.
+func strangersAmong(peers []ServerPeer, members map[string]bool) map[string]bool {
+	strangers := make(map[string]bool)
+	for _, p := range peers {
+		if p.ID != "" && !members[p.ID] {
+			strangers[p.ID] = true
+		}
+	}
+	return strangers
 }
 
 // close ends it all, and returns when nothing of it runs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
 	"sync"
@@ -188,4 +189,16 @@ func TestThreePlacesFindEachOtherAndOneMayGo(t *testing.T) {
 		}
 		return true
 	})
+}
+
+func TestServersOfTheMetaGroupThatAreNoMembersAreStrangersThoughOnline(t *testing.T) {
+	peers := []ServerPeer{
+		{ID: peerID("member"), Name: "member"},
+		{ID: peerID("killed"), Name: "killed", Online: true},
+		{ID: peerID("unheard")}, // since this server's start, so it has no name
+	}
+	got := strangersAmong(peers, map[string]bool{peerID("member"): true})
+	if want := map[string]bool{peerID("killed"): true, peerID("unheard"): true}; !maps.Equal(got, want) {
+		t.Errorf("strangers = %v, want %v", got, want)
+	}
 }

@@ -242,16 +242,17 @@ func (s *Server) Routed() int {
 
 // ServerPeer is a server that the meta group counts on for its majority.
 type ServerPeer struct {
+	// ID is what the meta group calls it by.
+	ID string
 	// Name is the node's id; empty for one that this server has not heard of since its
 	// start.
 	Name string
 	// Leader says that it leads the meta group.
 	Leader bool
-	// Online says that it was heard of lately, Current that it has all of what the meta
+	// Online says that it has not said goodbye, and was heard of within minutes, Current that it has all of what the meta
 	// group decided, as far as the leader knows, and Lag how many decisions it lacks. They
 	// are about others only where this server leads.
 	Online, Current bool
-	id              string // in the group
 	Lag             uint64
 }
 
@@ -269,10 +270,10 @@ func (s *Server) Peers() (peers []ServerPeer, led bool) {
 	m, self := info.Meta, srv.Name()
 	for _, r := range m.Replicas {
 		if r.Name != self {
-			peers = append(peers, ServerPeer{Name: r.Name, id: r.Peer, Leader: r.Name == m.Leader, Online: !r.Offline, Current: r.Current, Lag: r.Lag})
+			peers = append(peers, ServerPeer{ID: r.Peer, Name: r.Name, Leader: r.Name == m.Leader, Online: !r.Offline, Current: r.Current, Lag: r.Lag})
 		}
 	}
-	peers = append(peers, ServerPeer{Name: self, id: peerID(self), Leader: self == m.Leader, Online: true, Current: srv.JetStreamIsCurrent()})
+	peers = append(peers, ServerPeer{ID: peerID(self), Name: self, Leader: self == m.Leader, Online: true, Current: srv.JetStreamIsCurrent()})
 	slices.SortFunc(peers, func(a, b ServerPeer) int { return strings.Compare(a.Name, b.Name) })
 	return peers, m.Leader != ""
 }
@@ -300,11 +301,12 @@ func (s *Server) AwaitPeers(ctx context.Context, n int) error {
 // one at a time, when all others are well, and only what will not come back under that
 // name. It tries until ctx ends.
 func (s *Server) RemovePeer(ctx context.Context, name string) error {
-	return s.removePeer(ctx, name, peerID(name))
+	return s.removePeer(ctx, peerID(name))
 }
 
-// removePeer is RemovePeer by the group's own id.
-func (s *Server) removePeer(ctx context.Context, name, id string) error {
+// removePeer is RemovePeer of the server with an id: the leader knows the name of those
+// only that it has heard of since its start.
+func (s *Server) removePeer(ctx context.Context, id string) error {
 	if s.opts.Cluster == nil {
 		return errors.New("a server alone has no peers")
 	}
@@ -313,26 +315,25 @@ func (s *Server) removePeer(ctx context.Context, name, id string) error {
 		return err
 	}
 	defer nc.Close()
-	// By id: the leader knows the name of those only that it has heard of since its start.
-	request, err := json.Marshal(server.JSApiMetaServerRemoveRequest{Server: name, Peer: id})
+	request, err := json.Marshal(server.JSApiMetaServerRemoveRequest{Peer: id})
 	if err != nil {
 		return err
 	}
 	for {
-		err := removePeer(ctx, nc, request)
+		err := tryRemovePeer(ctx, nc, request)
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("remove server %s from the meta group: %w", name, errors.Join(context.Cause(ctx), err))
+			return fmt.Errorf("remove server %s from the meta group: %w", id, errors.Join(context.Cause(ctx), err))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// removePeer is one attempt.
-func removePeer(ctx context.Context, nc *nats.Conn, request []byte) error {
+// tryRemovePeer is one attempt.
+func tryRemovePeer(ctx context.Context, nc *nats.Conn, request []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	reply, err := nc.RequestWithContext(ctx, server.JSApiRemoveServer, request)

@@ -90,7 +90,7 @@ func joins(ctx context.Context, s *settings) (summary string, err error) {
 }
 
 // agreed waits until all nodes know the same cluster with as many living nodes as there
-// are, an owner for each partition, and every stream whole; it returns the cluster's id.
+// are and no other, as many voters as so many nodes can have, an owner for each partition, and every stream whole; it returns the cluster's id.
 func (r *rig) agreed(ctx context.Context, within time.Duration) (id string, err error) {
 	give := time.Now().Add(within)
 	for {
@@ -117,13 +117,20 @@ func (r *rig) agree(ctx context.Context) (id string, err error) {
 		}
 		id = s.ID
 		var alive []string
+		voters := 0
 		for _, m := range s.Nodes {
 			if m.Alive {
 				alive = append(alive, m.ID)
 			}
+			if m.Voter {
+				voters++
+			}
 		}
-		if len(alive) != len(r.nodes) {
-			return "", fmt.Errorf("node %s counts %d nodes alive", n.name, len(alive))
+		if len(alive) != len(r.nodes) || len(s.Nodes) != len(r.nodes) {
+			return "", fmt.Errorf("node %s counts %d nodes, %d of them alive", n.name, len(s.Nodes), len(alive))
+		}
+		if want := min(len(r.nodes)-1+len(r.nodes)%2, 5); voters != want {
+			return "", fmt.Errorf("node %s counts %d voters, not %d", n.name, voters, want)
 		}
 		for _, p := range s.Partitions {
 			if !slices.Contains(alive, p.Owner) {
