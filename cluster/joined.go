@@ -342,13 +342,19 @@ func (j *joined) startServer(ctx context.Context, opts *Options) error {
 }
 
 // routes are the core nodes' addresses for NATS, this one's among them.
-func (j *joined) routes() (all []string) {
-	for _, p := range j.raft.Peers() {
+func (j *joined) routes() []string { return routesTo(j.raft.Peers()) }
+
+// routesTo are the core nodes' addresses for NATS, each once and sorted. While one that
+// came back without its data replaces what it was, two members have the same address;
+// when one of them goes the connection must not, as whatever is on its way is lost with it.
+func routesTo(peers []Peer) (all []string) {
+	for _, p := range peers {
 		if p.Role == RoleCore {
 			all = append(all, p.NATS)
 		}
 	}
-	return all
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // run begins what needs the rooms' handlers.

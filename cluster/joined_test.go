@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -200,5 +201,16 @@ func TestServersOfTheMetaGroupThatAreNoMembersAreStrangersThoughOnline(t *testin
 	got := strangersAmong(peers, map[string]bool{peerID("member"): true})
 	if want := map[string]bool{peerID("killed"): true, peerID("unheard"): true}; !maps.Equal(got, want) {
 		t.Errorf("strangers = %v, want %v", got, want)
+	}
+}
+
+func TestARouteStaysWhenOneOfTwoMembersAtTheAddressGoes(t *testing.T) {
+	peer := func(id, nats string, role Role) Peer { return Peer{Member: Member{ID: id, Role: role}, NATS: nats} }
+	b, now := peer("b", "host-b:6222", RoleCore), peer("now", "host-a:6222", RoleCore)
+	want := []string{"host-a:6222", "host-b:6222"}
+	for _, peers := range [][]Peer{{peer("former", "host-a:6222", RoleCore), b, now}, {b, now}, {now, b, peer("edge", "host-c:6222", RoleEdge)}} {
+		if got := routesTo(peers); !slices.Equal(got, want) {
+			t.Errorf("routes to %v = %v, want %v", peers, got, want)
+		}
 	}
 }

@@ -249,9 +249,9 @@ type ServerPeer struct {
 	Name string
 	// Leader says that it leads the meta group.
 	Leader bool
-	// Online says that it has not said goodbye, and was heard of within minutes, Current that it has all of what the meta
-	// group decided, as far as the leader knows, and Lag how many decisions it lacks. They
-	// are about others only where this server leads.
+	// Online says that it has not said goodbye, and was heard of within minutes, Current
+	// that it has all of what the meta group decided, as far as the leader knows, and Lag
+	// how many decisions it lacks. They are about others only where this server leads.
 	Online, Current bool
 	Lag             uint64
 }
