@@ -63,7 +63,7 @@ const (
 // Server is the embedded NATS server, with this process's connection to it. The
 // connections outlive it: Supervise restarts it in its place.
 //
-// Locks are taken in the order lifecycle, mu.
+// Locks are taken in the order lifecycle, reloading, mu.
 type Server struct {
 	opts Options // with the defaults filled in
 	dir  string
@@ -80,6 +80,9 @@ type Server struct {
 	app atomic.Pointer[server.Account]
 
 	lifecycle sync.Mutex // held while a server is started or stopped
+	// reloading is held while the server takes new options: it turns away whoever is
+	// connected then and has not said yet who it is.
+	reloading sync.RWMutex
 
 	mu       sync.Mutex
 	srv      *server.Server // guarded by mu; nil while there is none
@@ -274,9 +277,12 @@ func (s *Server) dial(name, user string, more ...nats.Option) (*nats.Conn, error
 			s.log.Warn("connection to the embedded server failed", "conn", name, "err", err)
 		})}
 	if s.opts.Cluster != nil {
-		opts = append(opts, nats.UserInfo(user, s.password), nats.IgnoreDiscoveredServers())
+		opts = append(opts, nats.UserInfo(user, s.password), nats.IgnoreDiscoveredServers(),
+			nats.IgnoreAuthErrorAbort()) // as one that connects anew during a reload may meet one
 	}
+	s.reloading.RLock()
 	nc, err := nats.Connect("", append(opts, more...)...)
+	s.reloading.RUnlock()
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)
 	}

@@ -223,7 +223,9 @@ func (s *Server) SetRoutes(routes []string) error {
 	}
 	opts, err := s.serverOptions()
 	if err == nil {
+		s.reloading.Lock()
 		err = srv.ReloadOptions(opts)
+		s.reloading.Unlock()
 	}
 	if err != nil {
 		return fmt.Errorf("change the routes: %w", err)

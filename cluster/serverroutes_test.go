@@ -300,6 +300,38 @@ func TestThreeServersFormACluster(t *testing.T) {
 	}
 }
 
+func TestConnectionsAreMadeWhileRoutesChange(t *testing.T) {
+	f := startFleet(t, 2)
+	s := f.members[0]
+	more := append(freePorts(t, 1), f.routes...)
+	stop, changing := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				changing <- nil
+				return
+			default:
+			}
+			if err := s.SetRoutes([][]string{more, f.routes}[i%2]); err != nil {
+				changing <- err
+				return
+			}
+		}
+	}()
+	for i := range 200 {
+		nc, err := s.Dial("test")
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		nc.Close()
+	}
+	close(stop)
+	if err := <-changing; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAStrangerHasNoRoute(t *testing.T) {
 	f := startFleet(t, 2)
 	stranger := &fleet{net: newNetwork(t), routes: append(freePorts(t, 1), f.routes...), members: make([]*Server, 1)}
