@@ -124,7 +124,9 @@ type Raft struct {
 	streams *raftStreams // from here on set before running is closed
 	store   *raftStore
 	raft    *raft.Raft
-	wg      sync.WaitGroup
+	// transport is raft's, through which stand speaks to it too.
+	transport *ackingTransport
+	wg        sync.WaitGroup
 }
 
 var _ Table = (*Raft)(nil)
@@ -332,10 +334,12 @@ func (r *Raft) startRaft() error {
 	if err != nil {
 		return fmt.Errorf("raft directory %s: %w", r.o.Dir, err)
 	}
-	transport := &ackingTransport{now: r.now, acked: r.acked,
+	transport := &ackingTransport{now: r.now, acked: r.acked, orders: make(chan raft.RPC),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: forRaft{r.streams}, MaxPool: 2, Timeout: r.part(partAnswer), Logger: log}),
 	}
+	r.transport = transport
+	r.wg.Go(func() { transport.pass(r.streams.closed) })
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(r.o.Self.ID)
 	c.HeartbeatTimeout, c.ElectionTimeout = r.part(partHeartbeat), r.part(partHeartbeat)

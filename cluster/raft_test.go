@@ -82,6 +82,7 @@ func (c *testCluster) start(n *testNode) {
 	for _, other := range c.nodes {
 		c.cut(n, other, false)
 	}
+	c.net.refuse(n.peer.Raft, false)
 	c.mu.Lock()
 	n.peer.Incarnation++
 	c.mu.Unlock()
@@ -149,6 +150,12 @@ func (c *testCluster) kill(n *testNode) {
 	if err := <-n.done; err != nil {
 		c.t.Errorf("%s ends with %v", n.peer.Name, err)
 	}
+}
+
+// crash is kill where the node's system goes on, and refuses what is sent to it.
+func (c *testCluster) crash(n *testNode) {
+	c.net.refuse(n.peer.Raft, true)
+	c.kill(n)
 }
 
 // cut cuts, or heals, both directions between two nodes.
@@ -410,6 +417,57 @@ func TestADeadLeaderIsReplacedAndItsPartitionsMove(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestALeaderWhoseProcessEndsIsReplacedBeforeLeasesEnd(t *testing.T) {
+	for _, cores := range []int{3, 5} {
+		t.Run(fmt.Sprint(cores, " nodes"), func(t *testing.T) {
+			inCluster(t, cores, 10, func(c *testCluster) {
+				c.wait("balance", time.Second, c.balanced)
+				dead := c.leader()
+				kept := make(map[*testNode][]int)
+				for _, n := range c.running() {
+					if n != dead {
+						kept[n] = c.holds(n)
+					}
+				}
+				begun := time.Now()
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					c.crash(dead)
+				}()
+				for !c.heldAll() || c.leader() == dead {
+					for n, partitions := range kept {
+						for _, p := range partitions {
+							if !n.r.Holds(p) {
+								t.Fatalf("%s does not hold partition %d any more after %v", n.peer.Name, p, time.Since(begun))
+							}
+						}
+					}
+					if time.Since(begun) > 1200*time.Millisecond {
+						t.Fatalf("not all partitions are held after %v", time.Since(begun))
+					}
+					<-time.After(5 * time.Millisecond)
+				}
+				t.Logf("all partitions are held %v after the end of the leader's process", time.Since(begun))
+				<-done
+			})
+		})
+	}
+}
+
+func TestALeaderThatRefusesStreamsStaysWhileItsOwnLast(t *testing.T) {
+	inCluster(t, 3, 3, func(c *testCluster) {
+		c.wait("balance", time.Second, c.balanced)
+		n := c.leader()
+		c.net.refuse(n.peer.Raft, true)
+		c.while("who led goes on", time.Second, func() bool { return c.leader() == n })
+		c.net.reset(n.peer.Raft) // as a firewall may
+		<-time.After(50 * time.Millisecond)
+		c.net.refuse(n.peer.Raft, false)
+		c.wait("all to be held", 5*time.Second, c.heldAll)
+	})
 }
 
 func TestANodeThatLeavesInOrderIsNotWaitedFor(t *testing.T) {

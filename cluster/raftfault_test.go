@@ -92,9 +92,13 @@ func (f *faults) fault() string {
 			f.start(n)
 			return n.peer.Name + " starts"
 		}
-		if f.random.IntN(2) == 0 {
+		switch f.random.IntN(4) {
+		case 0:
 			f.kill(n)
 			return n.peer.Name + " is killed"
+		case 1:
+			f.crash(n)
+			return n.peer.Name + " is killed, and refuses streams"
 		}
 		if err := f.end(n); err != nil {
 			f.t.Errorf("%s ends with %v", n.peer.Name, err)

@@ -53,11 +53,18 @@ func decodeLeaseReply(b [leaseReplySize]byte) leaseReply {
 func (r *Raft) keepLease(ctx context.Context) {
 	tick := time.NewTicker(time.Duration(r.parts.tick))
 	defer tick.Stop()
+	var lost lostLeader
 	for {
 		address, leader := r.raft.LeaderWithID()
 		if leader != "" && leader != raft.ServerID(r.o.Self.ID) {
-			if err := r.askLeader(ctx, tick.C, address, leader); err != nil && ctx.Err() == nil {
+			taken, err := r.askLeader(ctx, tick.C, address, leader)
+			if err != nil && ctx.Err() == nil {
 				r.o.Log.Debug("lost touch with the leader", "peer", leader, "err", err)
+				if taken {
+					lost.ended(leader)
+				} else if lost.failed(leader, err, func() int { return r.turnsBefore(leader) }) {
+					r.stand(leader)
+				}
 			}
 		}
 		select {
@@ -68,33 +75,34 @@ func (r *Raft) keepLease(ctx context.Context) {
 	}
 }
 
-// askLeader keeps asking one leader, until it is not the leader or does not answer.
-func (r *Raft) askLeader(ctx context.Context, tick <-chan time.Time, address raft.ServerAddress, leader raft.ServerID) error {
+// askLeader keeps asking one leader, until it is not the leader or does not answer. taken
+// says whether it took the stream.
+func (r *Raft) askLeader(ctx context.Context, tick <-chan time.Time, address raft.ServerAddress, leader raft.ServerID) (taken bool, err error) {
 	conn, err := r.streams.dial(streamLease, address, time.Duration(r.parts.answer))
 	if err != nil {
-		return err
+		return false, err
 	}
 	heard := make(chan error, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer conn.Close()
 	if err := r.write(conn, frame(encodeRequest(requestJoin, r.joinSelf()))); err != nil {
-		return err
+		return true, err
 	}
 	wg.Go(func() { heard <- r.hearLeader(conn) })
 	for {
 		if err := r.write(conn, r.leaseAsk(0)); err != nil {
-			return err
+			return true, err
 		}
 		select {
 		case err := <-heard:
-			return err
+			return true, err
 		case <-ctx.Done():
-			return nil
+			return true, nil
 		case <-r.applied:
 		case <-tick:
 			if _, now := r.raft.LeaderWithID(); now != leader {
-				return &NotLeaderError{Leader: string(now)}
+				return true, &NotLeaderError{Leader: string(now)}
 			}
 		}
 	}

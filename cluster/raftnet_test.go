@@ -2,10 +2,12 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,11 +20,12 @@ type memNet struct {
 	listeners map[string]*memListener
 	cuts      map[[2]string]bool // from, to
 	conns     map[*memConn]struct{}
-	wake      chan struct{} // closed at each change of the cuts
+	refused   map[string]bool // addresses whose system is there, and nobody listens
+	wake      chan struct{}   // closed at each change of the cuts
 }
 
 func newMemNet() *memNet {
-	return &memNet{listeners: make(map[string]*memListener), cuts: make(map[[2]string]bool),
+	return &memNet{listeners: make(map[string]*memListener), cuts: make(map[[2]string]bool), refused: make(map[string]bool),
 		conns: make(map[*memConn]struct{}), wake: make(chan struct{})}
 }
 
@@ -39,6 +42,13 @@ func (n *memNet) path(from, to string) (cut bool, changed <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.cuts[[2]string{from, to}], n.wake
+}
+
+// refuse has an address refuse connections at once, or not any more.
+func (n *memNet) refuse(address string, refuse bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.refused[address] = refuse
 }
 
 // reset breaks all connections of a node, as its death does.
@@ -103,6 +113,12 @@ func (l *memListener) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	late := time.NewTimer(timeout)
 	defer late.Stop()
 	to := string(address)
+	l.net.mu.Lock()
+	refused := l.net.refused[to]
+	l.net.mu.Unlock()
+	if refused {
+		return nil, fmt.Errorf("dial %s: %w", to, syscall.ECONNREFUSED)
+	}
 	for {
 		there, changed := l.net.path(l.address, to)
 		back, _ := l.net.path(to, l.address)

@@ -249,6 +249,28 @@ type ackingTransport struct {
 	*raft.NetworkTransport
 	now   func() int64
 	acked func(id raft.ServerID, term uint64, asked int64)
+	// orders is what raft is told, by its peers and by this node.
+	orders chan raft.RPC
+}
+
+// Consumer implements raft.Transport.
+func (t *ackingTransport) Consumer() <-chan raft.RPC { return t.orders }
+
+// pass hands raft what its peers tell it, until the streams are closed.
+func (t *ackingTransport) pass(closed <-chan struct{}) {
+	for {
+		select {
+		case rpc := <-t.NetworkTransport.Consumer():
+			select {
+			case t.orders <- rpc:
+			case <-closed:
+				rpc.Respond(nil, raft.ErrTransportShutdown)
+				return
+			}
+		case <-closed:
+			return
+		}
+	}
 }
 
 // AppendEntries implements raft.Transport.
