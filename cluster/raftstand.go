@@ -24,8 +24,12 @@ import (
 // streams, such as a firewall, so a node stands once for each stream that was taken.
 //
 // If all followers stood together they would split the votes and wait for a timeout
-// after all. So each has its turn, a tick apart, in the order of their ids, and
-// stands only while nobody before it was elected.
+// after all. So each has its turn, standApart ticks later than the one before, in the order
+// of their ids, and stands only while it was not asked for its vote.
+
+// standApart is enough for a vote over a connection that has still to be made, on a machine
+// that is busy.
+const standApart = 2
 
 // lostLeader is what a node makes of a leader that it cannot reach.
 type lostLeader struct {
@@ -44,7 +48,7 @@ func (f *lostLeader) failed(leader raft.ServerID, err error, turns func() int) b
 		return false
 	}
 	if !f.due {
-		f.due, f.turns = true, turns()
+		f.due, f.turns = true, standApart*turns()
 	}
 	if f.turns > 0 {
 		f.turns--
