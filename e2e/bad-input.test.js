@@ -33,7 +33,7 @@ const broken = ['{', '{"a":', 'nul', '[1,]', "{'a':1}", '\u0000', 'NaN', '"\\ud8
 test('broken JSON in an event is told to its sender and reaches nobody (trap 40)', async t => {
   const receiver = await rawLogin(t, node)
   receiver.send('EVENT', 'SUBSCRIBE', { names: ['broken'], correlationId: '0' })
-  await receiver.next()
+  await receiver.expect('EVENT', 'SUBSCRIBE', { correlationId: '0', isAck: true })
   const raw = await rawLogin(t, node)
   for (const data of broken) {
     raw.send('EVENT', 'EMIT', { name: 'broken', data })
@@ -65,7 +65,7 @@ test('broken JSON in a call or its answer ends that call and nothing else (trap 
   raw.send('RPC', 'REQUEST', { name: 'broken', correlationId: '1', data: '{"a":' })
   has(await raw.next(), { topic: 'RPC', action: 'REQUEST_ERROR', correlationId: '1' })
   raw.send('RPC', 'PROVIDE', { names: ['breaks'], correlationId: '0' })
-  await raw.next()
+  await raw.expect('RPC', 'PROVIDE', { correlationId: '0', isAck: true })
   const call = client.rpc.make('breaks').then(() => 'ok', reason => reason)
   const { correlationId } = await raw.next()
   raw.send('RPC', 'RESPONSE', { name: 'breaks', correlationId, data: '{"a":' })
@@ -194,7 +194,7 @@ test('a frame over the limit closes its connection with 1009 and no message', as
 test('a frame just under the limit is served', async t => {
   const [sender, receiver] = [await rawLogin(t, node), await rawLogin(t, node)]
   receiver.send('EVENT', 'SUBSCRIBE', { names: ['just'], correlationId: '0' })
-  await receiver.next()
+  await receiver.expect('EVENT', 'SUBSCRIBE', { correlationId: '0', isAck: true })
   const data = JSON.stringify('x'.repeat((1 << 20) - 40))
   sender.send('EVENT', 'EMIT', { name: 'just', data })
   assert.equal((await receiver.next()).data.length, data.length)

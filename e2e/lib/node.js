@@ -3,7 +3,7 @@
 // the file fails.
 import { spawn } from 'node:child_process'
 import { createServer } from 'node:net'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import https from 'node:https'
@@ -56,6 +56,20 @@ const isFree = port => new Promise(resolve => {
   probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
 })
 
+// claim says whether a port is this file's for the rest of the run: files run side by
+// side, and the nodes of another one may be about to open it, or be down for a moment.
+function claim (port) {
+  const run = process.env.HADAL_E2E_CERT // the folder of the run; a file by itself has none
+  if (!run) return true
+  try {
+    writeFileSync(join(run, `port-${port}`), '', { flag: 'wx' })
+    return true
+  } catch (error) {
+    if (error.code === 'EEXIST') return false
+    throw error
+  }
+}
+
 // freePort finds a port, or the first of several in a row, below the range from which
 // the system takes the ports of outgoing connections, so that none of them sits on it
 // while the node is down.
@@ -63,7 +77,7 @@ export async function freePort (count = 1) {
   for (let attempt = 0; attempt < 100; attempt++) {
     const port = 20000 + Math.floor(Math.random() * 12000)
     let free = true
-    for (let i = 0; free && i < count; i++) free = await isFree(port + i)
+    for (let i = 0; free && i < count; i++) free = claim(port + i) && await isFree(port + i)
     if (free) return port
   }
   throw new Error('no free port found')
