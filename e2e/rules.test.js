@@ -152,7 +152,7 @@ test('of what is subscribed to at once exactly the denied names are lost (trap 1
   for (const letter of ['a', 'b', 'c']) sender.event.emit(`bulk/${letter}`, letter)
   sender.event.emit('bulk/marker', 1)
   await marker.next()
-  await client.tap.received({ action: 'EMIT', name: 'bulk/c' })
+  for (const letter of ['a', 'c']) await client.tap.received({ action: 'EMIT', name: `bulk/${letter}` })
   assert.deepEqual(inboxes, { a: ['a'], c: ['c'] })
   const raw = await rawLogin(t, node, 'raw')
   raw.send('EVENT', 'SUBSCRIBE', { names: ['broken/a', 'broken/b', 'broken/a'], correlationId: '1' })

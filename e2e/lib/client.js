@@ -6,7 +6,7 @@ import sockets from '@deepstream/client/dist/src/connection/socket-factory.js'
 import { spread } from './cluster.js'
 import { Inbox } from './inbox.js'
 import { later } from './test.js'
-import { named } from './wire.js'
+import { encode, named, parse } from './wire.js'
 
 const { DeepstreamClient } = deepstream
 export const { C } = deepstream
@@ -40,6 +40,8 @@ class Tap {
       send(message)
     }
     this.traffic.push({ opened: url })
+    // tell has the client get a message that no server sent.
+    this.tell = (...message) => socket.onparsedmessages([parse(encode(...message))])
     let deliver = () => {}
     Object.defineProperty(socket, 'onparsedmessages', {
       get: () => messages => {

@@ -48,5 +48,6 @@ export function named (parsed) {
   return out
 }
 
-// decode reads one frame as the client does.
-export const decode = frame => named(parser.parse(frame)[0])
+// parse and decode read one frame as the client does; parse leaves it as the client has it.
+export const parse = frame => parser.parse(frame)[0]
+export const decode = frame => named(parse(frame))
