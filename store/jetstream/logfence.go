@@ -70,14 +70,6 @@ func (l *Logged) fence(ctx context.Context, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	if l.opts.Leader != "" {
-		// Now that nothing is under way. Without success appends take a hop more.
-		lctx, cancel := context.WithTimeout(ctx, fenceLeadPatience)
-		if err := l.lead(lctx, l.opts.Leader); err != nil {
-			l.log.Debug("the stream is led elsewhere", "stream", l.stream, "err", err)
-		}
-		cancel()
-	}
 	lossy := acked == 0 && (!l.replicated.Load() || l.opts.AllowHoles)
 	r := replay{lossy: lossy, owner: epoch, next: f.floor + 1, end: f.seq, floor: f.floor, dirty: make(map[string]store.Op)}
 	if err := l.replay(ctx, &r); err != nil {

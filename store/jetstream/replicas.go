@@ -54,8 +54,9 @@ const (
 	replicaPatience = 4 * time.Second
 	// watchAfter is how long an append may go without an answer until its leader is looked
 	// for, then again and again; watchAttempt is how long that may take, and after
-	// watchAttempts without success there is none.
-	watchAfter    = time.Second
+	// watchAttempts without success there is none. A new leader is there half a second after
+	// the old one has died, and knows nothing of the append.
+	watchAfter    = 400 * time.Millisecond
 	watchAttempt  = 500 * time.Millisecond
 	watchAttempts = 3
 	// askPatience bounds requests that the meta leader answers, who has to have things
@@ -65,12 +66,17 @@ const (
 	openPatience = 20 * time.Second
 	// leadPatience bounds the change of a leader, which takes 0.1 to 0.2 seconds.
 	leadPatience = time.Second
-	// fenceLeadPatience is how much of it a Fence spends.
-	fenceLeadPatience = 400 * time.Millisecond
 	// doubtPatience is how long what looks like damage is doubted.
 	doubtPatience = 3 * time.Second
-	// leadAgain is how often the owner looks whether its server leads its streams.
+	// leadAgain is how often the owner looks whether its server leads its streams, and
+	// leadSoon how long after it has failed to make it so, then twice that, and so on.
 	leadAgain = 10 * time.Second
+	leadSoon  = 500 * time.Millisecond
+	// leadLag is how much the server may lack when it is made the leader, which then it gets
+	// while no more is added.
+	leadLag = 256
+	// leadCatchUp is how long it is waited for meanwhile.
+	leadCatchUp = 200 * time.Millisecond
 	// replicaScanWait is how long a scan waits for the next message of a replica.
 	replicaScanWait = 2 * time.Second
 	// shortReplay is how many messages of the LOG are asked for by number, replayWindow at a
@@ -445,18 +451,55 @@ func statusOf(ctx context.Context, s *link) (StreamStatus, error) {
 // why not: ctx ends, the server keeps no replica or lacks something. Appends wait
 // meanwhile. It may be called from anywhere.
 func (l *Logged) Lead(ctx context.Context, server string) error {
-	l.mu.Lock()
-	err := l.lead(ctx, server)
-	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 2*leadPatience)
+	defer cancel()
+	err := l.leadApart(ctx, &l.mu, server)
 	if err == nil {
-		l.statesLink.mu.Lock()
-		err = l.statesLink.lead(ctx, server)
-		l.statesLink.mu.Unlock()
+		err = l.statesLink.leadApart(ctx, &l.statesLink.mu, server)
 	}
 	return err
 }
 
-// lead moves the leader of one stream. The caller holds the store's mu.
+// leadApart is lead for who does not hold the store's mu. It takes it only when the server
+// is about to be able to lead, as appends wait for it.
+func (s *link) leadApart(ctx context.Context, mu *sync.Mutex, server string) error {
+	if !s.replicated.Load() {
+		return nil
+	}
+	err := s.retryReplicated(ctx, 2*leadPatience, func(ctx context.Context) error {
+		st, err := statusOf(ctx, s)
+		if err != nil || st.Leader == server {
+			return err
+		}
+		return st.successor(server, leadLag)
+	})
+	if err != nil {
+		return s.notLed(server, err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return s.lead(ctx, server)
+}
+
+// successor is nil when a server can be made the leader, at most lag changes behind. Else the
+// group would elect somebody else.
+func (st *StreamStatus) successor(server string, lag uint64) error {
+	i := slices.IndexFunc(st.Replicas, func(r Replica) bool { return r.Server == server })
+	if i < 0 {
+		return fmt.Errorf("server %s keeps no replica", server)
+	}
+	if r := &st.Replicas[i]; r.Offline || !r.Current && (lag == 0 || r.Lag > lag) {
+		return fmt.Errorf("the replica on server %s is not current, it lacks %d changes: %w", server, r.Lag, errMoved)
+	}
+	return nil
+}
+
+func (s *link) notLed(server string, err error) error {
+	return fmt.Errorf("have server %s lead stream %s: %w", server, s.stream, err)
+}
+
+// lead moves the leader of one stream. The caller holds the store's mu, so that a server
+// which lacks a little gets it, or lacks too much.
 func (s *link) lead(ctx context.Context, server string) error {
 	if !s.replicated.Load() {
 		return nil
@@ -464,6 +507,7 @@ func (s *link) lead(ctx context.Context, server string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*leadPatience)
 	defer cancel()
 	var last error
+	begun := time.Now()
 	err := s.retryReplicated(ctx, 2*leadPatience, func(ctx context.Context) error {
 		st, err := statusOf(ctx, s)
 		if err != nil {
@@ -473,14 +517,11 @@ func (s *link) lead(ctx context.Context, server string) error {
 			s.term = st.term
 			return nil
 		}
-		i := slices.IndexFunc(st.Replicas, func(r Replica) bool { return r.Server == server })
-		if i < 0 {
-			return fmt.Errorf("server %s keeps no replica", server)
-		}
-		// The group would elect somebody else.
-		if r := &st.Replicas[i]; !r.Current || r.Offline {
-			last = fmt.Errorf("the replica on server %s is not current, it lacks %d changes: %w", server, r.Lag, errMoved)
-			return last
+		if err := st.successor(server, 0); err != nil {
+			if passing(err) && time.Since(begun) > leadCatchUp {
+				return errors.New(err.Error()) // nothing to wait for
+			}
+			return err
 		}
 		last = fmt.Errorf("server %s leads, not yet %s: %w", st.Leader, server, errMoved)
 		reply, err := s.request(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+s.stream, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, server))
@@ -493,7 +534,7 @@ func (s *link) lead(ctx context.Context, server string) error {
 		return last // see whether it happened
 	})
 	if err != nil {
-		return fmt.Errorf("have server %s lead stream %s: %w", server, s.stream, errors.Join(err, last))
+		return s.notLed(server, errors.Join(err, last))
 	}
 	return nil
 }
@@ -514,15 +555,18 @@ func (l *Logged) kickLead() {
 
 // keepLead has LogOptions.Leader lead the streams while this store owns the partition.
 func (l *Logged) keepLead(ctx context.Context) {
-	tick := time.NewTicker(leadAgain)
-	defer tick.Stop()
+	pause := leadSoon
+	timer := time.NewTimer(leadAgain)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.leads:
-		case <-tick.C:
+			pause = leadSoon
+		case <-timer.C:
 		}
+		timer.Reset(leadAgain)
 		l.state.Lock()
 		ready := l.ready
 		l.state.Unlock()
@@ -531,6 +575,10 @@ func (l *Logged) keepLead(ctx context.Context) {
 		}
 		if err := l.Lead(ctx, l.opts.Leader); err != nil && ctx.Err() == nil {
 			l.log.Debug("the streams are led elsewhere", "stream", l.stream, "err", err)
+			timer.Reset(pause)
+			pause = min(2*pause, leadAgain)
+		} else {
+			pause = leadSoon
 		}
 	}
 }

@@ -816,3 +816,22 @@ func TestWhatADeposedOwnerDoesLateChangesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoCanLeadNextHasAllOrNearlyAll(t *testing.T) {
+	st := StreamStatus{Leader: "a", Replicas: []Replica{
+		{Server: "a", Leader: true, Current: true}, {Server: "b", Current: true}, {Server: "c", Lag: 5}, {Server: "d", Current: true, Offline: true},
+	}}
+	for _, test := range []struct {
+		server string
+		lag    uint64
+		ok     bool
+	}{{"b", 0, true}, {"c", 0, false}, {"c", 4, false}, {"c", 5, true}, {"d", 9, false}, {"e", 9, false}} {
+		err := st.successor(test.server, test.lag)
+		if got := err == nil; got != test.ok {
+			t.Errorf("successor(%q, %d) = %v, want ok %v", test.server, test.lag, err, test.ok)
+		}
+		if wait := !test.ok && test.server != "e"; err != nil && passing(err) != wait {
+			t.Errorf("successor(%q, %d) = %v, passing %v", test.server, test.lag, err, passing(err))
+		}
+	}
+}
