@@ -120,7 +120,7 @@ func (l *Logged) takeOver(ctx context.Context, epoch uint64) (taken, error) {
 	case errors.Is(err, store.ErrNotFound):
 		return taken{}, l.doubted(l.fenceAt, info.LastSeq, "the log has no fence that can be read")
 	case err != nil:
-		return taken{}, err
+		return taken{}, fmt.Errorf("read the last fence: %w", err)
 	case last.kind == logBatch:
 		return taken{}, l.corrupt(l.fenceAt, seq, "it is a batch in the place of the fence")
 	case epoch < last.epoch:
@@ -136,6 +136,9 @@ func (l *Logged) takeOver(ctx context.Context, epoch uint64) (taken, error) {
 	seq, err = l.publish(ctx, &msg)
 	if isWrongSequence(err) {
 		err = fmt.Errorf("%w: %w", errMoved, err)
+	}
+	if err != nil {
+		err = fmt.Errorf("put the fence at sequence %d led by %s: %w", info.LastSeq+1, info.Term, err)
 	}
 	l.term = info.Term
 	return taken{seq: seq, floor: last.floor, first: info.FirstSeq}, err

@@ -102,6 +102,9 @@ func (s *link) retryReplicated(ctx context.Context, patience time.Duration, try 
 		if !passing(err) || time.Now().After(give) || errors.Is(err, store.ErrCorrupt) && time.Now().After(believe) {
 			return err
 		}
+		if s.log != nil {
+			s.log.Debug("asking a stream again", "stream", s.stream, "err", err, "took", time.Since(begun))
+		}
 		if time.Since(begun) >= attempt {
 			attempt = min(2*attempt, replicaMaxAttempt)
 		}
