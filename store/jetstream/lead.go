@@ -98,7 +98,7 @@ func (s *link) lead(ctx context.Context, server string) error {
 			return nil
 		}
 		if err := st.successor(server, 0); err != nil {
-			if passing(err) && time.Since(begun) > leadCatchUp {
+			if last == nil && passing(err) && time.Since(begun) > leadCatchUp { // nor while leaders change
 				return errors.New(err.Error()) // nothing to wait for
 			}
 			return err
