@@ -336,6 +336,9 @@ func (j *joined) startServer(ctx context.Context, opts *Options) error {
 	if j.cfg.Role == RoleEdge {
 		return nil
 	}
+	if len(j.routes()) == 1 { // JetStream's groups begin when a route is up
+		j.log.Warn("a cluster of one core node serves nothing until another core node has joined: start one with this node in its cluster.join, or set no cluster.name")
+	}
 	ctx, done := context.WithTimeout(ctx, gatherTime)
 	defer done()
 	return j.server.AwaitPeers(ctx, 1)

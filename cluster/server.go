@@ -55,6 +55,8 @@ const (
 	// startPatience bounds the start, which reads back the index of all records:
 	// about a second per million.
 	startPatience = 5 * time.Minute
+	// startLook is how often it is asked meanwhile whether the start has failed.
+	startLook = 250 * time.Millisecond
 	// maxStore stands for no limit: the server's own is three quarters of the
 	// free space at its start, and at that limit it shuts JetStream down.
 	maxStore = 1 << 60
@@ -191,8 +193,11 @@ func (s *Server) boot(ctx context.Context) error {
 	if err = context.Cause(ctx); err == nil {
 		err = log.fatal()
 	}
-	if err == nil && !srv.ReadyForConnections(startPatience) {
-		err = errors.New("it does not get ready")
+	for end := time.Now().Add(startPatience); err == nil && !srv.ReadyForConnections(startLook); {
+		// A port that somebody else has is found out on the way.
+		if err = log.fatal(); err == nil && time.Now().After(end) {
+			err = errors.New("it does not get ready")
+		}
 	}
 	if err != nil {
 		shutDown(srv)
