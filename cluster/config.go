@@ -119,11 +119,11 @@ func (c Config) Validate() error {
 			add(fmt.Sprintf("join[%d]", i), "%v", err)
 		}
 	}
-	if len(c.Join) == 0 && c.BootstrapExpect != 1 {
-		add("join", "is empty, so that no other node could be found: list addresses of the cluster's nodes, or set cluster.bootstrapExpect: 1 for a cluster that begins with this node alone")
+	if len(c.Join) == 0 {
+		add("join", "is empty, so that no other node could be found: list addresses of the cluster's nodes")
 	}
-	if c.BootstrapExpect < 0 {
-		add("bootstrapExpect", "%d is negative", c.BootstrapExpect)
+	if n := c.BootstrapExpect; n < 0 || n == 1 {
+		add("bootstrapExpect", "%d core nodes are no cluster: it begins with at least two, and three keep records when one is lost", n)
 	}
 	files := 0
 	for _, f := range []string{c.TLS.CertFile, c.TLS.KeyFile, c.TLS.CAFile} {

@@ -20,7 +20,7 @@ var (
 	// ErrUnknownMember means that no member has the id.
 	ErrUnknownMember = errors.New("the cluster has no such member")
 	// ErrNameTaken means that another living member has the name.
-	ErrNameTaken = errors.New("another node of that name is in the cluster")
+	ErrNameTaken = errors.New("another node of that name is in the cluster: give this one another name (--node-name), or stop that one")
 	// ErrReplaced means that the member's place was taken by a node that came with the
 	// same name and an id of its own.
 	ErrReplaced = errors.New("the node was replaced by another of its name")

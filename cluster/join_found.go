@@ -227,7 +227,7 @@ func (f *founding) gather(v view) (step, error) {
 	case v.several != "":
 		return waiting("%s stands for several nodes: say with --bootstrap-expect how many are to found a cluster", v.several)
 	case v.possible == 1:
-		return waiting("--join names no other node: name one, or found a cluster of one with --bootstrap-expect 1")
+		return waiting("--join names no other node: name one")
 	default:
 		expect = v.possible
 	}

@@ -422,7 +422,7 @@ func TestWhatMayNotFoundAClusterWaitsAndSaysWhy(t *testing.T) {
 	}{
 		{"too few", "1 of 3", 0, NodeInfo{}, view{possible: 3}},
 		{"an edge node", "founds none", 1, NodeInfo{Role: RoleEdge}, view{possible: 1}},
-		{"alone, not asked to", "--bootstrap-expect 1", 0, NodeInfo{}, view{possible: 1}},
+		{"alone, not asked to", "--join names no other node", 0, NodeInfo{}, view{possible: 1}},
 		{"a name for several", "--bootstrap-expect", 0, NodeInfo{}, view{possible: 3, several: "x:1"}},
 		{"half of them", "more than half", 2, NodeInfo{}, view{possible: 4, answers: []located{core("b")}}},
 		{"more than expected", "raise", 1, NodeInfo{}, view{possible: 1, answers: []located{core("b")}}},

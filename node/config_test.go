@@ -73,7 +73,7 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"cluster.advertise: ":                                         clustered(func(c *Config) { c.Cluster.Advertise = ":1" }),
 		"cluster.join: is empty":                                      clustered(func(c *Config) { c.Cluster.Join = nil }),
 		"cluster.join[1]: \"b:65535\": the port must be between":      clustered(func(c *Config) { c.Cluster.Join = []string{"a:1", "b:65535"} }),
-		"cluster.bootstrapExpect: -1 is negative":                     clustered(func(c *Config) { c.Cluster.BootstrapExpect = -1 }),
+		"cluster.bootstrapExpect: 1 core nodes are no cluster":        clustered(func(c *Config) { c.Cluster.BootstrapExpect = 1 }),
 		"cluster.secret: must be set, or cluster.tls":                 clustered(func(c *Config) { c.Cluster.Secret = "" }),
 		"cluster.secret: is too short":                                clustered(func(c *Config) { c.Cluster.Secret = "short" }),
 		"cluster.secret: is set as well as cluster.tls":               clustered(func(c *Config) { c.Cluster.TLS = cluster.TLSFiles{CertFile: "a", KeyFile: "b", CAFile: "c"} }),
