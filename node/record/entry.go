@@ -14,6 +14,12 @@ type state struct {
 	exists  bool
 }
 
+// recollection is a state that somebody was told, if sure is set.
+type recollection struct {
+	state
+	sure bool
+}
+
 // emptyRecord is the data of a record that was just created.
 const emptyRecord = "{}"
 
@@ -30,6 +36,12 @@ type entry struct {
 	op    int // its index there
 	// loaded says that state is known; otherwise a load is under way.
 	loaded bool
+	// was is what subscribers here have been told of the record, if it is known, while that
+	// is not state: until the batch is durable, and until the load.
+	was recollection
+	// blind says that loaded is set though nobody has looked what the record is, which is
+	// about to be overwritten.
+	blind bool
 	// volatile records are not kept in the store.
 	volatile bool
 	// queue holds what waits for the load, for room in the batch, or for parked.
@@ -78,6 +90,7 @@ func (e *entry) size() int64 {
 // they grow beyond limit. Only the owner touches it.
 type cache struct {
 	limit   int64
+	evicted func(*entry) // called for each entry that has left
 	entries map[string]*entry
 	bytes   int64
 	root    entry // of the ring: root.newer is the oldest, root.older the newest
@@ -115,6 +128,9 @@ func (c *cache) remove(e *entry) {
 	delete(c.entries, e.name)
 	c.bytes -= e.size()
 	unlink(e)
+	if c.evicted != nil {
+		c.evicted(e)
+	}
 }
 
 // trim forgets idle entries until the limit is met. It looks at no more than a

@@ -22,6 +22,10 @@ const resyncStep = 8
 // resyncPause is how long a name rests whose record could not be loaded to compare it.
 const resyncPause = time.Second
 
+// absentLeast is from how many absent names on it is worth to look which of them nobody
+// is subscribed to any more.
+const absentLeast = 1024
+
 // interest is that of another node in a name. id is that of its newest request that
 // caused it: requests of several clients may be served in another order than they
 // were sent, and one to forget must not end what was asked for after it.
@@ -307,10 +311,41 @@ func (o *owner) knows() map[string]*knowing {
 		k := &knowing{}
 		if old, ok := o.repair[name]; ok {
 			k.knowledge = old
-		} else if e := o.cache.entries[name]; e != nil && e.loaded && (e.batch == nil || o.fast) {
-			k.knowledge = e.state.knowledge()
+		} else if e := o.cache.entries[name]; e != nil {
+			if told := o.told(e); told.sure {
+				k.knowledge = told.knowledge()
+			}
+		} else if _, absent := o.absent[name]; absent {
+			k.knowledge = state{}.knowledge()
 		}
 		known[strings.Clone(name)] = k
 	}
 	return known
+}
+
+// told is what subscribers here have been told of a record.
+func (o *owner) told(e *entry) recollection {
+	if e.loaded && !e.blind && (e.batch == nil || o.fast) {
+		return recollection{e.state, true}
+	}
+	return e.was
+}
+
+// remember keeps of an entry that leaves memory what must not be forgotten: that
+// subscribers know that there is no such record. Otherwise they would be told, by the
+// next owner, that it was deleted.
+func (o *owner) remember(e *entry) {
+	if told := o.told(e); !told.sure || told.exists || !o.subs.Has(e.name) {
+		return
+	}
+	o.absent[e.name] = struct{}{}
+	if len(o.absent) < o.absentSweep {
+		return
+	}
+	for name := range o.absent {
+		if !o.subs.Has(name) {
+			delete(o.absent, name)
+		}
+	}
+	o.absentSweep = max(absentLeast, 2*len(o.absent))
 }

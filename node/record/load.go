@@ -54,11 +54,11 @@ func (o *owner) arrive(ctx context.Context, l loadResult) {
 	switch e := l.entry; {
 	case l.err == nil:
 		o.cache.put(e, state{version: l.record.Version, data: l.record.Data, exists: true})
-		e.loaded = true
+		e.loaded, e.was = true, recollection{}
 		e.tell(nil)
 		o.drain(e)
 	case errors.Is(l.err, store.ErrNotFound):
-		e.loaded = true
+		e.loaded, e.was = true, recollection{}
 		e.tell(nil)
 		o.drain(e)
 	case errors.Is(l.err, store.ErrFenced) && (o.flying == nil || o.fault != nil) && !o.refusing:

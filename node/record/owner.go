@@ -128,11 +128,15 @@ type owner struct {
 	losing          bool
 	early, returned []*request // what was not begun, in this order
 
-	interest  map[string][]interest // of other nodes, by name (interest.go)
-	repair    map[string]knowledge  // what subscribers here know, as long as nobody has looked
-	toMend    []string              // names of repair that have their turn yet
-	mendLater bool                  // one of them could not be loaded
-	mendAt    time.Time             // they have another turn then, if not zero
+	interest map[string][]interest // of other nodes, by name (interest.go)
+	repair   map[string]knowledge  // what subscribers here know, as long as nobody has looked
+	toMend   []string              // names of repair that have their turn yet
+	// absent are names without an entry of which subscribers here were told last that there
+	// is no such record. Those without subscribers are swept out when there are absentSweep.
+	absent      map[string]struct{}
+	absentSweep int
+	mendLater   bool      // one of them could not be loaded
+	mendAt      time.Time // they have another turn then, if not zero
 
 	cachedBytes, cachedRecords int64 // as told to stats
 
@@ -390,6 +394,7 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 			o.load(ctx, e)
 			return
 		}
+		e.blind = !e.volatile
 	}
 	if !e.loaded || len(e.queue) > 0 || e.parked != nil {
 		e.queue = append(e.queue, r)
@@ -401,6 +406,10 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 // enter makes an entry, which is not loaded.
 func (o *owner) enter(name string) *entry {
 	e := &entry{name: strings.Clone(name), volatile: hasPrefix(name, o.cfg.StorageExclusionPrefixes)}
+	if _, absent := o.absent[name]; absent {
+		delete(o.absent, name)
+		e.was.sure = true
+	}
 	o.cache.add(e)
 	return e
 }
@@ -453,6 +462,13 @@ func (o *owner) finish(e *entry, r *request) {
 // apply makes s the state of e. It becomes durable with the open batch.
 func (o *owner) apply(e *entry, s state) {
 	before := len(e.state.data)
+	switch {
+	case o.fast || e.volatile:
+		e.was = recollection{}
+	case e.batch == nil && !e.blind:
+		e.was = recollection{e.state, true}
+	}
+	e.blind = false
 	o.cache.put(e, s)
 	if e.volatile {
 		return
@@ -556,9 +572,12 @@ func (o *owner) settle(ctx context.Context, err error) {
 	}
 	o.stats.commits.Add(1)
 	o.stats.committed.Add(int64(len(b.ops)))
-	for _, e := range b.entries {
-		if e.batch == b {
-			e.batch = nil
+	for i, e := range b.entries {
+		switch op := &b.ops[i]; {
+		case e.batch == b:
+			e.batch, e.was = nil, recollection{}
+		case e.batch != nil && !o.fast: // whose next change is under way
+			e.was = recollection{state{op.Version, op.Data, !op.Delete}, true}
 		}
 	}
 	if o.fault != nil && !o.losing {

@@ -101,7 +101,7 @@ func (r *Room) newOwner(partition int, epoch uint64, st store.Store) *owner {
 		t.Stop()
 		return t
 	}
-	return &owner{
+	o := &owner{
 		room: r, partition: partition, epoch: epoch, store: st,
 		cfg: r.cfg, maxSize: r.keep.MaxSize, fast: r.keep.Durability == "fast",
 		subs: r.subs, listen: r.listen, rules: r.rules, log: r.log, observe: r.observe, stats: &r.stats,
@@ -112,7 +112,10 @@ func (r *Room) newOwner(partition int, epoch uint64, st store.Store) *owner {
 		loaded:   make(chan loadResult, loadsAtOnce),
 		appended: make(chan error, 1),
 		refenced: make(chan struct{}, 1),
+		absent:   make(map[string]struct{}), absentSweep: absentLeast,
 	}
+	o.cache.evicted = o.remember
+	return o
 }
 
 // share divides the memory of the cache among the owners.
