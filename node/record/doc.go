@@ -76,9 +76,11 @@
 // that becomes the owner itself does the same with its own memory, and one that ceases
 // to be leaves behind what its subscribers know: of a record whose change was not durable
 // yet, what was told before. Of records that have left memory it does not know that, but
-// for those that were missing: nobody hears that they were deleted. What another owner than the present one
-// says is not passed on. So versions never run backwards at a subscriber, and it misses
-// nothing for longer than the repair takes; it may get an UPDATE that it knows already.
+// for those that were missing: nobody hears that they were deleted. For the same reason
+// an owner in a cluster looks at the record also for a mere SUBSCRIBE. What another owner
+// than the present one says is not passed on. So versions never run backwards at a
+// subscriber, and it misses nothing for longer than the repair takes; it may get an UPDATE
+// that it knows already.
 //
 // # Between nodes
 //

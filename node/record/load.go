@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
+	"hadal/protocol"
 	"hadal/store"
 )
 
@@ -14,6 +16,24 @@ type loadResult struct {
 	entry  *entry
 	record store.Record
 	err    error
+}
+
+// enter makes an entry, which is not loaded.
+func (o *owner) enter(name string) *entry {
+	e := &entry{name: strings.Clone(name), volatile: hasPrefix(name, o.cfg.StorageExclusionPrefixes)}
+	if _, absent := o.absent[name]; absent {
+		delete(o.absent, name)
+		e.was.sure = true
+	}
+	o.cache.add(e)
+	return e
+}
+
+// overwrites says whether r will make the record what it says, whatever it was, so
+// that it need not be loaded: a restore. It is then an entry that nobody looks at
+// before apply.
+func (o *owner) overwrites(r *request) bool {
+	return r.kind == kindOperatorSet && r.Carries(protocol.HasVersion) && len(r.data) <= o.maxSize && !o.refusing
 }
 
 // load fetches the state of e beside the owner.

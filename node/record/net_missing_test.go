@@ -8,8 +8,14 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"hadal/protocol"
 	"hadal/store"
 )
+
+// blindly are rules that allow everything without a look at any record.
+type blindly struct{ rules }
+
+func (blindly) ReadsRecord(protocol.Action, string) bool { return false }
 
 // watchMissing has a client at a node subscribe to a record that does not exist.
 func watchMissing(t *testing.T, w *net, id, name string) *client {
@@ -30,10 +36,16 @@ func TestSubscribersOfAMissingRecordHearOfNoDeletionWhenTheOwnerChanges(t *testi
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := startNet(t, netOptions{
-					ids: []string{"a", "b", "c"}, options: options{keep: func(k *KeepConfig) { k.CacheBytes = bytes }},
+					ids: []string{"a", "b", "c"}, options: options{
+						keep: func(k *KeepConfig) { k.CacheBytes = bytes }, rules: blindly{},
+					},
 				})
 				w.ready()
 				atA, atC := watchMissing(t, w, "a", "r"), watchMissing(t, w, "c", "r")
+				blind := newClient("blind") // never asks what is there
+				say(t, w.room("a"), blind, `SUBSCRIBE names=blind corr=0`)
+				w.settleAll()
+				wantHeard(t, "who does not look", blind, `SUBSCRIBE corr=0 ack`)
 				for _, owner := range []string{"b", "a", "c", "a"} {
 					w.move(owner, 0)
 					w.until("the new owner serves", func() bool { return w.room(owner).seats()[0].owner.Load() != nil })
@@ -44,10 +56,13 @@ func TestSubscribersOfAMissingRecordHearOfNoDeletionWhenTheOwnerChanges(t *testi
 				}
 				wantHeard(t, "the subscriber at a", atA)
 				wantHeard(t, "the subscriber at c", atC)
+				wantHeard(t, "who does not look", blind)
+				say(t, w.room("b"), newClient("writer"), `CREATEANDUPDATE blind v=1 data={"x":2}`)
 				say(t, w.room("b"), newClient("writer"), `CREATEANDUPDATE r v=1 data={"x":1}`)
 				w.settleAll()
 				wantHeard(t, "the subscriber at a in the end", atA, `UPDATE name=r v=1 data={"x":1}`)
 				wantHeard(t, "the subscriber at c in the end", atC, `UPDATE name=r v=1 data={"x":1}`)
+				wantHeard(t, "who does not look, in the end", blind, `UPDATE name=blind v=1 data={"x":2}`)
 			})
 		})
 	}

@@ -86,6 +86,7 @@ type owner struct {
 	cfg       Config
 	maxSize   int
 	fast      bool // answer before the commit
+	moves     bool // another node may be the next owner
 	store     store.Store
 	epoch     uint64
 	subs      *sub.Registry
@@ -384,7 +385,9 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 	e := o.cache.get(r.name)
 	if e == nil {
 		stands := r.kind == kindSubscribe || r.kind == kindRejudge
-		if !r.kind.needsState() && !(stands && (r.remote != nil || o.rules.ReadsRecord(protocol.RecordSubscribe, r.name))) {
+		// Whether there is a record must be known for when another node becomes the owner.
+		lasts := stands && r.remote != nil || r.kind == kindSubscribe && o.moves
+		if !r.kind.needsState() && !lasts && !(stands && o.rules.ReadsRecord(protocol.RecordSubscribe, r.name)) {
 			o.handle(nil, r)
 			return
 		}
@@ -401,24 +404,6 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 		return
 	}
 	o.handle(e, r)
-}
-
-// enter makes an entry, which is not loaded.
-func (o *owner) enter(name string) *entry {
-	e := &entry{name: strings.Clone(name), volatile: hasPrefix(name, o.cfg.StorageExclusionPrefixes)}
-	if _, absent := o.absent[name]; absent {
-		delete(o.absent, name)
-		e.was.sure = true
-	}
-	o.cache.add(e)
-	return e
-}
-
-// overwrites says whether r will make the record what it says, whatever it was, so
-// that it need not be loaded: a restore. It is then an entry that nobody looks at
-// before apply.
-func (o *owner) overwrites(r *request) bool {
-	return r.kind == kindOperatorSet && r.Carries(protocol.HasVersion) && len(r.data) <= o.maxSize && !o.refusing
 }
 
 // handle serves a request whose record is at hand. e is nil when the request

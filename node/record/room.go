@@ -103,7 +103,7 @@ func (r *Room) newOwner(partition int, epoch uint64, st store.Store) *owner {
 	}
 	o := &owner{
 		room: r, partition: partition, epoch: epoch, store: st,
-		cfg: r.cfg, maxSize: r.keep.MaxSize, fast: r.keep.Durability == "fast",
+		cfg: r.cfg, maxSize: r.keep.MaxSize, fast: r.keep.Durability == "fast", moves: r.table.Changed() != nil,
 		subs: r.subs, listen: r.listen, rules: r.rules, log: r.log, observe: r.observe, stats: &r.stats,
 		mail: newMailbox(len(r.seats()) == 1), cache: newCache(r.cacheShare.Load()),
 		open: &batch{}, doubt: make(map[string]struct{}), interest: make(map[string][]interest),
