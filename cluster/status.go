@@ -51,3 +51,23 @@ func (p *Place) change(do func(*Raft) error) error {
 	}
 	return do(in.joined.raft)
 }
+
+// PlaceStats are gauges and counters of what the nodes of a cluster say to each other.
+type PlaceStats struct {
+	// Term is raft's.
+	Term uint64
+	// Links, Port and Slots are about the links, the port for other nodes, and the slots.
+	Links LinksStats
+	Port  PortStats
+	Slots SlotStats
+}
+
+// Stats returns the numbers of this moment; ok is false on a node that runs alone.
+func (p *Place) Stats() (s PlaceStats, ok bool) {
+	in := p.inner.Load()
+	if in == nil || in.joined == nil {
+		return s, false
+	}
+	j := in.joined
+	return PlaceStats{Term: j.raft.Status().Term, Links: j.links.Stats(), Port: j.port.Stats(), Slots: j.slots.Stats()}, true
+}

@@ -78,6 +78,15 @@ var (
 	descUsersAway     = desc("presence_users_elsewhere", "Those of them that other nodes have.")
 	descSetNames      = desc("cluster_set_names", "Names that nodes tell each other of: own, and those of others, each for each node.", "set", "whose")
 	descSetMessages   = desc("cluster_set_messages_total", "Messages about such names, and those that were not understood.", "set", "what")
+	descMembers       = desc("cluster_members", "Nodes of the cluster.", "state")
+	descTerm          = desc("cluster_term", "Raft's term: it rises with every election.")
+	descLinks         = desc("cluster_links", "Nodes that this one has a link with.")
+	descLinkBytes     = desc("cluster_link_bytes_total", "Bytes on links, above TLS.", "direction")
+	descLinkMessages  = desc("cluster_link_messages_total", "Messages on links.", "direction")
+	descLinkQueued    = desc("cluster_link_queued_bytes", "Bytes that wait for other nodes.")
+	descLinkEnds      = desc("cluster_link_ends_total", "Links that ended, by reason.", "reason")
+	descStrangers     = desc("cluster_refused_total", "Connections to the port for other nodes that were refused, by reason.", "reason")
+	descSlots         = desc("cluster_slot_payloads_total", "Events between nodes: published where another node listens, heard, dropped, missed, not understood.", "what")
 	descPatterns      = desc("listen_patterns", "Patterns that providers listen to.", "topic")
 	descProvided      = desc("listen_provided", "Subscribed names that a provider serves.", "topic")
 	descWrites        = desc("record_writes_total", "Record writes by result.", "result")
@@ -185,6 +194,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		count(descSetMessages, float64(st.Invalid), set, "unknown")
 	}
 	count(descSubsRefused, float64(present.Refused), "PRESENCE")
+	n.collectCluster(count, gauge)
 	for topic, l := range map[string]*listen.Registry{"EVENT": n.eventListen, "RECORD": n.recordListen} {
 		st := l.Stats()
 		gauge(descPatterns, float64(st.Patterns), topic)
@@ -222,6 +232,48 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descResyncs, float64(r.Resyncs))
 	gauge(descInterests, float64(r.Interests))
 	n.collectStores(count, gauge)
+}
+
+// collectCluster tells of the other nodes, where there are any.
+func (n *Node) collectCluster(count, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	s, ok := n.place.Stats()
+	if !ok {
+		return
+	}
+	alive, dead := 0, 0
+	for _, m := range n.place.Members() {
+		if m.Alive {
+			alive++
+		} else {
+			dead++
+		}
+	}
+	gauge(descMembers, float64(alive), "alive")
+	gauge(descMembers, float64(dead), "dead")
+	gauge(descTerm, float64(s.Term))
+	gauge(descLinks, float64(s.Links.Links))
+	gauge(descLinkQueued, float64(s.Links.Queued))
+	for direction, t := range map[string]cluster.Traffic{"out": s.Links.Sent, "in": s.Links.Received} {
+		count(descLinkBytes, float64(t.Bytes), direction)
+		count(descLinkMessages, float64(t.Messages), direction)
+	}
+	for reason, v := range s.Links.Ends {
+		count(descLinkEnds, float64(v), reason)
+	}
+	refused := make(map[string]uint64)
+	for _, by := range []map[string]uint64{s.Port.Refused, s.Links.Refused} {
+		for reason, v := range by {
+			refused[reason] += v
+		}
+	}
+	for reason, v := range refused {
+		count(descStrangers, float64(v), reason)
+	}
+	for what, v := range map[string]uint64{
+		"published": s.Slots.Published, "heard": s.Slots.Heard, "dropped": s.Slots.Dropped, "missed": s.Slots.Missed, "unknown": s.Slots.Malformed,
+	} {
+		count(descSlots, float64(v), what)
+	}
 }
 
 // collectStores adds up what the stores of this node's partitions count.
