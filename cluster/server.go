@@ -82,9 +82,14 @@ type Server struct {
 	app atomic.Pointer[server.Account]
 
 	lifecycle sync.Mutex // held while a server is started or stopped
-	// reloading is held while the server takes new options: it turns away whoever is
-	// connected then and has not said yet who it is.
+	// reloading is held while the server takes new options, and read by each connection
+	// that is being made: the server would turn away whoever has not said yet who it is,
+	// and reads what it says without its lock.
 	reloading sync.RWMutex
+
+	// dialed is not mu, which a connection wants while it connects anew and is locked.
+	dialed sync.Mutex
+	conns  []*nats.Conn // guarded by dialed; those dialed and maybe closed since
 
 	mu       sync.Mutex
 	srv      *server.Server // guarded by mu; nil while there is none
@@ -93,7 +98,6 @@ type Server struct {
 	routes   []string       // guarded by mu; as SetRoutes says
 	port     int            // guarded by mu; of the routes, once it is known
 	closed   bool           // guarded by mu
-	conns    []*nats.Conn   // guarded by mu; those dialed and maybe closed since
 	first    complaints     // guarded by mu; of the first server, just started
 	started  complaints     // guarded by mu; of this server, just started
 	trouble  *trouble       // guarded by mu; nil while all is well
@@ -282,27 +286,24 @@ func (s *Server) dial(name, user string, more ...nats.Option) (*nats.Conn, error
 			s.log.Warn("connection to the embedded server failed", "conn", name, "err", err)
 		})}
 	if s.opts.Cluster != nil {
-		opts = append(opts, nats.UserInfo(user, s.password), nats.IgnoreDiscoveredServers(),
-			nats.IgnoreAuthErrorAbort()) // as one that connects anew during a reload may meet one
+		opts = append(opts, nats.UserInfo(user, s.password), nats.IgnoreDiscoveredServers())
 	}
-	s.reloading.RLock()
 	nc, err := nats.Connect("", append(opts, more...)...)
-	s.reloading.RUnlock()
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)
 	}
-	s.mu.Lock()
+	s.dialed.Lock()
 	s.conns = append(slices.DeleteFunc(s.conns, (*nats.Conn).IsClosed), nc)
-	s.mu.Unlock()
+	s.dialed.Unlock()
 	return nc, nil
 }
 
 // hangUp has every connection connect anew. Unlike the end of the server alone it
 // ends the requests under way at once, which else would wait for their timeouts.
 func (s *Server) hangUp() {
-	s.mu.Lock()
+	s.dialed.Lock()
 	conns := slices.Clone(s.conns)
-	s.mu.Unlock()
+	s.dialed.Unlock()
 	for _, nc := range conns {
 		if err := nc.ForceReconnect(); err != nil && !nc.IsClosed() {
 			s.log.Warn("connection to the embedded server failed", "conn", nc.Opts.Name, "err", err)
@@ -315,13 +316,55 @@ type door struct{ s *Server }
 
 var _ nats.InProcessConnProvider = door{}
 
-// InProcessConn implements nats.InProcessConnProvider.
+// InProcessConn implements nats.InProcessConnProvider. The server takes no new options
+// from here until it has let the connection in, or not.
 func (d door) InProcessConn() (net.Conn, error) {
+	d.s.reloading.RLock()
 	srv := d.s.server()
 	if srv == nil {
+		d.s.reloading.RUnlock()
 		return nil, errStopped
 	}
-	return srv.InProcessConn()
+	c, err := srv.InProcessConn()
+	if err != nil {
+		d.s.reloading.RUnlock()
+		return nil, err
+	}
+	return &newcomer{Conn: c, settled: sync.OnceFunc(d.s.reloading.RUnlock)}, nil
+}
+
+// newcomer is a connection that calls settled once when the server has let it in: when
+// the first answer to what it wrote arrives, which it first writes when the server has
+// introduced itself. It also does when it fails or is closed.
+type newcomer struct {
+	net.Conn
+	wrote   atomic.Bool
+	in      atomic.Bool
+	settled func()
+}
+
+// Write implements net.Conn.
+func (n *newcomer) Write(p []byte) (int, error) {
+	if !n.in.Load() {
+		n.wrote.Store(true)
+	}
+	return n.Conn.Write(p)
+}
+
+// Read implements net.Conn.
+func (n *newcomer) Read(p []byte) (int, error) {
+	k, err := n.Conn.Read(p)
+	if !n.in.Load() && (err != nil || n.wrote.Load()) {
+		n.in.Store(true)
+		n.settled()
+	}
+	return k, err
+}
+
+// Close implements net.Conn.
+func (n *newcomer) Close() error {
+	n.settled()
+	return n.Conn.Close()
 }
 
 // Close ends the connection and stops the server, and returns when nothing of
