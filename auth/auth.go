@@ -28,6 +28,14 @@ type Attempt struct {
 	RemoteAddr string
 	// Header holds the headers of the upgrade or HTTP request. Not to be changed.
 	Header http.Header
+	// URL is the path and query of that request.
+	URL string
+	// Token is a token that came with the upgrade rather than in Params: as the header
+	// Authorization: Bearer, a cookie, or in the query, each as far as the configuration
+	// allows it. Empty without one.
+	Token string
+	// Name and Password are those of HTTP Basic at the upgrade; both empty without it.
+	Name, Password string
 }
 
 // Opinion is what a strategy thinks of an attempt. The zero value is "none".
@@ -47,6 +55,9 @@ type Verdict struct {
 	User *User
 	// Reason is JSON text for the refused client, or empty (spec 06 §5).
 	Reason string
+	// Uncounted says that a refusal is none of the attempts that a connection has: the
+	// client did what it should, with credentials that were right once.
+	Uncounted bool
 }
 
 // Authenticator is one way to log in. Every strategy implements it. It must be

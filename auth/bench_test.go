@@ -3,7 +3,7 @@ package auth
 import "testing"
 
 func BenchmarkLoginWithClearText(b *testing.B) {
-	a, err := New([]Config{{Type: "file", Options: Options{Users: map[string]Entry{"egon": {Password: "pw"}}}}}, false)
+	a, err := New([]Config{{Type: "file", Options: Options{Users: map[string]Entry{"egon": {Password: "pw"}}}}}, false, Deps{})
 	if err != nil {
 		b.Fatal(err)
 	}

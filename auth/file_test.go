@@ -17,7 +17,7 @@ func ptr[T any](v T) *T { return &v }
 // newTest makes a chain of one file strategy.
 func newTest(t *testing.T, o Options) Authenticator {
 	t.Helper()
-	a, err := New([]Config{{Type: "file", Options: o}}, false)
+	a, err := New([]Config{{Type: "file", Options: o}}, false, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,9 +36,9 @@ func TestFileStrategyAnswers(t *testing.T) {
 		silent       Opinion // when refusals are not reported
 	}{
 		{"right password", `{"username":"egon","password":"pw"}`,
-			Verdict{Accepted, &User{"egon", `{"role":"admin"}`, `{"favourite":"red"}`}, ""}, Accepted},
+			Verdict{Opinion: Accepted, User: &User{ID: "egon", ServerData: `{"role":"admin"}`, ClientData: `{"favourite":"red"}`}}, Accepted},
 		{"a user without data is sent null", `{"username":"plain","password":"pw"}`,
-			Verdict{Accepted, &User{"plain", "null", "null"}, ""}, Accepted},
+			Verdict{Opinion: Accepted, User: &User{ID: "plain", ServerData: "null", ClientData: "null"}}, Accepted},
 		{"wrong password", `{"username":"egon","password":"pW"}`, Verdict{Opinion: Refused}, NoOpinion},
 		{"empty password", `{"username":"egon","password":""}`, Verdict{Opinion: Refused}, NoOpinion},
 		{"unknown user", `{"username":"nobody","password":"pw"}`, Verdict{}, NoOpinion},
@@ -194,7 +194,7 @@ func TestAPasswordThatWasRightNeedsNoTurnTheNextTime(t *testing.T) {
 func TestUsersOfAnotherStrategyAreNoGuesses(t *testing.T) {
 	a, err := New([]Config{{Type: "file", Options: Options{
 		Users: map[string]Entry{"ada": {Password: "pw"}}, ReportInvalidParameters: ptr(true),
-	}}, {Type: "none"}}, false)
+	}}, {Type: "none"}}, false, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestMistakesInTheAuthListNameTheirKey(t *testing.T) {
 			[]string{"clientData: cannot be written as JSON"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := New(c.cfgs, false)
+			_, err := New(c.cfgs, false, Deps{})
 			for _, want := range c.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("got %v, want an error with %q", err, want)
@@ -306,14 +306,14 @@ func TestAChainThatForgivesWrongPasswordsIsRefused(t *testing.T) {
 		{"none, then file", []Config{open, strict}, "auth[1]: is never asked"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := New(c.cfgs, false)
+			_, err := New(c.cfgs, false, Deps{})
 			switch {
 			case c.want == "" && err != nil:
 				t.Errorf("got %v, want no error", err)
 			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "allowOpenFallback: true")):
 				t.Errorf("got %v, want an error with %q and its cure", err, c.want)
 			}
-			if _, err := New(c.cfgs, true); err != nil {
+			if _, err := New(c.cfgs, true, Deps{}); err != nil {
 				t.Errorf("allowed by the operator, and still: %v", err)
 			}
 		})
@@ -321,7 +321,7 @@ func TestAChainThatForgivesWrongPasswordsIsRefused(t *testing.T) {
 }
 
 func TestAllowedFallbackLetsTheNextStrategyDecide(t *testing.T) {
-	a, err := New([]Config{{Type: "file", Options: Options{Users: map[string]Entry{"u": {Password: "pw"}}}}, {Type: "none"}}, true)
+	a, err := New([]Config{{Type: "file", Options: Options{Users: map[string]Entry{"u": {Password: "pw"}}}}, {Type: "none"}}, true, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,21 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+
+	"hadal/auth/vault"
 )
+
+// Deps is what strategies are given by the node. The zero value does to check a
+// configuration.
+type Deps struct {
+	// Vault holds users and what else is known of logins. It may not be open yet; nil is
+	// one that never is.
+	Vault vault.Vault
+	// Log is told what an operator should know, and no secret; nil tells nobody.
+	Log *slog.Logger
+}
 
 // New makes the strategies of the file's `auth` list and joins them to one
 // chain. It reads the users files, starts nothing, and joins all mistakes it
@@ -13,9 +26,15 @@ import (
 // A list in which somebody with a wrong password would be let in under that
 // very name, because a strategy without passwords stands in it too, is refused
 // unless allowOpenFallback is true (spec 06 §5, spec 15 trap 28).
-func New(cfgs []Config, allowOpenFallback bool) (Authenticator, error) {
+func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error) {
 	if len(cfgs) == 0 {
 		return nil, errors.New("auth: the list is empty: name at least one strategy, such as {type: none}")
+	}
+	if deps.Vault == nil {
+		deps.Vault = vault.NewSlot()
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
 	}
 	var chain Chain
 	var errs []error

@@ -341,7 +341,7 @@ func (c Config) validateRecords(m *mistakes) {
 }
 
 func (c Config) validateAuth(m *mistakes) {
-	_, err := auth.New(c.Auth, c.AllowOpenFallback)
+	_, err := auth.New(c.Auth, c.AllowOpenFallback, auth.Deps{})
 	*m = append(*m, flatten(err)...)
 	open := slices.ContainsFunc(c.Auth, func(a auth.Config) bool { return a.Type == "none" })
 	if open && !c.AllowOpenAuth && !isLoopback(c.HTTPServer.Options.Host) {

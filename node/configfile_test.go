@@ -554,7 +554,7 @@ func TestExamplesAreValid(t *testing.T) {
 	if len(loaded.Warnings) > 0 {
 		t.Errorf("warnings: %q", loaded.Warnings)
 	}
-	a, err := auth.New(c.Auth, false)
+	a, err := auth.New(c.Auth, false, auth.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/auth/vault"
 	"hadal/cluster"
 	"hadal/node/admin"
 	"hadal/node/endpoint"
@@ -43,6 +44,7 @@ type Node struct {
 	log *slog.Logger
 
 	place *cluster.Place
+	vault *vault.Slot // what logins need on disk; filled by Run
 	auth  *auth.Live
 	rules *perms.Live
 	pipe  pipeline
@@ -74,7 +76,8 @@ type Node struct {
 // New joins the rooms. It reads certificates, users and rules, so that what is
 // wrong with them is found before anything runs; it opens nothing else.
 func New(cfg Config, log *slog.Logger) (*Node, error) {
-	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback)
+	logins := vault.NewSlot()
+	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{Vault: logins, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
@@ -85,7 +88,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	place := cluster.NewPlace(cfg.Cluster, log)
 	n := &Node{
 		cfg: cfg, log: log, state: "starting", permission: cfg.Permission,
-		place: place, auth: auth.NewLive(strategies),
+		place: place, vault: logins, auth: auth.NewLive(strategies),
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
 		presence: presence.New(place, place, log), rpc: rpc.New(cfg.RPC, place, place, log),
 		started: make(chan struct{}), since: time.Now(),

@@ -30,7 +30,7 @@ var ErrUnjudged = errors.New("the new rules are in force, but not all subscripti
 func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
-	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback)
+	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{Vault: n.vault, Log: n.log})
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
