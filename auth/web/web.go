@@ -101,7 +101,6 @@ func ReadJSON(r *http.Request, v any) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		err = errors.New("more than one value")
 	}
 	var (
 		tooLong *http.MaxBytesError
