@@ -44,17 +44,20 @@ var arrows = map[string][]string{
 	"node/record":   append(slices.Clone(features), "store"),
 
 	// Services.
-	"perms":               {"perms/expr", "auth", "protocol"},
-	"perms/expr":          {},
-	"auth":                {"store"},
-	"store":               {},
-	"store/jetstream":     {"store"},
-	"store/postgres":      {"store"},
-	"store/storetest":     {"store"},
-	"cluster":             {"protocol"},
-	"cluster/clustertest": {"cluster", "protocol"},
-	"client":              {"protocol"},
-	"web":                 {},
+	"perms":                {"perms/expr", "auth", "protocol"},
+	"perms/expr":           {},
+	"auth":                 {"auth/vault", "store"},
+	"auth/vault":           {},
+	"auth/vault/vaulttest": {"auth/vault"},
+	"auth/web":             {"auth", "auth/vault"},
+	"store":                {},
+	"store/jetstream":      {"store"},
+	"store/postgres":       {"store"},
+	"store/storetest":      {"store"},
+	"cluster":              {"protocol"},
+	"cluster/clustertest":  {"cluster", "protocol"},
+	"client":               {"protocol"},
+	"web":                  {},
 
 	// The leaf.
 	"protocol":          {},
@@ -65,7 +68,7 @@ var arrows = map[string][]string{
 var companions = map[string][]string{"protocol": {"protocol/jsonpath"}}
 
 // testHelpers may be imported by every test and by nothing else.
-var testHelpers = []string{"store/storetest", "cluster/clustertest"}
+var testHelpers = []string{"store/storetest", "cluster/clustertest", "auth/vault/vaulttest"}
 
 // programs may be split into as many packages as they like below their folder.
 var programs = []string{"cmd/hadal", "bench", "e2e", "examples"}

@@ -15,6 +15,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,10 @@ var (
 	ErrConflict = errors.New("the entry has been changed meanwhile")
 	// ErrNotReady says that the vault is not open yet, or not any more.
 	ErrNotReady = errors.New("the store of logins is not open")
+	// ErrFull says that nothing was written, because the disk or the vault is full.
+	ErrFull = errors.New("the store of logins is full")
+	// ErrInvalid says that a key, a prefix or a value is none that a vault takes.
+	ErrInvalid = errors.New("the store of logins cannot hold that")
 )
 
 const (
@@ -90,7 +95,8 @@ type Watcher struct {
 }
 
 // Segment makes one segment of a key out of any text, different texts different
-// segments, in base64url, without slashes and other characters that keys lack.
+// segments, in base64url, without slashes and other characters that keys lack. That of
+// the empty text is empty, which no key takes.
 func Segment(text string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(text))
 }
@@ -120,6 +126,58 @@ func ValidKey(key string) bool {
 		}
 	}
 	return true
+}
+
+// validPrefix says whether List and Watch take it.
+func validPrefix(prefix string) bool {
+	key, ok := strings.CutSuffix(prefix, "/")
+	return prefix == "" || ok && ValidKey(key)
+}
+
+// CheckKey says why a Vault does not begin a call about a key: the context has ended, or
+// the key is none. It is for those who implement one.
+func CheckKey(ctx context.Context, key string) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !ValidKey(key):
+		return fmt.Errorf("a key of %d bytes: %w", len(key), ErrInvalid)
+	}
+	return nil
+}
+
+// CheckEntry is CheckKey for a write.
+func CheckEntry(ctx context.Context, key string, value []byte) error {
+	if err := CheckKey(ctx, key); err != nil {
+		return err
+	}
+	if len(value) > MaxValue {
+		return fmt.Errorf("a value of %d bytes, at most %d: %w", len(value), MaxValue, ErrInvalid)
+	}
+	return nil
+}
+
+// CheckPrefix is CheckKey for List and Watch.
+func CheckPrefix(ctx context.Context, prefix string) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !validPrefix(prefix):
+		return fmt.Errorf("the prefix %q is not whole segments with a slash at the end: %w", prefix, ErrInvalid)
+	}
+	return nil
+}
+
+// WholeSeconds is how long an entry with a ttl is kept: rounded up. It is for those who
+// implement a Vault.
+func WholeSeconds(ttl time.Duration) time.Duration {
+	if ttl <= 0 {
+		return 0
+	}
+	if over := ttl % time.Second; over > 0 {
+		return ttl - over + time.Second
+	}
+	return ttl
 }
 
 // Slot is a Vault that is not there yet: strategies are made before the node has opened
