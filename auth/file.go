@@ -150,6 +150,15 @@ func parseUsers(text []byte) (map[string]Entry, error) {
 	return users, nil
 }
 
+var (
+	_ guarded  = (*file)(nil)
+	_ follower = (*file)(nil)
+)
+
+func (f *file) reports() bool { return f.report }
+
+func (f *file) followed() { f.last = false }
+
 // Authenticate implements Authenticator.
 func (f *file) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 	username, password := param(a.Params, "username"), param(a.Params, "password")

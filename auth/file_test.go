@@ -300,9 +300,9 @@ func TestAChainThatForgivesWrongPasswordsIsRefused(t *testing.T) {
 	}{
 		{"file alone", []Config{file}, ""},
 		{"two files", []Config{file, file}, ""},
-		{"file, then none", []Config{file, open}, "auth[1]: after a wrong password in auth[0]"},
+		{"file, then none", []Config{file, open}, "auth[1]: after wrong credentials in auth[0]"},
 		{"file that reports, then none", []Config{strict, open}, ""},
-		{"one of two files does not report", []Config{strict, file, open}, "auth[2]: after a wrong password in auth[1]"},
+		{"one of two files does not report", []Config{strict, file, open}, "auth[2]: after wrong credentials in auth[1]"},
 		{"none, then file", []Config{open, strict}, "auth[1]: is never asked"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -68,8 +68,8 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 		return nil, err
 	}
 	for _, a := range chain[:len(chain)-1] {
-		if f, ok := a.(*file); ok {
-			f.last = false
+		if a, ok := a.(follower); ok {
+			a.followed()
 		}
 	}
 	if !allowOpenFallback {
@@ -80,6 +80,23 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 	return chain, nil // also around one: a chain turns "no opinion" into a refusal
 }
 
+// guarded is a strategy that lets in only those who prove who they are. Every strategy
+// but none is one.
+type guarded interface {
+	Authenticator
+	// reports says whether wrong credentials are refused, rather than left to the next
+	// strategy as "no opinion".
+	reports() bool
+}
+
+// follower is a strategy that is told when another one is asked about those that it has
+// no opinion on.
+type follower interface {
+	Authenticator
+	// followed is called by New, before anybody logs in.
+	followed()
+}
+
 // checkFallback refuses a chain in which the name of a user with a password
 // can be had without it.
 func checkFallback(chain Chain) error {
@@ -88,14 +105,14 @@ func checkFallback(chain Chain) error {
 			continue
 		}
 		for i, a := range chain {
-			f, ok := a.(*file)
+			g, ok := a.(guarded)
 			switch {
 			case !ok:
 			case i > open:
 				return fmt.Errorf("auth[%d]: is never asked, because auth[%d] (none) lets everybody in under any name: "+
 					"put none last, or remove it, or set allowOpenFallback: true", i, open)
-			case !f.report:
-				return fmt.Errorf("auth[%d]: after a wrong password in auth[%d], none lets the client in under the same name: "+
+			case !g.reports():
+				return fmt.Errorf("auth[%d]: after wrong credentials in auth[%d], none lets the client in under the same name: "+
 					"set reportInvalidParameters: true in auth[%[2]d].options, or remove none, or set allowOpenFallback: true", open, i)
 			}
 		}
