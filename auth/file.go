@@ -27,7 +27,7 @@ type file struct {
 	dummy secret
 	// report makes a wrong password or a missing parameter a refusal.
 	report bool
-	turns  *turnstile
+	turns  *Turnstile
 	// last says that no other strategy is asked about a name that this one does not
 	// know, so that such a name is a wrong guess.
 	last bool
@@ -47,7 +47,7 @@ type account struct {
 
 // newFile checks the options, each mistake opening with key, and reads the
 // users file if they name one.
-func newFile(key string, o *Options, report bool) (*file, error) {
+func newFile(key string, o *Options, report bool, turns *Turnstile) (*file, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(key+"."+format, args...)) }
 
@@ -79,7 +79,7 @@ func newFile(key string, o *Options, report bool) (*file, error) {
 		return nil, errors.Join(errs...)
 	}
 
-	f := &file{users: make(map[string]account, len(users)), report: report, last: true}
+	f := &file{users: make(map[string]account, len(users)), report: report, last: true, turns: turns}
 	if _, err := rand.Read(f.key[:]); err != nil {
 		return nil, fmt.Errorf("%s: key: %w", key, err)
 	}
@@ -97,7 +97,6 @@ func newFile(key string, o *Options, report bool) (*file, error) {
 	if len(errs) == 0 {
 		f.dummy = most[0]
 	}
-	f.turns = newTurnstile(slices.Concat(kinds[:]...))
 	return f, errors.Join(errs...)
 }
 
@@ -178,16 +177,17 @@ func (f *file) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 	if !known {
 		s = f.dummy
 	}
-	from := networkOf(a.RemoteAddr)
-	if known && f.recalls(acc, password.Str) && !f.turns.slowed(from) {
+	if known && f.recalls(acc, password.Str) && !f.turns.slowed(networkOf(a.RemoteAddr)) {
 		return Verdict{Opinion: Accepted, User: acc.user}, nil
 	}
-	if err := f.turns.enter(ctx, from, s.slow()); err != nil {
+	right := false
+	if err := f.turns.Check(ctx, a.RemoteAddr, s.cost(), func() bool {
+		right = s.matches(password.Str)
+		return known && right || !known && !f.last
+	}); err != nil {
 		return Verdict{}, err
 	}
-	right := s.matches(password.Str)
-	f.turns.leave(from, s.slow(), known && right || !known && !f.last)
-	if known && right && s.slow() {
+	if known && right && s.cost().slow() {
 		mac := f.mac(password.Str)
 		acc.recent.Store(&mac)
 	}

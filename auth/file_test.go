@@ -53,7 +53,7 @@ func TestFileStrategyAnswers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, report := range []bool{true, false} {
-				f, err := newFile("auth[0].options", &Options{Users: users}, report)
+				f, err := newFile("auth[0].options", &Options{Users: users}, report, NewTurnstile())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -131,7 +131,7 @@ func TestUnknownUsersCostWhatMostUsersCost(t *testing.T) {
 	}
 	f, err := newFile("k", &Options{Users: map[string]Entry{
 		"a": {Password: "clear"}, "b": {Password: phc}, "c": {Password: phc},
-	}}, true)
+	}}, true, NewTurnstile())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,12 +142,11 @@ func TestUnknownUsersCostWhatMostUsersCost(t *testing.T) {
 
 func TestALoginThatWaitsForItsTurnEndsWithItsContext(t *testing.T) {
 	f, err := newFile("k", &Options{Users: map[string]Entry{"u": {Password: stored[0].key + salt}},
-		Hash: "md5", Iterations: 100, KeyLength: 32}, true)
+		Hash: "md5", Iterations: 100, KeyLength: 32}, true, NewTurnstile())
 	if err != nil {
 		t.Fatal(err)
 	}
-	places := f.turns.free
-	f.turns.free = 0 // every place is taken
+	f.turns.take(heavy) // every place is taken
 	gone := errors.New("client gone")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(gone)
@@ -155,18 +154,18 @@ func TestALoginThatWaitsForItsTurnEndsWithItsContext(t *testing.T) {
 	if v, err := f.Authenticate(ctx, a); v.Opinion == Accepted || !errors.Is(err, gone) {
 		t.Errorf("got %+v, %v, want the reason the context ended", v, err)
 	}
-	f.turns.leave(netip.Addr{}, true, true) // a place is free again
+	f.turns.leave(netip.Addr{}, heavy, true) // a place is free again
 	if v, err := f.Authenticate(t.Context(), a); v.Opinion != Accepted || err != nil {
 		t.Errorf("with a free place: got %+v, %v, want accepted", v, err)
 	}
-	if f.turns.free != 1 || places < 1 {
-		t.Errorf("%d places are free after the login, want 1; there were %d", f.turns.free, places)
+	if f.turns.slow != 0 {
+		t.Errorf("%d checks are said to run after the login", f.turns.slow)
 	}
 }
 
 func TestAPasswordThatWasRightNeedsNoTurnTheNextTime(t *testing.T) {
 	f, err := newFile("k", &Options{Users: map[string]Entry{"u": {Password: stored[0].key + salt}},
-		Hash: "md5", Iterations: 100, KeyLength: 32}, true)
+		Hash: "md5", Iterations: 100, KeyLength: 32}, true, NewTurnstile())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +177,7 @@ func TestAPasswordThatWasRightNeedsNoTurnTheNextTime(t *testing.T) {
 	if v, err := login("pässword"); v.Opinion != Accepted {
 		t.Fatalf("got %+v, %v, want accepted", v, err)
 	}
-	f.turns.free = 0 // an attack
+	f.turns.take(heavy) // an attack
 	if v, err := login("pässword"); v.Opinion != Accepted {
 		t.Errorf("the right password again: got %+v, %v, want accepted at once", v, err)
 	}
@@ -212,7 +211,7 @@ func TestUsersOfAnotherStrategyAreNoGuesses(t *testing.T) {
 
 func TestGuessingAPasswordLocksNobodyElseOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, err := newFile("k", &Options{Users: map[string]Entry{"ada": {Password: "pw"}}}, true)
+		f, err := newFile("k", &Options{Users: map[string]Entry{"ada": {Password: "pw"}}}, true, NewTurnstile())
 		if err != nil {
 			t.Fatal(err)
 		}

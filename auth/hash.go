@@ -140,10 +140,8 @@ func (d Digest) key(password, salt string) ([]byte, error) {
 type secret interface {
 	// matches compares in constant time.
 	matches(password string) bool
-	// slow says that matches costs the processor so much that only few may run.
-	slow() bool
-	// cost is the memory in KiB, and the threads, that matches takes.
-	cost() (memory, threads int)
+	// cost is what matches takes; of what is not zero only few may run.
+	cost() Cost
 	kind() secretKind
 }
 
@@ -181,9 +179,8 @@ func (s clearSecret) matches(password string) bool {
 	return subtle.ConstantTimeCompare(sum[:], s[:]) == 1
 }
 
-func (clearSecret) slow() bool                  { return false }
-func (clearSecret) cost() (memory, threads int) { return 0, 1 }
-func (clearSecret) kind() secretKind            { return kindClear }
+func (clearSecret) cost() Cost       { return Cost{} }
+func (clearSecret) kind() secretKind { return kindClear }
 
 type pbkdf2Secret struct {
 	digest Digest
@@ -209,9 +206,8 @@ func (s pbkdf2Secret) matches(password string) bool {
 	return err == nil && subtle.ConstantTimeCompare(key, s.key) == 1
 }
 
-func (pbkdf2Secret) slow() bool                  { return true }
-func (pbkdf2Secret) cost() (memory, threads int) { return 0, 1 }
-func (pbkdf2Secret) kind() secretKind            { return kindPBKDF2 }
+func (pbkdf2Secret) cost() Cost       { return Cost{Threads: 1} }
+func (pbkdf2Secret) kind() secretKind { return kindPBKDF2 }
 
 type bcryptSecret []byte
 
@@ -233,9 +229,8 @@ func (s bcryptSecret) matches(password string) bool {
 	return bcrypt.CompareHashAndPassword(s, []byte(password)) == nil
 }
 
-func (bcryptSecret) slow() bool                  { return true }
-func (bcryptSecret) cost() (memory, threads int) { return 4, 1 }
-func (bcryptSecret) kind() secretKind            { return kindBcrypt }
+func (bcryptSecret) cost() Cost       { return BcryptCost }
+func (bcryptSecret) kind() secretKind { return kindBcrypt }
 
 type argon2idSecret struct {
 	params    argon2id.Params
@@ -261,8 +256,7 @@ func (s argon2idSecret) matches(password string) bool {
 	return subtle.ConstantTimeCompare(key, s.key) == 1
 }
 
-func (argon2idSecret) slow() bool { return true }
-func (s argon2idSecret) cost() (memory, threads int) {
-	return int(s.params.Memory), int(s.params.Parallelism)
+func (s argon2idSecret) cost() Cost {
+	return Cost{Memory: int(s.params.Memory), Threads: int(s.params.Parallelism)}
 }
 func (argon2idSecret) kind() secretKind { return kindArgon2id }

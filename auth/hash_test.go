@@ -77,8 +77,8 @@ func TestNewHashesMatchTheirPasswordOnly(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.kind() != c.kind || !s.slow() {
-				t.Errorf("got kind %d, slow %v, want kind %d, slow", s.kind(), s.slow(), c.kind)
+			if s.kind() != c.kind || !s.cost().slow() {
+				t.Errorf("got kind %d, slow %v, want kind %d, slow", s.kind(), s.cost().slow(), c.kind)
 			}
 			if !s.matches("correct horse") || s.matches("correct horse ") || s.matches("") {
 				t.Error("the hash does not match exactly its password")

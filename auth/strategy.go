@@ -15,6 +15,8 @@ type Deps struct {
 	// Vault holds users and what else is known of logins. It may not be open yet; nil is
 	// one that never is.
 	Vault vault.Vault
+	// Turnstile is the node's; nil makes one for these strategies.
+	Turnstile *Turnstile
 	// Log is told what an operator should know, and no secret; nil tells nobody.
 	Log *slog.Logger
 }
@@ -36,6 +38,9 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
+	if deps.Turnstile == nil {
+		deps.Turnstile = NewTurnstile()
+	}
 	var chain Chain
 	var errs []error
 	for i := range cfgs {
@@ -52,7 +57,7 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 		case "none":
 			a = none{}
 		case "file":
-			a, err = newFile(key+".options", o, report)
+			a, err = newFile(key+".options", o, report, deps.Turnstile)
 		case "":
 			err = fmt.Errorf("%s.type: is missing: use none or file", key)
 		default:

@@ -30,21 +30,37 @@ const (
 	keptLines = 1024
 )
 
-// turnstile lets attempts in to have their password checked: few at once, because
+// Cost is what a check takes from others while it runs. The zero value takes nothing
+// worth to wait for.
+type Cost struct {
+	// Memory is in KiB.
+	Memory int
+	// Threads is how many processors it keeps busy.
+	Threads int
+}
+
+// BcryptCost is that of a bcrypt hash.
+var BcryptCost = Cost{Memory: 4, Threads: 1}
+
+func (c Cost) slow() bool { return c != Cost{} }
+
+// Turnstile lets attempts in to have their password checked: few at once, because
 // a hash is made to cost time and memory; the addresses in turn, so that one that
 // sends very many attempts waits for itself; and slowly those that send wrong
 // passwords. Nothing is counted for a user name: who guesses somebody's password
-// keeps nobody but himself from logging in.
-type turnstile struct {
+// keeps nobody but himself from logging in. A node has one, for all that hash
+// passwords in it. It is safe for many callers at once.
+type Turnstile struct {
 	mu      sync.Mutex
-	free    int                  // places for slow checks; guarded by mu
+	free    Cost                 // what slow checks may still take; guarded by mu
+	slow    int                  // slow checks that run; guarded by mu
 	waiting int                  // attempts in all lines; guarded by mu
 	lines   map[netip.Addr]*line // guarded by mu
 	turns   list.List            // the lines that have somebody in them, in the order of their turns; guarded by mu
 	sweepAt int                  // how many lines make it worth to look for old ones; guarded by mu
 }
 
-// line is one address. Guarded by turnstile.mu.
+// line is one address. Guarded by Turnstile.mu.
 type line struct {
 	waiting []*turn
 	failed  float64   // wrong passwords that are not forgotten, as of at
@@ -54,31 +70,39 @@ type line struct {
 
 // turn is one attempt that waits.
 type turn struct {
-	slow bool
+	cost Cost
 	come chan error // its turn has come, or it must go; holds one
 }
 
-// newTurnstile makes room for checks of those secrets, any of which may be asked
-// for by everybody at once.
-func newTurnstile(secrets []secret) *turnstile {
-	memory, threads := 1, 1
-	for _, s := range secrets {
-		m, t := s.cost()
-		memory, threads = max(memory, m), max(threads, t)
-	}
+// NewTurnstile makes one for this process.
+func NewTurnstile() *Turnstile {
 	// A quarter of the processors is left to those who are logged in.
-	places := min(hashMemory/memory, runtime.GOMAXPROCS(0)*3/4/threads)
-	return &turnstile{free: max(places, 1), lines: make(map[netip.Addr]*line), sweepAt: keptLines}
+	threads := max(runtime.GOMAXPROCS(0)*3/4, 1)
+	return &Turnstile{free: Cost{hashMemory, threads}, lines: make(map[netip.Addr]*line), sweepAt: keptLines}
+}
+
+// Check waits for the turn of an attempt from remote, an address as in Attempt, and has
+// its password checked by right, which says whether it was. The error is ErrBusy, or why
+// ctx ended, and right has not been called then.
+func (t *Turnstile) Check(ctx context.Context, remote string, cost Cost, right func() bool) error {
+	from := networkOf(remote)
+	if err := t.enter(ctx, from, cost); err != nil {
+		return err
+	}
+	ok := false
+	defer func() { t.leave(from, cost, ok) }()
+	ok = right()
+	return nil
 }
 
 // enter waits for the turn of an attempt from addr to have its password checked.
 // The caller says by leave whether it was right, or, when the error is not nil, does
 // not. The error is ErrBusy, or why ctx ended.
-func (t *turnstile) enter(ctx context.Context, addr netip.Addr, slow bool) error {
+func (t *Turnstile) enter(ctx context.Context, addr netip.Addr, cost Cost) error {
 	now := time.Now()
 	t.mu.Lock()
 	l := t.line(addr, now)
-	u := &turn{slow: slow, come: make(chan error, 1)}
+	u := &turn{cost: cost, come: make(chan error, 1)}
 	if l.wait(now) > 0 && len(l.waiting) >= slowedWaiting || t.waiting >= maxWaiting && !t.makeRoom(l) {
 		t.mu.Unlock()
 		return ErrBusy
@@ -113,13 +137,11 @@ func (t *turnstile) enter(ctx context.Context, addr netip.Addr, slow bool) error
 }
 
 // leave ends a check.
-func (t *turnstile) leave(addr netip.Addr, slow, right bool) {
+func (t *Turnstile) leave(addr netip.Addr, cost Cost, right bool) {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if slow {
-		t.free++
-	}
+	t.give(cost)
 	if !right {
 		t.line(addr, now).failed++
 	}
@@ -127,7 +149,7 @@ func (t *turnstile) leave(addr netip.Addr, slow, right bool) {
 }
 
 // slowed says whether addr has sent many wrong passwords.
-func (t *turnstile) slowed(addr netip.Addr) bool {
+func (t *Turnstile) slowed(addr netip.Addr) bool {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,7 +159,7 @@ func (t *turnstile) slowed(addr netip.Addr) bool {
 
 // giveUp ends an attempt that does not wait any longer. It counts as a wrong
 // password: who leaves early could else ask faster than others.
-func (t *turnstile) giveUp(ctx context.Context, addr netip.Addr, u *turn) error {
+func (t *Turnstile) giveUp(ctx context.Context, addr netip.Addr, u *turn) error {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -147,25 +169,30 @@ func (t *turnstile) giveUp(ctx context.Context, addr netip.Addr, u *turn) error 
 		l.waiting = slices.Delete(l.waiting, i, i+1)
 		t.waiting--
 		t.tidy(l)
-	} else if err := <-u.come; err == nil && u.slow { // its turn came just now
-		t.free++
+	} else if err := <-u.come; err == nil { // its turn came just now
+		t.give(u.cost)
 		t.serve(now)
 	}
 	return context.Cause(ctx)
 }
 
 // serve lets in everybody whose turn it is. The caller holds mu.
-func (t *turnstile) serve(now time.Time) {
+func (t *Turnstile) serve(now time.Time) {
+	full := false
 	for e := t.turns.Front(); e != nil; {
 		l, next := e.Value.(*line), e.Next()
 		u := l.waiting[0]
-		if l.wait(now) > 0 || u.slow && t.free == 0 {
-			e = next // somebody behind may need no place
+		if l.wait(now) > 0 {
+			e = next
 			continue
 		}
-		if u.slow {
-			t.free--
+		// Behind one that does not fit, smaller ones that would wait as well: else it
+		// might never come. Those that take nothing go on.
+		if full = full || !t.fits(u.cost); full && u.cost.slow() {
+			e = next
+			continue
 		}
+		t.take(u.cost)
 		l.waiting = slices.Delete(l.waiting, 0, 1)
 		t.waiting--
 		u.come <- nil
@@ -178,9 +205,32 @@ func (t *turnstile) serve(now time.Time) {
 	}
 }
 
+// fits says whether a check may run now: a slow one alone always may, however much it
+// takes. The caller holds mu.
+func (t *Turnstile) fits(c Cost) bool {
+	return !c.slow() || t.slow == 0 || c.Memory <= t.free.Memory && c.Threads <= t.free.Threads
+}
+
+// take and give keep the books of what runs. The caller holds mu.
+func (t *Turnstile) take(c Cost) {
+	t.free.Memory -= c.Memory
+	t.free.Threads -= c.Threads
+	if c.slow() {
+		t.slow++
+	}
+}
+
+func (t *Turnstile) give(c Cost) {
+	t.free.Memory += c.Memory
+	t.free.Threads += c.Threads
+	if c.slow() {
+		t.slow--
+	}
+}
+
 // makeRoom sends the last one of the longest line away, unless that is l, and says
 // whether it did. The caller holds mu.
-func (t *turnstile) makeRoom(l *line) bool {
+func (t *Turnstile) makeRoom(l *line) bool {
 	longest := l
 	for e := t.turns.Front(); e != nil; e = e.Next() {
 		if o := e.Value.(*line); len(o.waiting) > len(longest.waiting) {
@@ -199,7 +249,7 @@ func (t *turnstile) makeRoom(l *line) bool {
 }
 
 // tidy takes an empty line out of the turns. The caller holds mu.
-func (t *turnstile) tidy(l *line) {
+func (t *Turnstile) tidy(l *line) {
 	if len(l.waiting) == 0 && l.place != nil {
 		t.turns.Remove(l.place)
 		l.place = nil
@@ -207,7 +257,7 @@ func (t *turnstile) tidy(l *line) {
 }
 
 // line is what is known of an address, up to date. The caller holds mu.
-func (t *turnstile) line(addr netip.Addr, now time.Time) *line {
+func (t *Turnstile) line(addr netip.Addr, now time.Time) *line {
 	l := t.lines[addr]
 	if l == nil {
 		if len(t.lines) >= t.sweepAt {

@@ -17,19 +17,22 @@ var (
 	otherAddr = netip.MustParseAddr("10.0.0.2")
 )
 
-// one is a turnstile with one place, which is taken.
-func one() *turnstile {
-	t := newTurnstile(nil)
-	t.free = 0
+// heavy takes every place.
+var heavy = Cost{Memory: hashMemory, Threads: 1}
+
+// one is a turnstile with one place for heavy, which is taken.
+func one() *Turnstile {
+	t := NewTurnstile()
+	t.take(heavy)
 	return t
 }
 
 // queue has n attempts from addr wait; what becomes of them is told to done, one
 // after the other.
-func queue(t *testing.T, s *turnstile, addr netip.Addr, n int, done func(error)) {
+func queue(t *testing.T, s *Turnstile, addr netip.Addr, n int, cost Cost, done func(error)) {
 	for range n {
 		go func() {
-			err := s.enter(t.Context(), addr, true)
+			err := s.enter(t.Context(), addr, cost)
 			told.Lock()
 			defer told.Unlock()
 			done(err)
@@ -44,10 +47,10 @@ func TestAddressesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := one()
 		var order []string
-		queue(t, s, crowdAddr, 50, func(error) { order = append(order, "crowd") })
-		queue(t, s, otherAddr, 2, func(error) { order = append(order, "other") })
+		queue(t, s, crowdAddr, 50, heavy, func(error) { order = append(order, "crowd") })
+		queue(t, s, otherAddr, 2, heavy, func(error) { order = append(order, "other") })
 		for range 52 {
-			s.leave(crowdAddr, true, true)
+			s.leave(crowdAddr, heavy, true)
 			synctest.Wait()
 		}
 		if got := fmt.Sprint(order[:5]); got != "[crowd other crowd other crowd]" || len(order) != 52 {
@@ -67,17 +70,17 @@ func TestTheLongestLineLosesItsLast(t *testing.T) {
 				came++
 			}
 		}
-		queue(t, s, crowdAddr, maxWaiting, count)
-		queue(t, s, crowdAddr, 3, count)
+		queue(t, s, crowdAddr, maxWaiting, heavy, count)
+		queue(t, s, crowdAddr, 3, heavy, count)
 		if came != 0 || busy != 3 {
 			t.Fatalf("%d came and %d were sent away, want 0 and 3: the line is full", came, busy)
 		}
-		queue(t, s, otherAddr, 2, count)
+		queue(t, s, otherAddr, 2, heavy, count)
 		if came != 0 || busy != 5 || s.waiting != maxWaiting {
 			t.Errorf("%d came and %d were sent away, %d wait; want 0, 5 and %d: two of the crowd made room", came, busy, s.waiting, maxWaiting)
 		}
 		for range maxWaiting {
-			s.leave(crowdAddr, true, true)
+			s.leave(crowdAddr, heavy, true)
 			synctest.Wait()
 		}
 		if came != maxWaiting {
@@ -88,30 +91,30 @@ func TestTheLongestLineLosesItsLast(t *testing.T) {
 
 func TestASlowedAddressHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTurnstile(nil)
+		s := NewTurnstile()
 		for range failBurst + 5 {
-			s.leave(crowdAddr, false, false)
+			s.leave(crowdAddr, Cost{}, false)
 		}
 		if !s.slowed(crowdAddr) || s.slowed(otherAddr) {
 			t.Error("the wrong one is slowed")
 		}
 		busy, began := 0, time.Now()
 		var last time.Duration
-		queue(t, s, crowdAddr, slowedWaiting+7, func(err error) {
+		queue(t, s, crowdAddr, slowedWaiting+7, heavy, func(err error) {
 			if err != nil {
 				busy++
 				return
 			}
 			last = time.Since(began)
-			s.leave(crowdAddr, true, false)
+			s.leave(crowdAddr, heavy, false)
 		})
 		if busy != 7 {
 			t.Errorf("%d were sent away, want 7", busy)
 		}
-		if err := s.enter(t.Context(), otherAddr, true); err != nil || time.Since(began) > 0 {
+		if err := s.enter(t.Context(), otherAddr, heavy); err != nil || time.Since(began) > 0 {
 			t.Errorf("the other address: %v after %v, want at once", err, time.Since(began))
 		}
-		s.leave(otherAddr, true, true)
+		s.leave(otherAddr, heavy, true)
 		time.Sleep(time.Minute) // of the bubble's time
 		synctest.Wait()
 		if last < 5*time.Second || last > 9*time.Second {
@@ -128,7 +131,7 @@ func TestWhoLeavesEarlyCountsAsWrong(t *testing.T) {
 		s := one()
 		ctx, cancel := context.WithCancel(t.Context())
 		for range failBurst + 5 {
-			go func() { _ = s.enter(ctx, crowdAddr, true) }() // only its leaving counts
+			go func() { _ = s.enter(ctx, crowdAddr, heavy) }() // only its leaving counts
 		}
 		synctest.Wait()
 		cancel()
@@ -139,24 +142,78 @@ func TestWhoLeavesEarlyCountsAsWrong(t *testing.T) {
 	})
 }
 
-func TestPlacesFitTheMemoryAndTheProcessors(t *testing.T) {
+func TestChecksFitTheMemoryAndTheProcessors(t *testing.T) {
 	for _, c := range []struct {
-		memory uint32
-		most   int
-	}{{19 << 10, 13}, {100 << 10, 2}, {1 << 20, 1}} {
-		s := argon2idSecret{}
-		s.params.Memory, s.params.Parallelism = c.memory, 1
-		if got := newTurnstile([]secret{s, clearSecret{}}).free; got < 1 || got > c.most {
-			t.Errorf("%d hashes of %d KiB at once, want 1 to %d", got, c.memory, c.most)
+		cost          Cost
+		memory, procs int
+		want          int
+	}{
+		{Cost{19 << 10, 1}, 256 << 10, 100, 13},
+		{Cost{19 << 10, 1}, 256 << 10, 3, 3},
+		{Cost{19 << 10, 2}, 256 << 10, 3, 1},
+		{Cost{100 << 10, 1}, 256 << 10, 100, 2},
+		{Cost{1 << 20, 9}, 256 << 10, 2, 1}, // more than there is, but alone
+		{BcryptCost, 256 << 10, 2, 2},
+		{Cost{}, 0, 0, 40},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewTurnstile()
+			s.free = Cost{c.memory, c.procs}
+			came := 0
+			queue(t, s, crowdAddr, 40, c.cost, func(error) { came++ })
+			if came != c.want {
+				t.Errorf("%+v: %d run at once, want %d", c.cost, came, c.want)
+			}
+			for came < 40 {
+				s.leave(crowdAddr, c.cost, true)
+				synctest.Wait()
+			}
+		})
+	}
+}
+
+func TestALargeCheckIsNotOvertakenBySmallOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := one()
+		var order []string
+		queue(t, s, crowdAddr, 1, heavy, func(error) { order = append(order, "large") })
+		queue(t, s, otherAddr, 1, BcryptCost, func(error) { order = append(order, "small") })
+		queue(t, s, otherAddr, 1, Cost{}, func(error) { order = append(order, "free") })
+		s.give(heavy)
+		s.take(Cost{hashMemory / 2, 1}) // the small one would fit beside it
+		s.leave(otherAddr, Cost{}, true)
+		synctest.Wait()
+		if len(order) != 0 {
+			t.Errorf("%v came before the large one", order)
 		}
+		s.leave(crowdAddr, Cost{hashMemory / 2, 1}, true)
+		synctest.Wait()
+		s.leave(crowdAddr, heavy, true)
+		synctest.Wait()
+		// The other two come together.
+		if len(order) != 3 || order[0] != "large" {
+			t.Errorf("got %v, want the large one, then the others", order)
+		}
+	})
+}
+
+func TestACheckThatPanicsGivesItsPlaceBack(t *testing.T) {
+	s := NewTurnstile()
+	func() {
+		defer func() { _ = recover() }() // the panic is what is made here
+		_ = s.Check(t.Context(), "10.0.0.1", heavy, func() bool { panic("broken") })
+	}()
+	ran := false
+	if err := s.Check(t.Context(), "10.0.0.1", heavy, func() bool { ran = true; return true }); err != nil || !ran || s.slow != 0 {
+		t.Errorf("after a panic: %v, ran %v, %d are said to run", err, ran, s.slow)
 	}
 }
 
 func TestAddressesThatDidNothingAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTurnstile(nil)
+		s := NewTurnstile()
 		for i := range 10 * keptLines {
-			s.leave(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), false, false)
+			s.leave(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Cost{}, false)
 			if i%keptLines == 0 {
 				time.Sleep(time.Second) // of the bubble's time
 			}
@@ -168,22 +225,22 @@ func TestAddressesThatDidNothingAreForgotten(t *testing.T) {
 }
 
 func TestTheTurnstileKeepsItsBooks(t *testing.T) {
-	s := newTurnstile(nil)
-	s.free = 2
+	s := NewTurnstile()
+	s.free = Cost{2, 2}
 	var wg sync.WaitGroup
 	for i := range 500 {
 		wg.Go(func() {
 			addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(i % 7)})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(2000))*time.Microsecond)
 			defer cancel()
-			slow := i%3 > 0
-			if s.enter(ctx, addr, slow) == nil {
-				s.leave(addr, slow, i%2 == 0)
+			cost := []Cost{{}, {1, 1}, {5, 1}}[i%3]
+			if s.enter(ctx, addr, cost) == nil {
+				s.leave(addr, cost, i%2 == 0)
 			}
 		})
 	}
 	wg.Wait()
-	if s.free != 2 || s.waiting != 0 || s.turns.Len() != 0 {
-		t.Errorf("%d places are free, %d wait in %d lines; want 2, 0, 0", s.free, s.waiting, s.turns.Len())
+	if s.free != (Cost{2, 2}) || s.slow != 0 || s.waiting != 0 || s.turns.Len() != 0 {
+		t.Errorf("%+v is free, %d wait in %d lines; want 2 of each, 0, 0", s.free, s.waiting, s.turns.Len())
 	}
 }
