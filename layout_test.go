@@ -56,6 +56,7 @@ var arrows = map[string][]string{
 	"store/storetest":      {"store"},
 	"cluster":              {"protocol"},
 	"cluster/clustertest":  {"cluster", "protocol"},
+	"cluster/freeport":     {},
 	"client":               {"protocol"},
 	"web":                  {},
 
@@ -68,7 +69,7 @@ var arrows = map[string][]string{
 var companions = map[string][]string{"protocol": {"protocol/jsonpath"}}
 
 // testHelpers may be imported by every test and by nothing else.
-var testHelpers = []string{"store/storetest", "cluster/clustertest", "auth/vault/vaulttest"}
+var testHelpers = []string{"store/storetest", "cluster/clustertest", "cluster/freeport", "auth/vault/vaulttest"}
 
 // programs may be split into as many packages as they like below their folder.
 var programs = []string{"cmd/hadal", "bench", "e2e", "examples"}

@@ -5,41 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 )
-
-// portPairs are addresses on loopback whose next port is free too.
-func portPairs(t *testing.T, n int) []string {
-	t.Helper()
-	var all []string
-	var held []net.Listener
-	for len(all) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, l)
-		next, err := NextPort(l.Addr().String())
-		if err != nil {
-			continue
-		}
-		m, err := net.Listen("tcp", next)
-		if err != nil {
-			continue
-		}
-		held = append(held, m)
-		all = append(all, l.Addr().String())
-	}
-	for _, l := range held {
-		l.Close()
-	}
-	return all
-}
 
 // nodePlace is one node of a test's cluster.
 type nodePlace struct {
@@ -81,7 +52,7 @@ func openPlace(t *testing.T, cfg Config, name, path string) (*nodePlace, error) 
 }
 
 func TestThreePlacesFindEachOtherAndOneMayGo(t *testing.T) {
-	addrs := portPairs(t, 3)
+	addrs := freePorts(t, 3)
 	dir := t.TempDir()
 	open := func(i int) *nodePlace {
 		cfg := DefaultConfig()

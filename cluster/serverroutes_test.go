@@ -22,6 +22,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"hadal/cluster/freeport"
 )
 
 // network gives nodes on the loopback interface certificates from a CA of the test's
@@ -137,18 +139,14 @@ func startFleet(t testing.TB, n int) *fleet {
 	return f
 }
 
-// freePorts are addresses that were free a moment ago.
+// freePorts are addresses on loopback that are the test's. The next port of each is, too.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
-	var all []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		all = append(all, l.Addr().String())
+	all, release, err := freeport.Claim(n)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(release)
 	return all
 }
 

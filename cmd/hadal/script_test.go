@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hadal/auth"
+	"hadal/cluster/freeport"
 )
 
 // patience is how long a script waits for a node. It is not reached unless
@@ -116,12 +116,12 @@ func expectMode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// freePort is `port`: it sets ADMIN to a loopback address that was free.
+// freePort is `port`: it sets ADMIN to a loopback address that is the script's.
 func freePort(ts *testscript.TestScript, _ bool, _ []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, release, err := freeport.Claim(1)
 	ts.Check(err)
-	ts.Setenv("ADMIN", l.Addr().String())
-	ts.Check(l.Close())
+	ts.Defer(release)
+	ts.Setenv("ADMIN", addrs[0])
 }
 
 // expectSameLines is `same FILE FILE`: the lines are equal, in whatever order.

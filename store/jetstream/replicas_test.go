@@ -31,6 +31,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"hadal/cluster/freeport"
 	"hadal/store"
 	"hadal/store/storetest"
 )
@@ -159,17 +160,14 @@ type group struct {
 
 func newGroup(t testing.TB, n int) *group {
 	t.Helper()
-	g := &group{net: newNetwork(t), srvs: make([]*server.Server, n), conns: make([]*nats.Conn, n)}
+	addrs, release, err := freeport.Claim(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	g := &group{net: newNetwork(t), addrs: addrs, srvs: make([]*server.Server, n), conns: make([]*nats.Conn, n)}
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		g.addrs = append(g.addrs, l.Addr().String())
 		g.dirs = append(g.dirs, t.TempDir())
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
 	}
 	t.Cleanup(g.stop)
 	g.start(t)
