@@ -16,7 +16,7 @@ func TestAPasswordIsTheFirstLineHoweverItEnds(t *testing.T) {
 			t.Fatalf("%q: exit code %d: %s", input, code, errs.String())
 		}
 		users := map[string]auth.Entry{"u": {Password: strings.TrimSpace(out.String())}}
-		a, err := auth.New([]auth.Config{{Type: "file", Options: auth.Options{Users: users}}}, false)
+		a, err := auth.New([]auth.Config{{Type: "file", Options: auth.Options{Users: users}}}, false, auth.Deps{})
 		if err != nil {
 			t.Fatal(err)
 		}

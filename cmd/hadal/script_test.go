@@ -98,7 +98,7 @@ func expectHash(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		ts.Check(err)
 	}
-	a, err := auth.New([]auth.Config{{Type: "file", Options: o}}, false)
+	a, err := auth.New([]auth.Config{{Type: "file", Options: o}}, false, auth.Deps{})
 	ts.Check(err)
 	v, err := a.Authenticate(context.Background(), &auth.Attempt{Params: fmt.Sprintf(`{"username":"u","password":%q}`, args[0])})
 	ts.Check(err)
