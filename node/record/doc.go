@@ -111,7 +111,8 @@
 // it does not matter whether the first attempt had reached the disk. New requests
 // are held back meanwhile, for holdTime; after that the owner forgets every record
 // that the held and the open batch touched, tells those who wait, and refuses
-// writes until the store is back.
+// writes until the store is back. Then it looks what those records are, and tells
+// subscribers on all nodes where that is not what they know (interest.go).
 //
 // With records.durability "fast" consequences happen at once and do not wait for
 // the batch. It is then never given up while the process runs; what a crash loses

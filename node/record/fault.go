@@ -70,11 +70,12 @@ func (o *owner) giveUp(ctx context.Context, err error, failed *batch) {
 			if e.batch != b {
 				continue
 			}
-			e.batch, e.loaded = nil, false
-			o.cache.put(e, state{})
 			if o.fault != nil {
 				o.doubt[e.name] = struct{}{}
+				o.owe(e)
 			}
+			e.batch, e.loaded = nil, false
+			o.cache.put(e, state{})
 			if len(e.queue) == 0 && e.parked == nil {
 				o.cache.remove(e)
 			} else {
@@ -87,6 +88,23 @@ func (o *owner) giveUp(ctx context.Context, err error, failed *batch) {
 	for _, e := range queued {
 		o.load(ctx, e)
 	}
+}
+
+// owe notes what subscribers know of a record of which nobody knows what it is: its last
+// write may have been made. When the store is back they are told what differs, and
+// until then nothing that builds on what they do not have.
+func (o *owner) owe(e *entry) {
+	_, unsure := o.repair[e.name] // since a takeover, or an earlier failure
+	if !unsure && !o.subs.Has(e.name) && len(o.interest[e.name]) == 0 {
+		return
+	}
+	known := knowledge{}
+	if told := o.told(e); told.sure && !unsure {
+		known = told.knowledge()
+	}
+	o.repair[e.name] = known
+	o.owed[e.name] = struct{}{}
+	o.toMend = append(o.toMend, e.name)
 }
 
 // fence tries until the store has been taken over again or ctx ends. A store that
@@ -142,6 +160,7 @@ func (o *owner) back(ctx context.Context) {
 	for _, e := range stalled {
 		o.load(ctx, e)
 	}
+	o.mend()
 }
 
 // refuse ends the patience with a failing store: from now on requests are

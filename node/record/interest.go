@@ -225,12 +225,39 @@ func (o *owner) resync(e *entry, r *request) {
 				})
 			}
 		default:
-			delete(o.repair, r.name)
-			if !r.trip.known.same(s.knowledge()) && !mutantRepair {
-				o.room.tellState(r.name, r.trip.known, s)
-			}
+			o.repaired(r, s)
 		}
 	})
+}
+
+// repaired ends a repair: whoever knows a record otherwise than it is hears of it.
+func (o *owner) repaired(r *request, s state) {
+	known, unsure := o.repair[r.name]
+	if !unsure {
+		return // it was deleted, which all have been told
+	}
+	_, owed := o.owed[r.name]
+	delete(o.repair, r.name)
+	delete(o.owed, r.name)
+	if known.same(s.knowledge()) || mutantRepair {
+		return
+	}
+	o.room.tellState(r.name, known, s)
+	switch {
+	case !owed:
+	case s.exists:
+		o.tellPeers(r, false, updateTo(r.name, s), s)
+	case !known.sure || known.exists:
+		o.tellPeersDeleted(r, false)
+	}
+}
+
+// updateTo is what tells a client that knows something else what a record is.
+func updateTo(name string, s state) *protocol.Outbound {
+	return &protocol.Outbound{Message: protocol.Message{
+		Topic: protocol.TopicRecord, Action: protocol.RecordUpdate, Has: protocol.HasVersion,
+		Name: strings.Clone(name), Version: s.version, Data: s.data,
+	}}
 }
 
 // resyncLater is for a record that could not be loaded.
@@ -247,10 +274,7 @@ func (o *owner) resyncLater(r *request) {
 func (r *Room) tellState(name string, knew knowledge, s state) {
 	switch {
 	case s.exists:
-		r.subs.Deliver(name, nil, &protocol.Outbound{Message: protocol.Message{
-			Topic: protocol.TopicRecord, Action: protocol.RecordUpdate, Has: protocol.HasVersion,
-			Name: strings.Clone(name), Version: s.version, Data: s.data,
-		}})
+		r.subs.Deliver(name, nil, updateTo(name, s))
 	case !knew.sure || knew.exists:
 		r.tellDeleted(name, 0)
 	}

@@ -131,6 +131,7 @@ type owner struct {
 
 	interest map[string][]interest // of other nodes, by name (interest.go)
 	repair   map[string]knowledge  // what subscribers here know, as long as nobody has looked
+	owed     map[string]struct{}   // names of repair of which other nodes know no more than that
 	toMend   []string              // names of repair that have their turn yet
 	// absent are names without an entry of which subscribers here were told last that there
 	// is no such record. Those without subscribers are swept out when there are absentSweep.

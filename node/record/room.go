@@ -107,6 +107,7 @@ func (r *Room) newOwner(partition int, epoch uint64, st store.Store) *owner {
 		subs: r.subs, listen: r.listen, rules: r.rules, log: r.log, observe: r.observe, stats: &r.stats,
 		mail: newMailbox(len(r.seats()) == 1), cache: newCache(r.cacheShare.Load()),
 		open: &batch{}, doubt: make(map[string]struct{}), interest: make(map[string][]interest),
+		repair: make(map[string]knowledge), owed: make(map[string]struct{}),
 		stuck: make(map[*link][]*request),
 		hold:  stopped(), lookAgain: stopped(),
 		loaded:   make(chan loadResult, loadsAtOnce),

@@ -253,7 +253,11 @@ func (o *owner) relay(r *request, s state) {
 	case protocol.RecordPatchMulti:
 		out.Result = s.data
 	}
-	o.subs.Deliver(r.name, r.client, o.mended(r.name, out, s))
+	mended := o.mended(r.name, out, s)
+	o.subs.Deliver(r.name, r.client, mended)
+	if _, owed := o.owed[r.name]; owed {
+		out = mended
+	}
 	o.tellPeers(r, true, out, s)
 }
 
@@ -263,10 +267,7 @@ func (o *owner) mended(name string, out *protocol.Outbound, s state) *protocol.O
 	if _, unsure := o.repair[name]; !unsure || out.Action == protocol.RecordUpdate || mutantRepair {
 		return out
 	}
-	return &protocol.Outbound{Message: protocol.Message{
-		Topic: protocol.TopicRecord, Action: protocol.RecordUpdate, Has: protocol.HasVersion,
-		Name: name, Version: s.version, Data: s.data,
-	}}
+	return updateTo(name, s)
 }
 
 // tells says whether the answer to a refused write carries something of the
@@ -340,6 +341,8 @@ func (o *owner) announceDeleted(r *request) {
 	if r.kind != kindNotify && r.client != nil {
 		except = r.client.ID()
 	}
+	delete(o.repair, r.name)
+	delete(o.owed, r.name)
 	o.tellPeersDeleted(r, except != 0)
 	o.room.tellDeleted(r.name, except)
 }
@@ -356,10 +359,7 @@ func (o *owner) notify(e *entry, r *request) {
 		case !s.exists:
 			o.announceDeleted(r)
 		case o.subs.Has(r.name) || len(o.interest[r.name]) > 0:
-			out := &protocol.Outbound{Message: protocol.Message{
-				Topic: protocol.TopicRecord, Action: protocol.RecordUpdate, Has: protocol.HasVersion,
-				Name: r.name, Version: s.version, Data: s.data,
-			}}
+			out := updateTo(r.name, s)
 			o.subs.Deliver(r.name, nil, out)
 			o.tellPeers(r, false, out, s)
 		}

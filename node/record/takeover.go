@@ -173,7 +173,6 @@ func (s *seat) seatOwner(o *owner) {
 		}
 	}
 	s.guests = slices.DeleteFunc(s.guests, func(g *guest) bool { return g.epoch == o.epoch })
-	o.repair = make(map[string]knowledge, len(s.known))
 	for name, k := range s.known {
 		o.repair[name] = k.knowledge
 	}
