@@ -147,8 +147,8 @@ cluster-binaries: build
 test-cluster: cluster-binaries ## A minute of three nodes under a nemesis, a mutant, a rolling restart
 	$(call section,Three nodes under a nemesis)
 	bin/cluster --node bin/hadal-clock --clocks --time 1m jepsen
-	bin/cluster --time 20s mutant
-	bin/cluster --nodes 1 --time 10s --mutant bin/hadal --fault HADAL_RECORDS_STORE=memory mutant
+	bin/cluster --time 30s mutant
+	bin/cluster --nodes 1 --time 20s --mutant bin/hadal --fault HADAL_RECORDS_STORE=memory mutant
 	bin/cluster rolling
 
 .PHONY: jepsen

@@ -27,12 +27,13 @@ type history struct {
 	counts  map[outcome]int                  // guarded by mu
 	wrong   []string                         // guarded by mu
 	clients int                              // guarded by mu
+	broken  chan struct{}                    // closed with the first promise that is
 }
 
 func newHistory() *history {
 	return &history{
 		began: time.Now(), records: map[string][]porcupine.Operation{}, states: map[string]map[int32]state{},
-		acked: map[string]map[int32]string{}, newest: map[string]int32{}, counts: map[outcome]int{},
+		acked: map[string]map[int32]string{}, newest: map[string]int32{}, counts: map[outcome]int{}, broken: make(chan struct{}),
 	}
 }
 
@@ -56,6 +57,9 @@ func (h *history) complain(format string, args ...any) {
 }
 
 func (h *history) complainLocked(format string, args ...any) {
+	if len(h.wrong) == 0 {
+		close(h.broken)
+	}
 	h.wrong = append(h.wrong, fmt.Sprintf("%.3fs ", time.Since(h.began).Seconds())+fmt.Sprintf(format, args...))
 }
 

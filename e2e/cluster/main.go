@@ -162,6 +162,7 @@ func jepsen(ctx context.Context, s *settings) (summary string, err error) {
 func hunt(ctx context.Context, s *settings, binary, name, fault string, seed uint64, depose bool) (summary string, err error) {
 	err = withRig(ctx, s, binary, name, fault, func(r *rig) error {
 		t := newTrial(r, seed, false)
+		t.hasty = fault != ""
 		m := &nemesis{
 			rig: r, rand: rand.New(rand.NewPCG(seed, 1<<32)), names: t.names, done: map[string]int{}, depose: depose,
 			log: func(format string, args ...any) {

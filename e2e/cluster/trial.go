@@ -19,6 +19,8 @@ type trial struct {
 	dir      string
 	writers  int // for each node
 	watchers []*watcher
+	// hasty has the trial end when the first promise is broken.
+	hasty bool
 }
 
 // settleIn is how long after the last fault watchers may take to see the newest state.
@@ -48,9 +50,25 @@ func (t *trial) run(ctx context.Context, disturb func(ctx context.Context) error
 		t.watchers = append(t.watchers, w)
 		watching.Go(func() { w.run(watchers) })
 	}
-	err = disturb(ctx)
+	disturbing, calm := context.WithCancel(ctx)
+	defer calm()
+	if t.hasty {
+		go func() {
+			select {
+			case <-t.history.broken:
+				calm()
+			case <-disturbing.Done():
+			}
+		}()
+	}
+	err = disturb(disturbing)
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
+	}
+	if disturbing.Err() != nil {
+		endWriters()
+		writing.Wait()
+		return t.judge()
 	}
 	if broken := violation(""); errors.As(err, &broken) {
 		t.history.complain("%v", err)
