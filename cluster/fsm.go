@@ -25,7 +25,7 @@ var (
 	// same name and an id of its own.
 	ErrReplaced = errors.New("the node was replaced by another of its name")
 	// ErrOldIncarnation means that the member has been started again since.
-	ErrOldIncarnation = errors.New("the node has been started again since")
+	ErrOldIncarnation = errors.New("another process has been started with this node's id since: the data directory was copied, or put back from a backup; stop that process, or start this node with an empty data directory")
 	// ErrSettingChanged means that a setting is not at the number that was expected.
 	ErrSettingChanged = errors.New("the setting was changed meanwhile")
 
@@ -104,6 +104,7 @@ type change struct {
 	nats, raft  string
 	url         string
 	speaks      uint64
+	returns     bool // of a request to join: the node has been a member; never in the log
 }
 
 // joining is the change by which a member joins.

@@ -26,6 +26,7 @@ const (
 	fieldKind, fieldID, fieldName, fieldNumber, fieldEpoch, fieldOn                 = 1, 2, 3, 4, 5, 6
 	fieldReplica, fieldValue, fieldRole, fieldIncarnation, fieldNATS, fieldRaftAddr = 7, 8, 9, 10, 11, 12
 	fieldURL, fieldSpeaks, fieldDraining, fieldReplaced, fieldWanted, fieldSince    = 13, 14, 15, 16, 17, 18
+	fieldReturns                                                                    = 19 // of a request to join only
 	fieldMember, fieldPartition, fieldSetting                                       = 20, 21, 22
 )
 
@@ -133,6 +134,7 @@ func (c *change) encode() []byte {
 	b.text(fieldRaftAddr, c.raft)
 	b.text(fieldURL, c.url)
 	b.number(fieldSpeaks, c.speaks)
+	b.flag(fieldReturns, c.returns)
 	return b
 }
 
@@ -152,6 +154,8 @@ func decodeChange(b []byte) (change, error) {
 			c.incarnation = v
 		case fieldSpeaks:
 			c.speaks = v
+		case fieldReturns:
+			c.returns = v != 0
 		}
 	}, func(n protowire.Number, v []byte) error {
 		switch n {

@@ -44,6 +44,9 @@ type NodeInfo struct {
 	Leader string `json:"leader,omitempty"`
 	// SoloRecords says that the disk holds records of a node that ran alone.
 	SoloRecords bool `json:"soloRecords,omitempty"`
+	// Run is random, of each process: two processes with one ID have a data directory and
+	// its copy. Empty is not known.
+	Run string `json:"run,omitempty"`
 }
 
 // Founder is a node that a cluster begins with.
@@ -77,6 +80,9 @@ func (f Formation) Founds() bool { return len(f.Founders) > 0 && f.Leader == "" 
 func (f Formation) equal(g Formation) bool {
 	return f.ClusterID == g.ClusterID && slices.Equal(f.Founders, g.Founders)
 }
+
+// hasFounder says whether a node is one of the founders.
+func (f Formation) hasFounder(id string) bool { return slices.Contains(f.ids(), id) }
 
 // ids are those of the founders.
 func (f Formation) ids() []string {
@@ -239,6 +245,10 @@ func (j *Joiner) serve(ctx context.Context, conn *tls.Conn) {
 // reply answers a question, and learns of who asks.
 func (j *Joiner) reply(q question) answer {
 	a := j.found.answer(q)
+	if a.Node.twin(q.From) {
+		j.log.Warn("another process looks for the cluster with this node's id", "peer", q.From.Address, "name", q.From.Name, "err", ErrCopied)
+		return a // its address is not this node's
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.learn(q.From.Address)
@@ -255,6 +265,15 @@ func (j *Joiner) reply(q question) answer {
 func (j *Joiner) learn(address string) {
 	if _, _, err := net.SplitHostPort(address); err == nil && len(j.known) < maxKnown {
 		j.known[address] = true
+	}
+}
+
+// Meet has this node tell who asks of other nodes' Ports, too: those of members.
+func (j *Joiner) Meet(addresses []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, address := range addresses {
+		j.learn(address)
 	}
 }
 
@@ -308,6 +327,8 @@ type view struct {
 	possible int
 	// several is a seed that stands for more than one node, or empty.
 	several string
+	// twin is another process with this node's id, or nil.
+	twin *located
 }
 
 // round asks everybody. It says who could not be asked, and why.
@@ -331,6 +352,10 @@ func (j *Joiner) round(ctx context.Context) (v view, trouble string) {
 			defer mu.Unlock()
 			if err != nil {
 				troubles[address] = err.Error()
+				return
+			}
+			if self.twin(a.Node) {
+				v.twin = &located{a, address}
 				return
 			}
 			byID[a.Node.ID] = located{a, address}

@@ -97,6 +97,9 @@ func waiting(format string, args ...any) (step, error) {
 
 // next decides by what one round has shown.
 func (f *founding) next(v view) (step, error) {
+	if err := v.copied(); err != nil {
+		return step{}, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	answers := v.answers

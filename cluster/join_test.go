@@ -480,6 +480,34 @@ func TestDiscoverSaysWhatItWaitsForAndEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// A machine that was cloned has the data directory of the other.
+func TestACopyOfANodeIsFoundBeforeItTakesPart(t *testing.T) {
+	run := func(run string) func(o *JoinOptions) {
+		return func(o *JoinOptions) { o.Expect, o.Self.Run = 3, run }
+	}
+	a := startJoin(t, "a", nil, run("1"))
+	log := &lines{}
+	a.log = slog.New(slog.NewTextHandler(log, nil))
+	b := startJoin(t, "b", []string{a.port.Address()}, run("2"))
+	twin := startJoin(t, "a", []string{b.port.Address()}, run("3"))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	b.Meet([]string{a.port.Address()}) // it may not have asked yet
+	if _, err := twin.Discover(ctx); !errors.Is(err, ErrCopied) || !strings.Contains(err.Error(), a.port.Address()) {
+		t.Errorf("Discover of a copy = %v", err)
+	}
+	if err := twin.Twin(ctx, patience); !errors.Is(err, ErrCopied) {
+		t.Errorf("Twin of a copy = %v", err)
+	}
+	until(t, "the one that is copied to say so", func() bool { return log.has("another process") && log.has(twin.port.Address()) })
+	if err := b.Twin(ctx, patience); err != nil {
+		t.Errorf("Twin of a node that was not copied = %v", err)
+	}
+	if slices.Contains(a.reply(question{From: b.opts.Self}).Known, twin.port.Address()) {
+		t.Error("the copy's address is passed on")
+	}
+}
+
 func FuzzJoin(f *testing.F) {
 	for _, v := range []any{
 		question{From: NodeInfo{ID: "a", Address: "h:1"}, Propose: &Formation{ClusterID: "x", Founders: []Founder{{ID: "a"}, {ID: "b"}}}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -183,7 +184,7 @@ func (j *joined) found(ctx context.Context, self Peer) (Formation, error) {
 	}
 	info := NodeInfo{
 		ID: self.ID, Name: self.Name, Role: self.Role, Incarnation: self.Incarnation,
-		Address: self.Raft, Routes: self.NATS, SoloRecords: j.dir.HoldsAlone(),
+		Address: self.Raft, Routes: self.NATS, SoloRecords: j.dir.HoldsAlone(), Run: newID(),
 	}
 	opts := JoinOptions{Seeds: seeds, Expect: j.cfg.BootstrapExpect, Self: info}
 	if belongs != nil {
@@ -200,9 +201,23 @@ func (j *joined) found(ctx context.Context, self Peer) (Formation, error) {
 		return Formation{}, err
 	}
 	if belongs != nil && belongs.Joined {
+		if err := j.joiner.Twin(ctx, j.cfg.FailureTimeout); err != nil {
+			return Formation{}, j.ofDir(err)
+		}
 		return Formation{ClusterID: belongs.ClusterID, Founders: belongs.Founders}, nil // raft knows the others
 	}
-	return j.joiner.Discover(ctx)
+	f, err := j.joiner.Discover(ctx)
+	return f, j.ofDir(err)
+}
+
+// ofDir names the data directory where an error is about what it makes of this node.
+func (j *joined) ofDir(err error) error {
+	for _, what := range []error{ErrRemoved, ErrCopied, ErrOldIncarnation} {
+		if errors.Is(err, what) {
+			return fmt.Errorf("data directory %s: %w", j.dir.Path(), err)
+		}
+	}
+	return err
 }
 
 // enterTable runs raft, and returns when this node has a table in which it is a member.
@@ -215,6 +230,8 @@ func (j *joined) enterTable(ctx context.Context, self Peer, f Formation) error {
 	var err error
 	j.raft, err = NewRaft(RaftOptions{
 		Dir: filepath.Join(j.dir.Path(), raftDir), Self: self, Stream: j.port.Raft(),
+		// A founder's promise is in the table, too, from the moment that there is one.
+		Returns:        again || f.hasFounder(self.ID),
 		FailureTimeout: j.cfg.FailureTimeout, Replicas: j.cfg.Replicas, Log: j.log,
 	})
 	if err != nil {
@@ -225,7 +242,7 @@ func (j *joined) enterTable(ctx context.Context, self Peer, f Formation) error {
 	ctxRaft, j.endRaft = context.WithCancel(j.ctx)
 	j.raftEnd.Go(func() {
 		if err := j.raft.Run(ctxRaft); err != nil && ctxRaft.Err() == nil {
-			j.cancel(fmt.Errorf("raft: %w", err))
+			j.cancel(fmt.Errorf("raft: %w", j.ofDir(err)))
 		}
 	})
 	addresses := []string{}
@@ -256,7 +273,7 @@ func (j *joined) enterTable(ctx context.Context, self Peer, f Formation) error {
 	}
 	j.log.Info("joining the cluster", "name", j.cfg.Name, "cluster", f.ClusterID)
 	if err := j.joinTable(ctx, distinctAddrs(addresses)); err != nil {
-		return fmt.Errorf("join cluster %s: %w", j.cfg.Name, err)
+		return fmt.Errorf("join cluster %s: %w", j.cfg.Name, j.ofDir(err))
 	}
 	select {
 	case <-j.raft.Formed():
@@ -286,7 +303,8 @@ func (j *joined) joinTable(ctx context.Context, addresses []string) error {
 	defer again.Stop()
 	for {
 		err := j.raft.Join(ctx, addresses)
-		if !errors.Is(err, ErrNameTaken) {
+		// Whether a copy runs is judged by what is heard of it, so it is asked more than once.
+		if !errors.Is(err, ErrNameTaken) && !errors.Is(err, ErrCopied) {
 			return err
 		}
 		select {
@@ -405,6 +423,7 @@ func (j *joined) tend(ctx context.Context) {
 		ids[peerID(m.ID)] = true
 	}
 	j.joiner.Formed(s.ClusterID, members[s.Leader])
+	j.joiner.Meet(slices.Collect(maps.Values(members)))
 	before := j.strangers
 	j.strangers = nil
 	if s.Leader != s.Node || j.cfg.Role != RoleCore {

@@ -42,6 +42,9 @@ const (
 // empty data directory.
 var ErrRemoved = errors.New("this node was removed from the cluster: to add it again, start it with an empty data directory")
 
+// ErrCopied means that another process runs with this node's id.
+var ErrCopied = errors.New("another process runs with this node's id, so one data directory is a copy of the other: stop one of them, and start it with an empty data directory")
+
 // NotLeaderError means that only the leader can do it, and this node is not, or not
 // yet, or no longer. Leader and Address say who is, or are empty while nobody is.
 type NotLeaderError struct {
@@ -64,6 +67,9 @@ type RaftOptions struct {
 	// Self is this node, as the others are to know it. Its incarnation must be higher
 	// than at its last start. Alive and Draining are not used.
 	Self Peer
+	// Returns says that Self has been a member: if the table does not know it any more, it
+	// was removed, and is not taken in again.
+	Returns bool
 	// Stream carries what nodes say to each other; it is closed when Run ends. Its
 	// other end must be a member: whoever can open a stream can join.
 	Stream raft.StreamLayer
@@ -114,11 +120,15 @@ type Raft struct {
 
 	formed   chan struct{} // closed when the table is there
 	running  chan struct{} // closed when raft and the rest are
-	removed  chan struct{} // closed when the leader says that this node is no member
+	removed  chan struct{} // closed when the leader says that this node has no place any more
 	onceGone sync.Once
+	why      error // ErrRemoved or ErrOldIncarnation; set before removed is closed
 
 	applied chan struct{} // kicks: the table changed
 	led     chan struct{}
+
+	// membership is held while it is decided, by the leader, whether a node is taken in or removed.
+	membership sync.Mutex
 
 	lead    leading
 	streams *raftStreams // from here on set before running is closed
@@ -268,7 +278,7 @@ func (r *Raft) Formed() <-chan struct{} { return r.formed }
 
 // Run takes part in the cluster until ctx ends; then it says goodbye, so that nobody
 // has to wait for it. The error names what is wrong with the directory, or is
-// ErrRemoved, or what the StreamLayer said when it could not accept any more.
+// ErrRemoved, ErrOldIncarnation, or what the StreamLayer said when it could not accept any more.
 func (r *Raft) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -308,7 +318,7 @@ func (r *Raft) Run(ctx context.Context) (err error) {
 			err = nil
 		}
 	case <-r.removed:
-		err = ErrRemoved
+		err = r.why
 	}
 	r.stopped.Store(true)
 	if r.raft.State() == raft.Leader {
@@ -319,7 +329,7 @@ func (r *Raft) Run(ctx context.Context) (err error) {
 	}
 	cancel(nil)
 	working.Wait()
-	if !errors.Is(err, ErrRemoved) && len(r.Members()) > 1 {
+	if placed := !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOldIncarnation); placed && len(r.Members()) > 1 {
 		if err := r.goodbye(); err != nil {
 			r.o.Log.Debug("nobody to say goodbye to", "err", err)
 		}

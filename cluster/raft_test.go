@@ -29,11 +29,13 @@ type testCluster struct {
 }
 
 type testNode struct {
-	peer   Peer
-	dir    string
-	r      *Raft
-	cancel context.CancelFunc
-	done   chan error
+	peer Peer
+	dir  string
+	// returns says that it has been a member.
+	returns bool
+	r       *Raft
+	cancel  context.CancelFunc
+	done    chan error
 }
 
 const testStabilise = 3 * time.Second
@@ -86,7 +88,7 @@ func (c *testCluster) start(n *testNode) {
 	c.mu.Lock()
 	n.peer.Incarnation++
 	c.mu.Unlock()
-	r, err := NewRaft(RaftOptions{Dir: n.dir, Self: n.peer, Stream: c.net.listen(n.peer.Raft), Stabilise: testStabilise,
+	r, err := NewRaft(RaftOptions{Dir: n.dir, Self: n.peer, Returns: n.returns, Stream: c.net.listen(n.peer.Raft), Stabilise: testStabilise,
 		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		c.t.Fatal(err)

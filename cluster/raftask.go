@@ -29,7 +29,7 @@ const (
 
 // sentinels are the errors that a caller on another node may tell apart. Their place
 // is part of the format between nodes: only add.
-var sentinels = []error{nil, ErrUnknownMember, ErrNameTaken, ErrReplaced, ErrOldIncarnation, ErrSettingChanged}
+var sentinels = []error{nil, ErrUnknownMember, ErrNameTaken, ErrReplaced, ErrOldIncarnation, ErrSettingChanged, ErrRemoved, ErrCopied}
 
 func encodeRequest(kind byte, c change) []byte {
 	return append([]byte{requestVersion, kind}, c.encode()...)
@@ -167,14 +167,27 @@ func (l *leading) leads() bool {
 	return l.term != 0
 }
 
-// admit takes a node in, or takes it back.
+// admit takes a node in, or takes it back. One that was removed comes back as another
+// only: an operator wanted it gone, and whatever starts processes again must not undo that.
 func (r *Raft) admit(c change) error {
-	c.kind, c.on = changeJoin, true
+	returns := c.returns
+	c.kind, c.on, c.returns = changeJoin, true, false
+	if r.asksStill(c) {
+		return ErrCopied
+	}
+	r.membership.Lock()
+	defer r.membership.Unlock()
 	v := r.view.Load()
 	if v.cluster == "" {
 		return &NotLeaderError{} // about to be formed
 	}
 	m, known := v.members[c.id]
+	switch {
+	case !known && returns:
+		return ErrRemoved
+	case known && c.incarnation > 0 && m.Incarnation == c.incarnation && m.Raft != c.raft:
+		return ErrCopied // a process has one address, and each a number of its own
+	}
 	if known && m.Alive && !m.replaced && m.Incarnation == c.incarnation && m.Name == c.name &&
 		m.Raft == c.raft && m.NATS == c.nats && m.URL == c.url && m.Role == c.role {
 		return nil
@@ -187,6 +200,36 @@ func (r *Raft) admit(c change) error {
 	return nil
 }
 
+// A process that runs asks every tick. For so many ticks it is given the time to, and what
+// comes in the first of them may have been under way.
+const (
+	asksWithin = 6
+	asksAfter  = 2
+)
+
+// asksStill says whether the process that a node wants to take the place of runs: its lease
+// stream brings more than what was under way. It takes a few ticks when that does not end.
+func (r *Raft) asksStill(c change) bool {
+	if c.id == r.o.Self.ID {
+		return c.incarnation > r.o.Self.Incarnation
+	}
+	m := r.view.Load().members[c.id]
+	if !m.Alive || c.incarnation <= m.Incarnation {
+		return false
+	}
+	tick := time.NewTicker(time.Duration(r.parts.tick))
+	defer tick.Stop()
+	for began := r.now(); r.now()-began < asksWithin*r.parts.tick; <-tick.C {
+		switch heard := r.lead.lastAsk(c.id, m.Incarnation); {
+		case heard == 0:
+			return false
+		case heard-began > asksAfter*r.parts.tick:
+			return true
+		}
+	}
+	return false
+}
+
 // order carries out a change that an operator, or a room, asks for.
 func (r *Raft) order(c change) error {
 	v := r.view.Load()
@@ -194,6 +237,8 @@ func (r *Raft) order(c change) error {
 	switch c.kind {
 	case changeDrain, changeMove, changeSetting:
 	case changeRemove:
+		r.membership.Lock()
+		defer r.membership.Unlock()
 		switch {
 		case !known:
 			return fmt.Errorf("%w: %q", ErrUnknownMember, c.id)
@@ -298,13 +343,15 @@ func (r *Raft) request(ctx context.Context, request []byte) ([]byte, error) {
 func (r *Raft) joinSelf() change {
 	self := r.o.Self
 	self.Alive = true
-	return joining(peerMember{Peer: self, speaks: commandVersion})
+	c := joining(peerMember{Peer: self, speaks: commandVersion})
+	c.returns = r.o.Returns
+	return c
 }
 
 // Join makes this node a member of the cluster that one of the addresses, of raft,
 // belongs to, and says so again after a start with other addresses of its own. It keeps
-// trying until ctx ends; whoever answers says who leads. ErrNameTaken and ErrReplaced mean
-// that it cannot join as it is.
+// trying until ctx ends; whoever answers says who leads. ErrNameTaken, ErrReplaced, ErrRemoved,
+// ErrCopied and ErrOldIncarnation mean that it cannot join as it is.
 func (r *Raft) Join(ctx context.Context, addresses []string) error {
 	select {
 	case <-r.running:

@@ -217,7 +217,7 @@ func (l *leading) answer(r *Raft, s *leaseStream, id string, incarnation uint64,
 		reply.what = leaseNoMember
 		return reply
 	case m.Incarnation > incarnation:
-		reply.what = leaseNotLeader // a process of the past: let it look around
+		reply.what = leaseOutdated // its data directory, or a copy of it, is used by another
 		return reply
 	case m.Incarnation < incarnation:
 		return reply // until it is admitted
@@ -375,6 +375,16 @@ func (l *leading) steadyFor(r *Raft, id string) time.Duration {
 		return -time.Duration(now - max(c.heard, c.granted))
 	}
 	return time.Duration(now - c.steady)
+}
+
+// lastAsk is when a process last asked, or 0 when it has no stream to do so.
+func (l *leading) lastAsk(id string, incarnation uint64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.nodes[id]; c != nil && c.incarnation == incarnation && c.stream != nil && !c.gone {
+		return c.heard
+	}
+	return 0
 }
 
 // beganAt is when this node began to lead.

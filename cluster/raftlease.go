@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,6 +29,7 @@ const (
 	leaseNotLeader = 2 // ask another
 	leaseNoMember  = 3 // the asker was removed
 	leaseFarewell  = 4 // its goodbye was heard
+	leaseOutdated  = 5 // another process was started with the asker's id since
 )
 
 type leaseReply struct {
@@ -54,8 +56,16 @@ func (r *Raft) keepLease(ctx context.Context) {
 	tick := time.NewTicker(time.Duration(r.parts.tick))
 	defer tick.Stop()
 	var lost lostLeader
+	var without leaderless
+	var asking atomic.Bool
 	for {
 		address, leader := r.raft.LeaderWithID()
+		if without.due(r.now(), leader, r.lostTime()) && asking.CompareAndSwap(false, true) {
+			r.wg.Go(func() { // a leader that comes meanwhile is not to wait
+				defer asking.Store(false)
+				r.askAround(ctx)
+			})
+		}
 		if leader != "" && leader != raft.ServerID(r.o.Self.ID) {
 			taken, err := r.askLeader(ctx, tick.C, address, leader)
 			if err != nil && ctx.Err() == nil {
@@ -185,8 +195,11 @@ func (r *Raft) hearLeader(conn net.Conn) error {
 				// one who was a member: what it is without its data.
 				return ErrUnknownMember
 			}
-			r.onceGone.Do(func() { close(r.removed) })
+			r.placeless(ErrRemoved)
 			return ErrRemoved
+		case leaseOutdated:
+			r.placeless(ErrOldIncarnation)
+			return ErrOldIncarnation
 		case leaseGiven:
 			r.member.Store(true)
 			raise(&r.until, reply.asked-max(reply.lead, 0)+r.parts.lease)
@@ -195,6 +208,14 @@ func (r *Raft) hearLeader(conn net.Conn) error {
 			r.settle(reply.settled)
 		}
 	}
+}
+
+// placeless notes that this process has no place in the cluster any more.
+func (r *Raft) placeless(why error) {
+	r.onceGone.Do(func() {
+		r.why = why
+		close(r.removed)
+	})
 }
 
 // settle notes that the table is settled up to a version.
@@ -256,7 +277,7 @@ func (r *Raft) serveLease(ctx context.Context, conn net.Conn) {
 			return
 		}
 		reply := r.lead.answer(r, s, c.id, c.incarnation, ask)
-		if s.say(reply, time.Duration(r.parts.answer)) != nil || reply.what == leaseNotLeader || reply.what == leaseNoMember {
+		if s.say(reply, time.Duration(r.parts.answer)) != nil || reply.what == leaseNotLeader || reply.what == leaseNoMember || reply.what == leaseOutdated {
 			return
 		}
 		if ask[0]&leaseGoodbye != 0 {
