@@ -299,7 +299,7 @@ func (r *Raft) Run(ctx context.Context) (err error) {
 	streaming, endStreams := context.WithCancel(context.WithoutCancel(ctx))
 	defer r.wg.Wait()
 	defer endStreams()
-	if err := r.startRaft(); err != nil {
+	if err := r.startRaft(cancel); err != nil {
 		return err
 	}
 	r.wg.Go(func() {
@@ -337,8 +337,8 @@ func (r *Raft) Run(ctx context.Context) (err error) {
 	return errors.Join(err, r.raft.Shutdown().Error())
 }
 
-// startRaft starts raft on what is on disk.
-func (r *Raft) startRaft() error {
+// startRaft starts raft on what is on disk. fail is told when it cannot go on.
+func (r *Raft) startRaft(fail func(error)) error {
 	log := newRaftLog(r.o.Log, &r.stopped)
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(r.o.Dir, 2, log)
 	if err != nil {
@@ -360,7 +360,7 @@ func (r *Raft) startRaft() error {
 	c.SnapshotThreshold, c.TrailingLogs = 1024, 1024
 	c.ShutdownOnRemove, c.NoLegacyTelemetry = false, true
 	c.Logger = log
-	r.raft, err = raft.NewRaft(c, (*raftFSM)(r), r.store, r.store, snapshots, transport)
+	r.raft, err = raft.NewRaft(c, (*raftFSM)(r), r.store, raftTerm{r.store, fail}, snapshots, transport)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft directory %s: %w", r.o.Dir, err), transport.Close())
 	}

@@ -27,7 +27,8 @@ var errDamagedEntry = errors.New("the entry is damaged")
 // note how much is known to be committed (raft.CommitTrackingLogStore): raft 1.8, when
 // it makes use of that, forgets who votes if the log up to there says so.
 type raftStore struct {
-	db *bbolt.DB
+	db   *bbolt.DB
+	path string
 }
 
 var (
@@ -43,7 +44,7 @@ func openRaftStore(path string) (*raftStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("raft log %s cannot be opened: %w", path, withCure(err))
 	}
-	s := &raftStore{db: db}
+	s := &raftStore{db: db, path: path}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{logBucket, stableBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
@@ -52,6 +53,9 @@ func openRaftStore(path string) (*raftStore, error) {
 		}
 		return nil
 	})
+	if err == nil {
+		err = makeRoom(db)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("raft log %s cannot be prepared: %w", path, withCure(err)), db.Close())
 	}
