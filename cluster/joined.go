@@ -384,6 +384,7 @@ func (j *joined) run() {
 	j.background("slots", j.slots.Run)
 	j.background("control", j.control.Run)
 	j.background("members", j.follow)
+	j.background("fitness", j.watchFitness)
 }
 
 // follow has the links and the server know who the members are, until ctx ends.

@@ -26,7 +26,7 @@ const replicaSpread = 2
 type planNode struct {
 	id       string
 	alive    bool
-	draining bool
+	draining bool   // or cannot write
 	hash     uint64 // of id, set by sortedNodes
 }
 
@@ -473,15 +473,16 @@ func compareBool(a, b bool) int {
 }
 
 // planTable is what to change in the table so that it follows the plan. Partitions
-// without an owner get one; besides, at most limit of them change hands.
-func planTable(s *tableState, configured, limit int) []change {
+// without an owner get one; besides, at most limit of them change hands. Those that are unfit
+// own nothing where others can, and keep their replicas.
+func planTable(s *tableState, configured, limit int, unfit map[string]bool) []change {
 	var nodes []planNode
 	cores, grown := 0, false
 	for _, m := range s.sortedMembers() {
 		if m.Role != RoleCore {
 			continue
 		}
-		nodes = append(nodes, planNode{id: m.ID, alive: m.Alive, draining: m.Draining})
+		nodes = append(nodes, planNode{id: m.ID, alive: m.Alive, draining: m.Draining || unfit[m.ID]})
 		if !m.replaced {
 			cores++
 		}

@@ -114,6 +114,7 @@ type Raft struct {
 	settled atomic.Uint64 // every taking away up to this version is known or waited for
 	stopped atomic.Bool   // this node holds nothing any more
 	member  atomic.Bool   // it has been a member since it was started
+	isUnfit atomic.Bool   // it cannot write: see SetFit
 
 	mu      sync.Mutex
 	changed chan struct{} // guarded by mu

@@ -160,10 +160,11 @@ func (g *governor) steps(s *tableState, dead, alive []string) (changes []change,
 		return changes, false // the others may be about to come
 	}
 	limit := 0
-	if began >= int64(g.o.FailureTimeout) && g.lead.quiet() && (now-g.moved >= int64(g.o.FailureTimeout) || pressing(next)) {
+	unfit := g.unfit()
+	if began >= int64(g.o.FailureTimeout) && g.lead.quiet() && (now-g.moved >= int64(g.o.FailureTimeout) || pressing(next, unfit)) {
 		limit = max(1, len(s.partitions)/16)
 	}
-	assigns := planTable(next, g.o.Replicas, limit)
+	assigns := planTable(next, g.o.Replicas, limit, unfit)
 	for _, c := range assigns {
 		if owner := next.partitions[c.number].owner; owner != "" && owner != c.id {
 			moves = true
@@ -188,11 +189,11 @@ func fresh(s *tableState) bool {
 	return false
 }
 
-// pressing says whether somebody waits for a partition to move: an operator, or a node
-// that wants to leave.
-func pressing(s *tableState) bool {
+// pressing says whether somebody waits for a partition to move: an operator, a node that
+// wants to leave, or all who write, when its owner cannot.
+func pressing(s *tableState, unfit map[string]bool) bool {
 	for _, p := range s.partitions {
-		if p.wanted != "" && p.wanted != p.owner || s.members[p.owner].Draining {
+		if p.wanted != "" && p.wanted != p.owner || s.members[p.owner].Draining || unfit[p.owner] {
 			return true
 		}
 	}

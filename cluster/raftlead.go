@@ -33,6 +33,7 @@ type contact struct {
 	must        uint64       // the version that it must know before it gets a lease
 	gone        bool         // its stream has ended, or it said goodbye
 	left        bool         // it said goodbye: it holds nothing
+	unfit       bool         // it cannot write to its disk
 	stream      *leaseStream // the one it asks on, or nil
 }
 
@@ -231,6 +232,11 @@ func (l *leading) answer(r *Raft, s *leaseStream, id string, incarnation uint64,
 		c.steady = now
 	}
 	c.heard, c.gone, c.stream = now, false, s
+	if unfit := ask[0]&leaseUnfit != 0; unfit != c.unfit {
+		c.unfit = unfit
+		r.o.Log.Info("node can own records, or not", "peer", id, "name", m.Name, "fit", !unfit)
+		kick(r.led)
+	}
 	if ask[0]&leaseGoodbye != 0 {
 		c.left, c.gone, c.must, c.heard = true, true, math.MaxUint64, 0
 		l.settleHere(r, now)

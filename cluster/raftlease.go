@@ -23,6 +23,7 @@ const (
 	leaseReplySize = 1 + 8 + 8 + 8 + 8 // what, the asker's clock, lead, settled, spare
 
 	leaseGoodbye = 1 // a flag: the asker stops, and holds nothing any more
+	leaseUnfit   = 2 // a flag: the asker cannot write, and should own nothing
 
 	leaseNone      = 0 // no lease now: ask again
 	leaseGiven     = 1 // from the asker's clock, less the lead
@@ -169,6 +170,9 @@ func (r *Raft) write(conn net.Conn, b []byte) error {
 }
 
 func (r *Raft) leaseAsk(flags byte) []byte {
+	if r.isUnfit.Load() {
+		flags |= leaseUnfit
+	}
 	b := append(make([]byte, 0, leaseAskSize), flags)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.now()))
 	return binary.BigEndian.AppendUint64(b, r.view.Load().changed)
