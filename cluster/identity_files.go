@@ -160,20 +160,29 @@ func (id *Identity) Run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		switch changed, err := id.Reload(); {
+		before := id.current.Load()
+		switch err := id.renew(); {
 		case err != nil:
 			// A pair that is being replaced may not match for a moment.
 			if text := err.Error(); text != trouble {
 				trouble = text
 				id.log.Error("cluster certificate cannot be renewed, the old one stays in use", "err", err)
 			}
-		case changed:
+		case id.current.Load() != before:
 			trouble, told = "", time.Time{}
-			id.log.Info("cluster certificate renewed", "expires", id.Expires().UTC())
 		default:
 			trouble = ""
 		}
 	}
+}
+
+// renew is Reload, and tells the log of what is new.
+func (id *Identity) renew() error {
+	changed, err := id.Reload()
+	if changed {
+		id.log.Info("cluster certificate renewed", "expires", id.Expires().UTC())
+	}
+	return err
 }
 
 // errExpired is what the log is told when it is too late.

@@ -312,7 +312,7 @@ func (p *Port) dial(ctx context.Context, protocol, address string) (*tls.Conn, e
 // certificate after we believe that all is well.
 func remoteAlert(err error) error {
 	if err != nil && reasonOf(err) == refusedByPeer {
-		return refuse(refusedByPeer, "the peer refuses this node (%v): its log says why; most often cluster.secret, cluster.name or the clocks differ", err)
+		return refuse(refusedByPeer, "the peer refuses this node (%v): its log says why; most often cluster.secret, cluster.name or the clocks differ, or its certificate has expired", err)
 	}
 	return err
 }

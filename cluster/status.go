@@ -52,6 +52,16 @@ func (p *Place) change(do func(*Raft) error) error {
 	return do(in.joined.raft)
 }
 
+// Reload reads the certificates for other nodes again, where these are files; connections
+// that exist stay. On an error all is as it was.
+func (p *Place) Reload() error {
+	in := p.inner.Load()
+	if in == nil || in.joined == nil {
+		return nil
+	}
+	return in.joined.identity.renew()
+}
+
 // PlaceStats are gauges and counters of what the nodes of a cluster say to each other.
 type PlaceStats struct {
 	// Term is raft's.

@@ -40,6 +40,10 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	if err := n.endpoint.Reload(); err != nil {
 		return err
 	}
+	// Those for other nodes are looked after anyway; who asks for it gets the error.
+	if err := n.place.Reload(); err != nil {
+		return err
+	}
 	n.auth.Replace(strategies)
 	began := time.Now()
 	if err := n.shareRules(ctx, cfg.Permission); err != nil {
