@@ -18,6 +18,9 @@ FUZZTIME ?= 4s
 # CRASH are flags of the crash test; `make test-long` says --full.
 CRASH ?=
 
+# ORDEALS are flags of the ordeals of a cluster; `make test-long` says --full.
+ORDEALS ?=
+
 # JEPSEN_TIME is how long the nemesis of `make jepsen` works; `make test` gives it a minute.
 JEPSEN_TIME ?= 10m
 
@@ -75,7 +78,8 @@ test-long: ## What takes longer: much fuzzing, many crash rounds, everything rep
 	@$(MAKE) --no-print-directory test-fuzz FUZZTIME=60s
 	@$(MAKE) --no-print-directory test-crash CRASH=--full
 	@HADAL_CRASH_ROUNDS=500 $(MAKE) --no-print-directory test-e2e test-e2e-cluster test-browser
-	@$(MAKE) --no-print-directory soak test-cluster jepsen soak-cluster
+	@$(MAKE) --no-print-directory test-cluster ORDEALS=--full
+	@$(MAKE) --no-print-directory soak jepsen soak-cluster
 
 .PHONY: lint
 lint: ## go vet, staticcheck, gofmt
@@ -144,12 +148,13 @@ cluster-binaries: build
 	$(GO) build -o bin/cluster ./e2e/cluster
 
 .PHONY: test-cluster
-test-cluster: cluster-binaries ## A minute of three nodes under a nemesis, a mutant, a rolling restart
+test-cluster: cluster-binaries ## A minute of three nodes under a nemesis, a mutant, a rolling restart, ordeals
 	$(call section,Three nodes under a nemesis)
 	bin/cluster --node bin/hadal-clock --clocks --time 1m jepsen
 	bin/cluster --time 30s mutant
 	bin/cluster --nodes 1 --time 20s --mutant bin/hadal --fault HADAL_RECORDS_STORE=memory mutant
 	bin/cluster rolling
+	bin/cluster $(ORDEALS) ordeals
 
 .PHONY: jepsen
 jepsen: cluster-binaries ## JEPSEN_TIME (10m) of three nodes under a nemesis, checked for linearizability

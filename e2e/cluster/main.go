@@ -11,6 +11,9 @@
 //   - rolling: drain, stop and start each node under that load; not even an error other
 //     than a lost connection may reach a client.
 //   - joins: nodes come one by one, again and again, without their data, all at once.
+//   - ordeals: a node's data copied to another machine, a removed node that returns, one that
+//     was away while much changed, a full disk, certificates that are renewed and expire,
+//     all killed and started in every order; under load, and judged as jepsen is.
 //   - idle: what nodes take that nobody uses.
 //   - gaps: kill, pause and part the owner of records, and measure how long they and others
 //     cannot be written.
@@ -49,7 +52,8 @@ type settings struct {
 	seed         uint64
 	time         time.Duration
 	rounds       int
-	only         string // the one fault that gaps measures, or empty for all
+	only         string // the one fault that gaps measures, or the one of the ordeals; empty for all
+	full         bool   // ordeals however long they take
 	logLevel     string // of the nodes
 	work         string // a directory of this run's own
 	parted       bool
@@ -59,7 +63,7 @@ type settings struct {
 // checks are the program's checks. Each returns its summary.
 var checks = map[string]func(ctx context.Context, s *settings) (string, error){
 	"jepsen": jepsen, "mutant": mutants, "rolling": rolling, "gaps": gaps, "soak": soak,
-	"joins": joins, "idle": rest,
+	"joins": joins, "idle": rest, "ordeals": runOrdeals,
 }
 
 // noRootEnv leaves out what needs root.
@@ -85,7 +89,8 @@ func run(ctx context.Context, args []string) (err error) {
 	flags.Uint64Var(&s.seed, "seed", rand.Uint64(), "of the nemesis and of what clients ask")
 	flags.DurationVar(&s.time, "time", time.Minute, "how long the nemesis works, in jepsen and mutant")
 	flags.IntVar(&s.rounds, "rounds", 20, "how often each fault is measured, in gaps")
-	flags.StringVar(&s.only, "only", "", "the one fault that gaps measures, such as \"kill -9\"; all by default")
+	flags.StringVar(&s.only, "only", "", "the one fault that gaps measures, such as \"kill -9\", or the one of the ordeals; all by default")
+	flags.BoolVar(&s.full, "full", false, "ordeals that take long, too")
 	flags.StringVar(&s.logLevel, "log-level", "info", "of the nodes: debug has them say when records change hands")
 	flags.BoolVar(&s.clocks, "clocks", false, "move clocks too: the node is one that clock.sh has built")
 	keep := flags.Bool("keep", false, "keep logs and data although nothing is wrong")

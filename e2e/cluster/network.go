@@ -27,7 +27,8 @@ type network struct {
 // nowhere is a hardware address that nobody has.
 const nowhere = "02:00:00:00:de:ad"
 
-// newNetwork needs root.
+// newNetwork needs root. There is one namespace more than nodes, for a node that comes later:
+// its packets are not cut.
 func newNetwork(nodes int) (*network, error) {
 	pid := os.Getpid()
 	w := &network{prefix: fmt.Sprintf("hdl%d", pid), subnet: fmt.Sprintf("10.%d.%d", 190+pid%60, pid/60%250), nodes: nodes}
@@ -49,7 +50,7 @@ func (w *network) build() error {
 	); err != nil {
 		return err
 	}
-	for i := range w.nodes {
+	for i := range w.nodes + 1 {
 		ns, device := w.netns(i), fmt.Sprintf("%sv%d", w.prefix, i)
 		if err := ip("netns", "add", ns); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -56,8 +57,12 @@ func (n *node) setClock(off time.Duration) error {
 	return os.WriteFile(n.clockFile(), strconv.AppendInt(nil, int64(off/time.Second), 10), 0o600)
 }
 
-func (n *node) url() string    { return fmt.Sprintf("ws://%s:%d/deepstream", n.host, n.port) }
-func (n *node) web() string    { return fmt.Sprintf("http://%s:%d", n.host, n.port) }
+func (n *node) url() string { return fmt.Sprintf("ws://%s:%d/deepstream", n.host, n.port) }
+func (n *node) web() string { return fmt.Sprintf("http://%s:%d", n.host, n.port) }
+
+// peerAddress is where its routes are.
+func (n *node) peerAddress() string { return net.JoinHostPort(n.host, strconv.Itoa(n.peerPort)) }
+
 func (n *node) socket() string { return filepath.Join(n.dir, admin.SocketName) }
 
 // start begins a life. It does not wait until the node is ready.
@@ -190,19 +195,29 @@ func (n *node) end(s syscall.Signal) error {
 
 // ready says whether the node answers that it is.
 func (n *node) ready(ctx context.Context) bool {
+	ok, _ := n.readiness(ctx)
+	return ok
+}
+
+// readiness is what the node answers when it is asked whether it is ready, and why not.
+func (n *node) readiness(ctx context.Context) (ok bool, why string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.web()+"/readyz", nil)
 	if err != nil {
-		return false
+		return false, err.Error()
 	}
 	// No connection is kept: the node may be another one by the next time.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext}}
 	res, err := client.Do(req)
 	if err != nil {
-		return false
+		return false, err.Error()
 	}
-	return errors.Join(res.Body.Close()) == nil && res.StatusCode == http.StatusOK
+	text, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return false, err.Error()
+	}
+	return res.StatusCode == http.StatusOK, strings.TrimSpace(string(text))
 }
 
 // awaitReady waits until the node says that it is ready.
@@ -246,4 +261,71 @@ func (n *node) drain(ctx context.Context, binary string) error {
 // metrics is what the node counts.
 func (n *node) metrics(ctx context.Context) (map[string]float64, error) {
 	return (&target.Node{Socket: n.socket()}).Metrics(ctx)
+}
+
+// ends waits until the process has ended by itself, and returns the last it wrote to
+// its log since that was so long.
+func (n *node) ends(ctx context.Context, within time.Duration, since int64) (said string, err error) {
+	_, ended := n.life()
+	select {
+	case <-ended:
+	case <-time.After(within):
+		return "", violation(fmt.Sprintf("node %s still runs after %v", n.name, within))
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	return n.saidSince(since)
+}
+
+// logged is how long the node's log is.
+func (n *node) logged() int64 {
+	info, err := os.Stat(n.logFile)
+	if err != nil {
+		return 0 // there is none yet
+	}
+	return info.Size()
+}
+
+// saidSince is what the node has written to its log since that was so long.
+func (n *node) saidSince(length int64) (string, error) {
+	b, err := os.ReadFile(n.logFile)
+	if err != nil {
+		return "", err
+	}
+	return string(b[min(length, int64(len(b))):]), nil
+}
+
+// awaitSaid waits until the node has written all the words to its log, each somewhere.
+func (n *node) awaitSaid(ctx context.Context, within time.Duration, since int64, words ...string) error {
+	give := time.Now().Add(within)
+	for {
+		said, err := n.saidSince(since)
+		if err != nil {
+			return err
+		}
+		missing := ""
+		for _, w := range words {
+			if !strings.Contains(said, w) {
+				missing = w
+			}
+		}
+		if missing == "" {
+			return nil
+		}
+		if time.Now().After(give) {
+			return violation(fmt.Sprintf("node %s does not say %q in %v: its log is %s", n.name, missing, within, n.logFile))
+		}
+		if err := target.Pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// ask has a client of the node's admin API do something.
+func (n *node) ask(ctx context.Context, do func(ctx context.Context, c *admin.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c := admin.OverSocket(n.socket())
+	defer c.Close()
+	return do(ctx, c)
 }

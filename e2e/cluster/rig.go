@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +22,7 @@ type rig struct {
 	binary string
 	dir    string // data, logs, configuration
 	nodes  []*node
+	spare  *node    // a place for one more, which is not started
 	net    *network // nil: the nodes share this machine's loopback, and cannot be parted
 	clocks bool     // the nodes are built so that their clocks can be moved
 }
@@ -53,17 +53,21 @@ func newRig(binary, dir string, nodes int, parted bool, fault string) (*rig, err
 	}
 	base := 20000 + rand.IntN(100)*100 // below what the system takes for outgoing connections
 	var join []string
-	for i := range nodes {
+	for i := range nodes + 1 {
 		n := &node{name: string(rune('a' + i)), index: i, host: "127.0.0.1", config: config}
 		if r.net != nil {
 			n.host, n.netns = r.net.host(i), r.net.netns(i)
 		}
 		n.port, n.peerPort = base+10*i, base+10*i+2
 		n.dir, n.logFile = filepath.Join(dir, n.name), filepath.Join(dir, n.name+".log")
-		join = append(join, net.JoinHostPort(n.host, fmt.Sprint(n.peerPort)))
+		if i == nodes {
+			r.spare = n
+			break
+		}
+		join = append(join, n.peerAddress())
 		r.nodes = append(r.nodes, n)
 	}
-	for _, n := range r.nodes {
+	for _, n := range append(slices.Clone(r.nodes), r.spare) {
 		switch {
 		case strings.Contains(fault, "="):
 			n.env = []string{fault}
@@ -76,7 +80,7 @@ func newRig(binary, dir string, nodes int, parted bool, fault string) (*rig, err
 		}
 		n.env = append(n.env, "HADAL_CLUSTER_SECRET=no secret at all, but long enough")
 		n.args = []string{
-			"--node-name", n.name, "--cluster-name", "e2e", "--cluster-listen", join[n.index],
+			"--node-name", n.name, "--cluster-name", "e2e", "--cluster-listen", n.peerAddress(),
 			"--join", strings.Join(join, ","), "--bootstrap-expect", fmt.Sprint(nodes),
 		}
 	}
@@ -226,6 +230,9 @@ func (r *rig) close() error {
 		if n.running() {
 			errs = append(errs, n.kill())
 		}
+	}
+	if r.spare.running() {
+		errs = append(errs, r.spare.kill())
 	}
 	if r.net != nil {
 		errs = append(errs, r.net.close())
