@@ -42,7 +42,8 @@ func (l *Logged) Fence(ctx context.Context, epoch uint64) error {
 		}
 	}
 	if err != nil {
-		final := errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrClosed)
+		final := errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrClosed) ||
+			errors.Is(ctx.Err(), context.Canceled) // who asked does not want it any more, as another node owns the partition now
 		if l.opts.Failing != nil && !final {
 			l.opts.Failing(err)
 		}
