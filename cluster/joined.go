@@ -385,6 +385,9 @@ func (j *joined) run() {
 	j.background("control", j.control.Run)
 	j.background("members", j.follow)
 	j.background("fitness", j.watchFitness)
+	if j.cfg.Role == RoleCore && j.cfg.FastFailover {
+		j.background("elections", j.elect)
+	}
 }
 
 // follow has the links and the server know who the members are, until ctx ends.

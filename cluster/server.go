@@ -35,6 +35,10 @@ type Options struct {
 	// MaxMessage is the largest payload in bytes: above the largest record by 8
 	// KiB or more. 0 means 8 MiB. At most MaxMessage.
 	MaxMessage int
+	// Partition says which partition a stream belongs to, if to any: when its leader dies the
+	// owner's server is the first to stand for election. nil: none belongs to any. It is
+	// called from any goroutine.
+	Partition func(stream string) (partition int, ok bool)
 	// DiskReserve is how many bytes of the disk Room keeps free. 0 means an eighth
 	// of the volume, but at least 32 and at most 256 MiB.
 	DiskReserve int64

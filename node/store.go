@@ -155,7 +155,7 @@ func (n *Node) serverOptions() *cluster.Options {
 	return &cluster.Options{
 		SyncAlways: keep.Sync == "always", SyncInterval: keep.SyncInterval,
 		MaxMessage:  max(record.MaxBatch(keep.MaxSize, maxName)+messageRoom, leastMessage),
-		DiskReserve: keep.DiskReserve, Log: n.log,
+		DiskReserve: keep.DiskReserve, Partition: jetstream.PartitionOf, Log: n.log,
 	}
 }
 

@@ -31,6 +31,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,6 +170,17 @@ var _ store.Store = (*Store)(nil)
 
 // Name is the name of the stream that keeps a partition.
 func Name(partition int) string { return fmt.Sprintf("HADAL_STATE_%d", partition) }
+
+// PartitionOf is the reverse of Name and LogName: the partition that a stream belongs to,
+// and whether it is one of these.
+func PartitionOf(stream string) (partition int, ok bool) {
+	name := strings.TrimPrefix(strings.TrimPrefix(stream, "HADAL_STATE_"), "HADAL_LOG_")
+	partition, err := strconv.Atoi(name)
+	if err != nil || stream != Name(partition) && stream != LogName(partition) {
+		return 0, false
+	}
+	return partition, true
+}
 
 // Open finds or creates the stream of a partition and returns its store, which
 // is fenced off until Fence. The connection remains the caller's; it must stay

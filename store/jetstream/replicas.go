@@ -19,14 +19,15 @@ import (
 // A stream with replicas is kept by a raft group of servers, one of which leads it.
 // It does what a stream of one server does, and these things more:
 //
-//   - It may have no leader for about a second. Then a request is refused (503, no
+//   - It may have no leader for about a second, and for some seconds when the node that had
+//     it goes on living. Then a request is refused (503, no
 //     responders) or, as long as nobody has noticed that the leader is gone, lost. So
 //     requests that may be sent twice have short timeouts and are sent again, for as
 //     long as their callers are patient. An append is never sent twice: when it has no
 //     answer after watchAfter, and the stream is led by another server than it was sent
 //     to, or nobody says by which, its outcome is unknown, like after any other error, and
 //     the next fence finds out. One that is merely slow is waited for.
-//   - A leader that was cut off answers from what it has until it notices, at most two
+//   - A leader that was cut off answers from what it has until it notices, at most four
 //     seconds later. It cannot append, so a Fence that is misled by it is refused
 //     and begins again; what looks like damage in a fence is believed only when it goes on
 //     (doubted). A Load that it answers could be stale, also for the owner. It asks
@@ -46,12 +47,12 @@ import (
 // majority, in the order of the stream.
 const (
 	// replicaAttempt is how long an answer may take at first. An attempt that took as
-	// long for nothing makes the next one longer, up to replicaMaxAttempt.
+	// long for nothing makes the next one longer (longer), up to replicaMaxAttempt.
 	replicaAttempt    = 150 * time.Millisecond
 	replicaMaxAttempt = 1200 * time.Millisecond
 	// replicaPatience is the least that anybody waits, if the context does not end: an
 	// election, and what has queued up behind it.
-	replicaPatience = 4 * time.Second
+	replicaPatience = 6 * time.Second
 	// watchAfter is how long an append may go without an answer until its leader is looked
 	// for, then again and again; watchAttempt is how long that may take, and after
 	// watchAttempts without success there is none. A new leader is there half a second after
@@ -65,7 +66,7 @@ const (
 	// openPatience bounds the opening of a stream while nobody answers.
 	openPatience = 20 * time.Second
 	// doubtPatience is how long what looks like damage is doubted.
-	doubtPatience = 3 * time.Second
+	doubtPatience = 6 * time.Second
 	// replicaScanWait is how long a scan waits for the next message of a replica.
 	replicaScanWait = 2 * time.Second
 	// shortReplay is how many messages of the LOG are asked for by number, replayWindow at a
@@ -106,13 +107,18 @@ func (s *link) retryReplicated(ctx context.Context, patience time.Duration, try 
 			s.log.Debug("asking a stream again", "stream", s.stream, "err", err, "took", time.Since(begun))
 		}
 		if time.Since(begun) >= attempt {
-			attempt = min(2*attempt, replicaMaxAttempt)
+			attempt = longer(attempt)
 		}
 		if err := s.rest(ctx); err != nil {
 			return err
 		}
 	}
 }
+
+// longer is how long the next attempt may take when one got no answer: more, as the server
+// may be slow, and not much more, as what was sent while a stream had no leader is lost, and
+// waited for in vain.
+func longer(attempt time.Duration) time.Duration { return min(attempt*3/2, replicaMaxAttempt) }
 
 // rest waits a moment before the next attempt.
 func (s *link) rest(ctx context.Context) error {
@@ -295,7 +301,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamCon
 			return found, err
 		}
 		if time.Since(begun) >= attempt {
-			attempt = min(2*attempt, replicaMaxAttempt)
+			attempt = longer(attempt)
 		}
 		select {
 		case <-ctx.Done():

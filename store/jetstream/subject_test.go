@@ -78,3 +78,18 @@ func BenchmarkSubject(b *testing.B) {
 		buf = appendSubject(buf[:0], "users/alice.smith@example.com/settings/1")
 	}
 }
+
+func TestStreamsTellTheirPartition(t *testing.T) {
+	for stream, want := range map[string]int{
+		Name(0): 0, Name(12): 12, LogName(7): 7,
+		"": -1, "HADAL_STATE_": -1, "HADAL_STATE_01": -1, "HADAL_STATE_-1": -1, "HADAL_STATE_HADAL_LOG_1": -1, "HADAL_OTHER_1": -1, "1": -1,
+	} {
+		got, ok := PartitionOf(stream)
+		if !ok {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("PartitionOf(%q) = %d, want %d (-1: of none)", stream, got, want)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"errors"
+	"slices"
+	"testing"
+)
+
+// A leader that lives is replaced by who is told that it is dead, which no election
+// timer does; groups that others lead are left alone.
+func TestGroupsElectWhenTold(t *testing.T) {
+	f := startFleet(t, 3)
+	js := f.stream(t, f.members[0])
+	retry(t, "a message is stored", publish(t, js))
+	was := f.leader(t, js)
+	successor := f.members[(was+1)%3]
+	groups := make(map[string]bool)
+	// A heartbeat of the leader's ends a campaign before it has begun, so there may be several.
+	retry(t, "the server leads that stands for election", func() error {
+		if f.members[f.leader(t, js)] == successor {
+			return nil
+		}
+		dead := []string{f.members[was].opts.Dir.NodeID()}
+		_, err := successor.campaign(dead, groups, func(stream string) bool { return stream == "S" })
+		return errors.Join(err, errors.New("another leads"))
+	})
+	retry(t, "a message is stored at the new leader", publish(t, js))
+	for i, s := range f.members {
+		if s == successor {
+			continue
+		}
+		var asked []string
+		left, err := s.campaign([]string{"nobody"}, make(map[string]bool), func(stream string) bool {
+			asked = append(asked, stream)
+			return false
+		})
+		if err != nil || left != 0 || len(asked) != 0 {
+			t.Errorf("member %d: campaign for want of a node that leads nothing = %d, %v, and stood for %q; want none", i, left, err, asked)
+		}
+	}
+}
+
+func TestNodesStandForElectionInTurn(t *testing.T) {
+	order := []string{"owner", "a", "owner", "b", ""}
+	for _, c := range []struct {
+		what string
+		dead []string
+		want []string // by turn
+	}{
+		{"all live", nil, []string{"owner", "a", "b", "owner"}},
+		{"one is dead", []string{"a"}, []string{"owner", "b", "owner"}},
+		{"the owner is dead and no other was found", []string{"owner"}, []string{"a", "b", "a"}},
+		{"all are dead", []string{"owner", "a", "b"}, []string{"", ""}},
+	} {
+		var got []string
+		for turn := range c.want {
+			got = append(got, inTurn(order, c.dead, turn))
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: it is the turn of %q, want %q", c.what, got, c.want)
+		}
+	}
+}
