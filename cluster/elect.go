@@ -16,6 +16,10 @@ import (
 // is to lead anyway, then, one after the other, those that keep a replica, in case
 // that one lacks something or does not answer.
 //
+// A new leader counts as one when what it begins with is agreed on. When it has to send a
+// replica what that lacks first, which is usual under load, it learns that the replica has
+// it from the answer to its next heartbeat only, so it is had to send one soon.
+//
 // The table may be wrong about who is dead. All that raft promises holds whoever stands for
 // election and whenever: there is one leader a term, and it has all that was acknowledged. A
 // leader that lives is followed no more, learns it with its next message, and what it had
@@ -26,6 +30,8 @@ const (
 	electApart = 300 * time.Millisecond
 	// electTurns is after how many of them the groups are left to themselves.
 	electTurns = 10
+	// electLook is how often it is seen after who leads meanwhile.
+	electLook = 25 * time.Millisecond
 )
 
 // metaGroup is what the server calls the group that all streams are made and moved by.
@@ -69,22 +75,24 @@ func (j *joined) dead() (ids []string) {
 // electWithout has every group that a dead node leads elect another leader, and returns
 // when none is left, or after electTurns.
 func (j *joined) electWithout(ctx context.Context) {
-	pause := time.NewTimer(0)
-	defer pause.Stop()
-	groups := make(map[string]bool)
+	groups := make(map[string]string)
+	tick := time.NewTicker(electLook)
+	defer tick.Stop()
 	for turn := range electTurns {
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			return
-		}
-		left, err := j.server.campaign(j.dead(), groups, func(stream string) bool { return j.stands(stream, turn) })
+		err := j.server.campaign(j.dead(), groups, func(stream string) bool { return j.stands(stream, turn) })
 		if err != nil {
 			j.log.Debug("no elections held", "err", err)
-		} else if left == 0 {
-			return
 		}
-		pause.Reset(electApart)
+		for next := time.Now().Add(electApart); time.Now().Before(next); {
+			if j.server.settleLeaders(j.dead(), groups) == 0 && err == nil {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
 	}
 }
 
@@ -131,18 +139,14 @@ func inTurn(order, dead []string, turn int) string {
 
 // campaign has this server stand for election in those of its groups that a dead node, by
 // its id, leads, and for which stands says so; the stream of the meta group is empty. It
-// adds these groups to concerned, and does the same in those that are there already and
-// which nobody leads now: their elections have failed, or take long. A group that nobody
-// leads is left alone otherwise, it may just not have heard from its leader yet. left is
-// how many such groups there are, whoever stands.
-func (s *Server) campaign(dead []string, concerned map[string]bool, stands func(stream string) bool) (left int, err error) {
+// adds these groups and their streams to concerned, and does the same in those that are
+// there already and which nobody leads now: their elections have failed, or take long. A
+// group that nobody leads is left alone otherwise, it may just not have heard from its
+// leader yet.
+func (s *Server) campaign(dead []string, concerned map[string]string, stands func(stream string) bool) error {
 	srv := s.server()
 	if srv == nil {
-		return 0, errStopped
-	}
-	gone := make(map[string]bool)
-	for _, id := range dead {
-		gone[peerID(id)] = true
+		return errStopped
 	}
 	groups := map[string]string{metaGroup: ""} // to their streams
 	account, err := srv.JszAccount(&server.JSzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Streams: true, RaftGroups: true})
@@ -158,20 +162,48 @@ func (s *Server) campaign(dead []string, concerned map[string]bool, stands func(
 		if node == nil { // of one replica, or on its way out
 			continue
 		}
-		leader := node.GroupLeader()
-		if !gone[leader] && (leader != "" || !concerned[group]) {
+		_, again := concerned[group]
+		if !ledBy(node, dead) && !(again && node.GroupLeader() == "") {
 			continue
 		}
-		concerned[group] = true
-		left++
+		concerned[group] = stream
 		if !stands(stream) {
 			continue
 		}
 		s.log.Debug("standing for election", "stream", stream, "group", group)
 		// It leads already when it has just been elected.
-		if e := node.Campaign(); e != nil && !node.Leader() {
+		if e := node.Campaign(); e != nil && node.State() != server.Leader {
 			err = errors.Join(err, e)
 		}
 	}
-	return left, err
+	return err
+}
+
+// ledBy says whether a group is led by one of the nodes, as far as its member here knows.
+func ledBy(node server.RaftNode, ids []string) bool {
+	leader := node.GroupLeader()
+	return leader != "" && slices.ContainsFunc(ids, func(id string) bool { return peerID(id) == leader })
+}
+
+// settleLeaders has those of the groups that this server has come to lead send heartbeats
+// until their leader counts as one. left is how many groups have none yet, here or elsewhere.
+func (s *Server) settleLeaders(dead []string, groups map[string]string) (left int) {
+	srv := s.server()
+	if srv == nil {
+		return 0
+	}
+	for group := range groups {
+		node := natsRaftNode(srv, group)
+		switch {
+		case node == nil:
+		case node.State() == server.Leader:
+			if !node.Leader() {
+				left++
+				node.SendHeartbeat()
+			}
+		case node.GroupLeader() == "" || ledBy(node, dead):
+			left++
+		}
+	}
+	return left
 }
