@@ -30,12 +30,14 @@ const DefaultFailureTimeout = time.Second
 // Parts of the FailureTimeout. An owner's lease must end well before anything is
 // taken from it, with room for clocks that run at different speeds.
 const (
-	partHeartbeat = 0.5  // raft: without a leader for so long, a node stands for election
-	partStepDown  = 0.3  // raft: without a majority for so long, a leader steps down
-	partAnswer    = 0.3  // how long one message between nodes may take
-	partLease     = 0.45 // how long an owner answers after it has asked the leader
-	partRevoke    = 0.6  // after so long nobody has a lease from before any more
-	partTick      = 0.1  // how often nodes ask, and how often the leader looks
+	partHeartbeat = 0.5   // raft: without a leader for so long, a node stands for election
+	partStepDown  = 0.3   // raft: without a majority for so long, a leader steps down
+	partAnswer    = 0.3   // how long one message between nodes may take
+	partLease     = 0.45  // how long an owner answers after it has asked the leader
+	partRevoke    = 0.6   // after so long nobody has a lease from before any more
+	partAsk       = 0.125 // how often nodes ask
+	partTick      = 0.1   // how often the leader looks, and a node without one for it
+	partCommit    = 0.5   // raft: how soon followers hear what is agreed on, if not told (tellCommit)
 )
 
 // ErrRemoved means that this node is not a member any more. It can come back with an
@@ -355,9 +357,9 @@ func (r *Raft) startRaft(fail func(error)) error {
 	c.LocalID = raft.ServerID(r.o.Self.ID)
 	c.HeartbeatTimeout, c.ElectionTimeout = r.part(partHeartbeat), r.part(partHeartbeat)
 	c.LeaderLeaseTimeout = r.part(partStepDown)
-	// The leader makes followers learn of a commit by itself (propose), so this is not
+	// The leader makes followers learn of a commit by itself (tellCommit), so this is not
 	// what bounds that, and may be slow: an idle cluster should be idle.
-	c.CommitTimeout = r.part(0.2)
+	c.CommitTimeout = r.part(partCommit)
 	c.SnapshotThreshold, c.TrailingLogs = 1024, 1024
 	c.ShutdownOnRemove, c.NoLegacyTelemetry = false, true
 	c.Logger = log

@@ -43,6 +43,7 @@ func (r *Raft) leadTerm(ctx context.Context) error {
 	if err := r.raft.Barrier(r.o.FailureTimeout).Error(); err != nil {
 		return err
 	}
+	r.tellCommit()
 	r.lead.begin(r, g.term)
 	defer r.lead.end()
 	if r.raft.State() != raft.Leader || r.raft.CurrentTerm() != g.term {
@@ -215,11 +216,13 @@ func (r *Raft) propose(changes []change) error {
 	if err, refused := f.Response().(error); refused {
 		return err
 	}
-	// Followers learn that it is committed with the next entry, so there is one. Its
-	// fate does not matter.
-	r.raft.Barrier(r.o.FailureTimeout)
+	r.tellCommit()
 	return nil
 }
+
+// tellCommit has the followers learn at once that what was agreed on last was: they do with
+// the next entry, so there is one. Its fate does not matter.
+func (r *Raft) tellCommit() { r.raft.Barrier(r.o.FailureTimeout) }
 
 // configure makes raft's own group follow the table: who is in it, where, and who
 // votes. It takes one step at a time, and none that could cost the majority.

@@ -15,7 +15,7 @@ import (
 )
 
 // On a lease stream a node first says who it is (a request to join, as in
-// raftask.go: it may have been started again), and then asks every tick, and at once
+// raftask.go: it may have been started again), and then asks every partAsk, and at once
 // when its table has changed. The leader answers each, and also speaks up when the table
 // is settled further.
 const (
@@ -68,7 +68,7 @@ func (r *Raft) keepLease(ctx context.Context) {
 			})
 		}
 		if leader != "" && leader != raft.ServerID(r.o.Self.ID) {
-			taken, err := r.askLeader(ctx, tick.C, address, leader)
+			taken, err := r.askLeader(ctx, address, leader)
 			if err != nil && ctx.Err() == nil {
 				r.o.Log.Debug("lost touch with the leader", "peer", leader, "err", err)
 				if taken {
@@ -88,7 +88,7 @@ func (r *Raft) keepLease(ctx context.Context) {
 
 // askLeader keeps asking one leader, until it is not the leader or does not answer. taken
 // says whether it took the stream.
-func (r *Raft) askLeader(ctx context.Context, tick <-chan time.Time, address raft.ServerAddress, leader raft.ServerID) (taken bool, err error) {
+func (r *Raft) askLeader(ctx context.Context, address raft.ServerAddress, leader raft.ServerID) (taken bool, err error) {
 	conn, err := r.streams.dial(streamLease, address, time.Duration(r.parts.answer))
 	if err != nil {
 		return false, err
@@ -101,6 +101,8 @@ func (r *Raft) askLeader(ctx context.Context, tick <-chan time.Time, address raf
 		return true, err
 	}
 	wg.Go(func() { heard <- r.hearLeader(conn) })
+	tick := time.NewTicker(r.part(partAsk))
+	defer tick.Stop()
 	for {
 		if err := r.write(conn, r.leaseAsk(0)); err != nil {
 			return true, err
@@ -111,7 +113,7 @@ func (r *Raft) askLeader(ctx context.Context, tick <-chan time.Time, address raf
 		case <-ctx.Done():
 			return true, nil
 		case <-r.applied:
-		case <-tick:
+		case <-tick.C:
 			if _, now := r.raft.LeaderWithID(); now != leader {
 				return true, &NotLeaderError{Leader: string(now)}
 			}
