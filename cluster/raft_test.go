@@ -132,9 +132,13 @@ func (c *testCluster) end(n *testNode) error {
 
 // kill stops a node as kill -9 would, in the eyes of the others: without a word.
 func (c *testCluster) kill(n *testNode) {
-	if n.r == nil {
-		return
+	if n.r != nil {
+		c.vanish(n)()
 	}
+}
+
+// vanish begins a kill, and what it returns waits for its end.
+func (c *testCluster) vanish(n *testNode) (ended func()) {
 	r := n.r
 	c.set(n, nil)
 	for _, other := range c.nodes {
@@ -149,8 +153,10 @@ func (c *testCluster) kill(n *testNode) {
 		l.Close()
 	}
 	c.net.reset(n.peer.Raft)
-	if err := <-n.done; err != nil {
-		c.t.Errorf("%s ends with %v", n.peer.Name, err)
+	return func() {
+		if err := <-n.done; err != nil {
+			c.t.Errorf("%s ends with %v", n.peer.Name, err)
+		}
 	}
 }
 
@@ -434,11 +440,8 @@ func TestALeaderWhoseProcessEndsIsReplacedBeforeLeasesEnd(t *testing.T) {
 					}
 				}
 				begun := time.Now()
-				done := make(chan struct{})
-				go func() {
-					defer close(done)
-					c.crash(dead)
-				}()
+				c.net.refuse(dead.peer.Raft, true) // its system goes on
+				ended := c.vanish(dead)
 				for !c.heldAll() || c.leader() == dead {
 					for n, partitions := range kept {
 						for _, p := range partitions {
@@ -453,7 +456,7 @@ func TestALeaderWhoseProcessEndsIsReplacedBeforeLeasesEnd(t *testing.T) {
 					<-time.After(5 * time.Millisecond)
 				}
 				t.Logf("all partitions are held %v after the end of the leader's process", time.Since(begun))
-				<-done
+				ended()
 			})
 		})
 	}
