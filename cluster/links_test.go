@@ -385,7 +385,7 @@ func TestASilentPeerIsGivenUpAndAnIdleOneIsNot(t *testing.T) {
 
 func TestAPeerThatTakesNothingIsGivenUp(t *testing.T) {
 	cfg := quick
-	cfg.Keepalive, cfg.Queue = 500*time.Millisecond, 1<<30
+	cfg.Keepalive, cfg.Queue = time.Second, 1<<30
 	b := startLinks(t, cfg, linkSelf("b"), nil)
 	b.SetPeers([]PeerAddr{{ID: "aa"}})
 	conn := mute(t, b, linkSelf("aa"))

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -73,7 +72,7 @@ func TestConnectionsOfOnesOwn(t *testing.T) {
 	if err := s.Conn().Publish("x", []byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := sub.NextMsg(10 * time.Second); err != nil || string(m.Data) != "hello" {
+	if m, err := sub.NextMsg(patience); err != nil || string(m.Data) != "hello" {
 		t.Errorf("NextMsg = %v, %v", m, err)
 	}
 }

@@ -375,10 +375,14 @@ func TestServersMeetByTheirIdentities(t *testing.T) {
 	}
 }
 
+// With the timers of stock nobody stands for election before stockTimers.minElection; with
+// ours somebody has been elected by then, unless the machine is busy with something else,
+// hence more than one round.
 func TestALeaderThatDiesIsReplacedSoon(t *testing.T) {
 	f := startFleet(t, 3)
 	js := f.stream(t, f.members[0])
-	for i := range 3 {
+	const enough = 10
+	for i := range enough {
 		retry(t, "a message is stored", publish(t, js))
 		dead := f.leader(t, js)
 		var err error
@@ -410,12 +414,13 @@ func TestALeaderThatDiesIsReplacedSoon(t *testing.T) {
 		retry(t, "a message is stored without the leader", publish(t, js))
 		took := time.Since(began)
 		t.Logf("round %d: the next message was stored %v after the leader was cut off", i, took.Round(time.Millisecond))
-		if took > stockTimers.minElection-500*time.Millisecond {
-			t.Errorf("the next message was stored after %v: the election timers are not what they should be", took)
-		}
 		f.net.plug(nodeName(dead))
 		retry(t, "the member is ready again", f.members[dead].Ready)
+		if took < stockTimers.minElection-500*time.Millisecond {
+			return
+		}
 	}
+	t.Errorf("in none of %d rounds was a leader replaced soon: the election timers are not what they should be", enough)
 }
 
 func TestAMemberThatStartsAgainCatchesUp(t *testing.T) {

@@ -97,7 +97,7 @@ func TestWhatIsPublishedArrivesInOrderWhereItWasAskedFor(t *testing.T) {
 		if i != 1 {
 			t.Errorf("member %d heard everything, want member 1", i)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("not everything has arrived: %v; sent %+v, received %+v", last, buses[0].Stats(), buses[1].Stats())
 	}
 	st := buses[0].Stats()
@@ -150,7 +150,7 @@ func TestKindsAndSlotsAreKeptApart(t *testing.T) {
 				if m != want {
 					t.Errorf("heard %+v, want %+v", m, want)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatalf("%+v has not arrived", want)
 			}
 		}

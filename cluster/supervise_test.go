@@ -15,10 +15,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// eventually asks again and again, for 20 seconds at most, until there is no error.
+// eventually asks again and again, for as long as patience lasts, until there is no error.
 func eventually(t *testing.T, what string, ask func() error) {
 	t.Helper()
-	give := time.After(20 * time.Second)
+	give := time.After(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -29,7 +29,7 @@ func eventually(t *testing.T, what string, ask func() error) {
 		select {
 		case <-tick.C:
 		case <-give:
-			t.Fatalf("not within 20 s: %s: %v", what, err)
+			t.Fatalf("not within %v: %s: %v", patience, what, err)
 		}
 	}
 }
@@ -105,7 +105,7 @@ func TestARestartEndsRequestsUnderWay(t *testing.T) {
 			_, err := nc.Request("ask", nil, time.Minute)
 			answers <- err
 		}()
-		if _, err := sub.NextMsg(10 * time.Second); err != nil {
+		if _, err := sub.NextMsg(patience); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.restart(t.Context(), errStopped); err != nil {
@@ -118,7 +118,7 @@ func TestARestartEndsRequestsUnderWay(t *testing.T) {
 		if err := nc.Publish("ask", nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := sub.NextMsg(10 * time.Second); err != nil {
+		if _, err := sub.NextMsg(patience); err != nil {
 			t.Errorf("NextMsg: %v", err)
 		}
 		if err := sub.Unsubscribe(); err != nil {
@@ -139,7 +139,7 @@ func TestSuspicionsThatGoOnRestartAServerThatLooksWell(t *testing.T) {
 	if st := s.Stats(); st.Suspicions != 2 || st.Restarts != 1 || st.DiskFree == 0 || st.DiskReserve == 0 || st.DiskTotal == 0 {
 		t.Errorf("Stats = %+v", st)
 	}
-	if err := s.Conn().FlushTimeout(10 * time.Second); err != nil {
+	if err := s.Conn().FlushTimeout(patience); err != nil {
 		t.Errorf("Flush: %v", err)
 	}
 }
@@ -243,7 +243,7 @@ func TestRestartsLeaveNothingBehind(t *testing.T) {
 		if err := s.restart(t.Context(), errStopped); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Conn().FlushTimeout(10 * time.Second); err != nil {
+		if err := s.Conn().FlushTimeout(patience); err != nil {
 			t.Fatal(err)
 		}
 	}
