@@ -51,7 +51,7 @@ func startServer(t testing.TB, dir string, sync bool) (*server.Server, *nats.Con
 	}
 	srv.SetLoggerV2(serverLines{t}, false, false, false)
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("the server did not start")
 	}
 	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))

@@ -332,7 +332,7 @@ func TestAFullLogWaitsForACheckpointAndRefuses(t *testing.T) {
 	refused := false
 	for i := int32(0); i < 100 && !refused; i++ {
 		op := storetest.Put(fmt.Sprint(i), i, `"`+strings.Repeat("x", 1000)+`"`)
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		err := l.Append(ctx, []store.Op{op})
 		cancel()
 		switch {

@@ -205,7 +205,7 @@ func (g *group) start(t testing.TB) {
 		g.srvs[i] = srv
 	}
 	for i, srv := range g.srvs {
-		if !srv.ReadyForConnections(20 * time.Second) {
+		if !srv.ReadyForConnections(time.Minute) {
 			t.Fatal("a server did not start")
 		}
 		nc, err := nats.Connect("", nats.InProcessServer(srv), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
