@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -51,6 +52,7 @@ func run(t *testing.T, change func(*Config)) *running {
 	cfg := Default()
 	cfg.DataDir = t.TempDir()
 	cfg.HTTPServer.Options.Port = 0
+	cfg.ConnectionEndpoints[0].Options.HeartbeatInterval = time.Hour // clients of tests do not ping
 	if change != nil {
 		change(&cfg)
 	}

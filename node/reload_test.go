@@ -293,7 +293,7 @@ func (p *peer) next() protocol.Message {
 
 // read and send may be called beside the test's own goroutine.
 func (p *peer) read() (m protocol.Message, err error) {
-	if err := p.ws.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := p.ws.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return m, err
 	}
 	_, frame, err := p.ws.ReadMessage()

@@ -50,7 +50,7 @@ func TestALowerMaxSizeDoesNotStopCheckpoints(t *testing.T) {
 	end() // no checkpoint
 	st, end = open(10_000)
 	defer end()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := st.Checkpoint(ctx); err != nil {
 		t.Errorf("Checkpoint under a smaller maxSize = %v", err)

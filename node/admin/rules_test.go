@@ -59,7 +59,7 @@ func TestCoverageIsSwitchedOverTheAPI(t *testing.T) {
 func TestAShadowIsReportedUntilItsTimeIsOver(t *testing.T) {
 	h := serve(t, Config{})
 	var last perms.ShadowReport
-	err := h.client(t).Shadow(t.Context(), strings.Replace(activeRules, "===", "!==", 1), 300*time.Millisecond, func(r perms.ShadowReport) error {
+	err := h.client(t).Shadow(t.Context(), strings.Replace(activeRules, "===", "!==", 1), 2*time.Second, func(r perms.ShadowReport) error {
 		if last = r; r.Compared == 0 {
 			h.emit("e/ada")
 			h.emit("f")

@@ -15,7 +15,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -43,7 +42,7 @@ var _ client = (*Conn)(nil)
 
 // patience is how long a test waits for what must happen before it calls it
 // missing; nothing depends on its length.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // funcReceiver is a Receiver of three functions, each of which may be nil.
 type funcReceiver struct {
@@ -304,7 +303,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
-		runtime.Gosched()
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -225,7 +225,7 @@ func TestAClientThatLeavesDuringItsLoginIsNotLoggedIn(t *testing.T) {
 
 func TestLoginTimeoutStandsUntilSuccess(t *testing.T) {
 	cfg := testConfig()
-	cfg.WebSocket.UnauthenticatedClientTimeout = 100 * time.Millisecond
+	cfg.WebSocket.UnauthenticatedClientTimeout = time.Second
 	ts := serve(t, cfg, stranger, &funcReceiver{})
 	in := ts.dial()
 	in.send(challenge())
@@ -254,7 +254,7 @@ func TestLoginTimeoutStandsUntilSuccess(t *testing.T) {
 
 func TestALoginUnderWayEndsWithTheLoginTimeout(t *testing.T) {
 	cfg := testConfig()
-	cfg.WebSocket.UnauthenticatedClientTimeout = 50 * time.Millisecond
+	cfg.WebSocket.UnauthenticatedClientTimeout = time.Second
 	forever := funcAuth(func(ctx context.Context, _ *auth.Attempt) (auth.Verdict, error) {
 		<-ctx.Done()
 		return auth.Verdict{Opinion: auth.Accepted, User: &auth.User{ID: "u"}}, nil

@@ -333,7 +333,7 @@ func TestAClientThatStopsReadingIsEndedByTheSweep(t *testing.T) {
 
 func TestAClientThatTakesNothingForTwoHeartbeatsIsCutOff(t *testing.T) {
 	cfg := testConfig()
-	cfg.WebSocket.HeartbeatInterval = 50 * time.Millisecond
+	cfg.WebSocket.HeartbeatInterval = 250 * time.Millisecond
 	cfg.WebSocket.QueueStall = time.Hour
 	ts, client, _ := connected(t, cfg, &funcReceiver{receive: func(c *Conn, m *protocol.Message) {
 		for range 200 {

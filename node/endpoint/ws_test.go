@@ -447,7 +447,7 @@ func FuzzFirstBytesOfAClient(f *testing.F) {
 
 func TestSilentClientsAreClosedAndTalkingOnesStay(t *testing.T) {
 	cfg := testConfig()
-	cfg.WebSocket.HeartbeatInterval = 50 * time.Millisecond
+	cfg.WebSocket.HeartbeatInterval = 250 * time.Millisecond
 	ts := serve(t, cfg, anybody, &funcReceiver{})
 	talking, silent := ts.login(), ts.login()
 	done := make(chan struct{})
@@ -476,7 +476,7 @@ func TestSilentClientsAreClosedAndTalkingOnesStay(t *testing.T) {
 
 func TestABusyReaderIsNoSilentClient(t *testing.T) {
 	cfg := testConfig()
-	cfg.WebSocket.HeartbeatInterval = 20 * time.Millisecond
+	cfg.WebSocket.HeartbeatInterval = 250 * time.Millisecond
 	entered := make(chan struct{})
 	release := make(chan struct{})
 	ts := serve(t, cfg, anybody, &funcReceiver{receive: func(c *Conn, m *protocol.Message) {

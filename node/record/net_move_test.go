@@ -519,7 +519,7 @@ func inANodeThatStopsHandsNothingUndoneAway(t *testing.T) {
 // settleAll2 is settleAll of one node.
 func (w *net) settleAll2(id string) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := w.room(id).Flush(ctx); err != nil {
 		w.t.Fatalf("Flush of %s = %v", id, err)

@@ -335,12 +335,12 @@ func (w *net) ready() {
 	})
 }
 
-// until waits for something that will be, for ten seconds at most.
+// until waits for something that will be, for thirty seconds at most.
 func (w *net) until(what string, ok func() bool) {
 	w.t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for limit := time.After(10 * time.Second); !ok(); {
+	for limit := time.After(30 * time.Second); !ok(); {
 		select {
 		case <-tick.C:
 		case <-limit:

@@ -20,7 +20,7 @@ func TestARegistryShrinksWithItsNames(t *testing.T) {
 		return m.HeapInuse
 	}
 	before := heap()
-	const n = 300_000
+	const n = 100_000
 	for i := range n {
 		if got := r.Add(fmt.Sprint("name/", i), c); got != First {
 			t.Fatalf("Add = %v", got)
