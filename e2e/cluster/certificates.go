@@ -170,7 +170,7 @@ func rotateCertificates(ctx context.Context, o *ordeals) error {
 		return err
 	}
 	o.authority.pem = own
-	if err := o.renew(ctx, time.Hour, o.nodes...); err != nil {
+	if err := errors.Join(o.renew(ctx, time.Hour, o.nodes...), o.authority.issue(o.spare, time.Hour)); err != nil {
 		return err
 	}
 	say("every node shows a certificate of the new authority, and trusts no other")
