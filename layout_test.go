@@ -51,7 +51,7 @@ var arrows = map[string][]string{
 	"auth/vault/vaulttest": {"auth/vault"},
 	"auth/web":             {"auth", "auth/vault"},
 	"store":                {},
-	"store/jetstream":      {"store"},
+	"store/jetstream":      {"auth/vault", "store"},
 	"store/postgres":       {"store"},
 	"store/storetest":      {"store"},
 	"cluster":              {"protocol"},

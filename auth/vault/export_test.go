@@ -3,6 +3,6 @@ package vault
 // NewMemoryBehind is NewMemory with another bound of what waits for a watcher.
 func NewMemoryBehind(n int) *Memory {
 	m := NewMemory()
-	m.behind = n
+	m.fan.behind = n
 	return m
 }

@@ -2,21 +2,12 @@ package vault
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 )
-
-// memoryBehind is how many changes wait for one watcher of a Memory before it begins
-// anew.
-const memoryBehind = 1 << 16
-
-// errBehind is what a watcher is told who was too slow.
-var errBehind = errors.New("the watcher was too slow to hear of every change")
 
 // Memory is a Vault in memory only: for a node whose records are in memory too, and for
 // tests. Its clock is package time's, so a synctest bubble drives it. It needs no
@@ -26,30 +17,20 @@ type Memory struct {
 	revision uint64                  // guarded by mu
 	entries  map[string]*memoryEntry // guarded by mu
 	size     int64                   // guarded by mu; bytes of keys and values
-	watchers map[*memoryWatcher]bool // guarded by mu
-	behind   int                     // the constant, less in tests
+	fan      *Fan                    // told under mu, so in order
 }
 
-// memoryEntry is an entry and when it ends.
+// memoryEntry is an entry and what ends it.
 type memoryEntry struct {
 	Entry
-	ends time.Time   // zero: never
-	end  *time.Timer // nil: never
-}
-
-// memoryWatcher is one Watch.
-type memoryWatcher struct {
-	prefix string
-	more   chan struct{} // holds a token while queue may have something
-	queue  []Change      // guarded by the vault's mu
-	lost   bool          // guarded by the vault's mu; queue is not all
+	end *time.Timer // nil: never
 }
 
 var _ Vault = (*Memory)(nil)
 
 // NewMemory makes an empty one.
 func NewMemory() *Memory {
-	return &Memory{entries: make(map[string]*memoryEntry), watchers: make(map[*memoryWatcher]bool), behind: memoryBehind}
+	return &Memory{entries: make(map[string]*memoryEntry), fan: NewFan(0)}
 }
 
 // Size is how many entries there are, and how many bytes their keys and values have.
@@ -138,64 +119,13 @@ func (m *Memory) List(ctx context.Context, prefix string, each func(Entry) error
 
 // Watch implements Vault.
 func (m *Memory) Watch(ctx context.Context, prefix string, w Watcher) error {
-	if err := CheckPrefix(ctx, prefix); err != nil {
-		return err
-	}
-	watcher := &memoryWatcher{prefix: prefix, more: make(chan struct{}, 1)}
-	defer func() {
-		m.mu.Lock()
-		delete(m.watchers, watcher)
-		m.mu.Unlock()
-	}()
-	for {
-		m.mu.Lock()
-		watcher.queue, watcher.lost = nil, false
-		m.watchers[watcher] = true
-		now := m.belowLocked(prefix)
-		m.mu.Unlock()
-		slices.SortFunc(now, func(a, b Entry) int { return cmp.Compare(a.Revision, b.Revision) })
-		for _, e := range now {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			w.Told(Change{Entry: e})
-		}
-		w.Synced()
-		if err := m.follow(ctx, watcher, w); err != nil {
-			return err
-		}
-		w.Lost(errBehind)
-	}
-}
-
-// follow tells of changes until ctx ends, or returns nil when some are missing.
-func (m *Memory) follow(ctx context.Context, watcher *memoryWatcher, w Watcher) error {
-	for {
-		select {
-		case <-watcher.more:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		m.mu.Lock()
-		queue, lost := watcher.queue, watcher.lost
-		watcher.queue = nil
-		m.mu.Unlock()
-		if lost {
-			return nil
-		}
-		for _, c := range queue {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			w.Told(c)
-		}
-	}
+	return m.fan.Watch(ctx, prefix, w, m.List)
 }
 
 // findLocked is an entry that has not ended, or nil. The caller holds mu.
 func (m *Memory) findLocked(key string) *memoryEntry {
 	e := m.entries[key]
-	if e != nil && !e.ends.IsZero() && !time.Now().Before(e.ends) {
+	if e != nil && !e.Ends.IsZero() && !time.Now().Before(e.Ends) {
 		m.dropLocked(e) // its timer is about to
 		return nil
 	}
@@ -224,7 +154,7 @@ func (m *Memory) setLocked(key string, value []byte, ttl time.Duration) uint64 {
 		e.Value = []byte{}
 	}
 	if ttl = WholeSeconds(ttl); ttl > 0 {
-		e.ends = time.Now().Add(ttl)
+		e.Ends = time.Now().Add(ttl)
 		e.end = time.AfterFunc(ttl, func() {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -235,7 +165,7 @@ func (m *Memory) setLocked(key string, value []byte, ttl time.Duration) uint64 {
 	}
 	m.entries[key] = e
 	m.size += int64(len(key) + len(value))
-	m.tellLocked(Change{Entry: e.Entry})
+	m.fan.Tell(Change{Entry: e.Entry})
 	return m.revision
 }
 
@@ -243,7 +173,7 @@ func (m *Memory) setLocked(key string, value []byte, ttl time.Duration) uint64 {
 func (m *Memory) dropLocked(e *memoryEntry) {
 	m.forgetLocked(e)
 	m.revision++
-	m.tellLocked(Change{Entry: Entry{Key: e.Key, Revision: m.revision}, Gone: true})
+	m.fan.Tell(Change{Entry: Entry{Key: e.Key, Revision: m.revision}, Gone: true})
 }
 
 // forgetLocked takes an entry out of its place, if there is one. The caller holds mu.
@@ -256,22 +186,4 @@ func (m *Memory) forgetLocked(e *memoryEntry) {
 	}
 	delete(m.entries, e.Key)
 	m.size -= int64(len(e.Key) + len(e.Value))
-}
-
-// tellLocked tells the watchers. The caller holds mu.
-func (m *Memory) tellLocked(c Change) {
-	for w := range m.watchers {
-		if !strings.HasPrefix(c.Key, w.prefix) || w.lost {
-			continue
-		}
-		if len(w.queue) >= m.behind {
-			w.queue, w.lost = nil, true
-		} else {
-			w.queue = append(w.queue, c)
-		}
-		select {
-		case w.more <- struct{}{}:
-		default:
-		}
-	}
 }

@@ -51,6 +51,9 @@ type Entry struct {
 	Value []byte
 	// Revision rises with every change of the vault; it is above zero.
 	Revision uint64
+	// Ends is when it goes by itself, or zero: by the clock of who wrote it, for people
+	// and for copies.
+	Ends time.Time
 }
 
 // Change is what a watcher is told: an entry as it is now, or that it has gone.
@@ -61,7 +64,7 @@ type Change struct {
 }
 
 // Vault is the table. It is safe for many callers at once. Each call ends soon after its
-// context does; one without a deadline is given a few seconds.
+// context does; one without a deadline is given a few seconds, List as long as it takes.
 type Vault interface {
 	// Get finds an entry, or ErrNotFound.
 	Get(ctx context.Context, key string) (Entry, error)

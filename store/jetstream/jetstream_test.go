@@ -119,6 +119,25 @@ func (r *rig) fenced(t testing.TB) *Store {
 	return s
 }
 
+// until asks again and again, for 30 seconds at most, until there is no error.
+func until(t testing.TB, what string, ask func() error) {
+	t.Helper()
+	give := time.After(30 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-give:
+			t.Fatalf("not within 30 s: %s: %v", what, err)
+		}
+	}
+}
+
 func mustAppend(t testing.TB, s *Store, ops ...store.Op) {
 	t.Helper()
 	if err := s.Append(context.Background(), ops); err != nil {

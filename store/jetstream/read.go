@@ -169,6 +169,7 @@ type streamState struct {
 	FirstSeq, LastSeq uint64
 	Lost              int  // messages that the server could not recover
 	Listed            bool // the subject asked for is there
+	Led               bool // it is the leader who says so
 	Term              string
 }
 
@@ -198,6 +199,16 @@ func (s *link) requestInfo(ctx context.Context, subject string) (streamState, er
 		Messages: state.Get("messages").Uint(), Bytes: state.Get("bytes").Uint(),
 		FirstSeq: state.Get("first_seq").Uint(), LastSeq: state.Get("last_seq").Uint(),
 		Lost: int(state.Get("lost.msgs.#").Int()), Listed: state.Get("subjects").Exists(),
-		Term: termOf(answer),
+		Term: termOf(answer), Led: led(answer),
 	}, nil
 }
+
+// led says whether a stream's information comes from its leader. While there is none any
+// replica gives it, of what it has itself.
+func led(info gjson.Result) bool {
+	c := info.Get("cluster")
+	return !c.Exists() || c.Get("leader").Str != ""
+}
+
+// errNotLed is what an answer of somebody else is worth to those who need the leader's.
+var errNotLed = fmt.Errorf("the stream has no leader: %w", errMoved)

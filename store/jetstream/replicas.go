@@ -344,7 +344,7 @@ func ensureOnce(ctx context.Context, js jetstream.JetStream, cfg jetstream.Strea
 	found := foundStream{info.Config, info.Created}
 	cfg.Replicas = found.Replicas
 	cfg.AllowDirect = cfg.AllowDirect && cfg.Replicas <= 1
-	if cfg.Discard == jetstream.DiscardNew { // the LOG
+	if cfg.Discard == jetstream.DiscardNew && cfg.MaxMsgsPerSubject <= 0 { // the LOG
 		cfg.MaxBytes = max(cfg.MaxBytes, int64(info.State.Bytes)+cfg.MaxBytes/4)
 	}
 	if sameStream(&found.StreamConfig, &cfg) {
@@ -363,7 +363,8 @@ func sameStream(a, b *jetstream.StreamConfig) bool {
 	return a.Description == b.Description && slices.Equal(a.Subjects, b.Subjects) && a.Storage == b.Storage &&
 		a.Retention == b.Retention && a.Discard == b.Discard && max(a.MaxMsgsPerSubject, 0) == max(b.MaxMsgsPerSubject, 0) &&
 		a.MaxMsgs == b.MaxMsgs && a.MaxBytes == b.MaxBytes && a.AllowAtomicPublish == b.AllowAtomicPublish &&
-		a.Duplicates == b.Duplicates && a.AllowDirect == b.AllowDirect
+		a.Duplicates == b.Duplicates && a.AllowDirect == b.AllowDirect &&
+		a.AllowMsgTTL == b.AllowMsgTTL && a.SubjectDeleteMarkerTTL == b.SubjectDeleteMarkerTTL && (a.RePublish == nil) == (b.RePublish == nil)
 }
 
 // Replica is one server that keeps a stream.

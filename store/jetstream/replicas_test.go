@@ -258,25 +258,6 @@ func (l quiet) Errorf(format string, v ...any) {
 }
 func (l quiet) Fatalf(format string, v ...any) { l.t.Errorf("server: "+format, v...) }
 
-// until asks again and again, for 30 seconds at most, until there is no error.
-func until(t testing.TB, what string, ask func() error) {
-	t.Helper()
-	give := time.After(30 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := ask()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-give:
-			t.Fatalf("not within 30 s: %s: %v", what, err)
-		}
-	}
-}
-
 // logged opens a partition's store through a server.
 func (g *group) logged(t testing.TB, via int, opts LogOptions) *Logged {
 	t.Helper()
