@@ -209,10 +209,13 @@ func newClusterBackup(t *target) *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Write everything that the cluster keeps to a file, while it runs",
 		Long: "Write everything that the cluster keeps to a file, while it runs: each record as it\n" +
-			"is in one moment during the backup. The file is that of hadal records export.",
+			"is in one moment during the backup, and what logins keep, which are users with the\n" +
+			"hashes of their passwords, roles, registrations and tokens. Keep it as safe as\n" +
+			"those. The file is that of hadal records export, with lines of logins. A node that\n" +
+			"runs alone can be asked for one as well.",
 		Args: cobra.ExactArgs(1),
 		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			return exportTo(cmd, c, args[0], "")
+			return linesTo(cmd, args[0], c.Backup)
 		}),
 	}
 }
@@ -221,9 +224,11 @@ func newClusterRestore(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Write everything in a backup over what the cluster keeps, while it runs",
-		Long: "Write everything in a backup over what the cluster keeps, while it runs. Records that\n" +
-			"are not in the backup stay. Subscribers do not hear of it until a client sends a\n" +
-			"notify. A backup that is not whole is an error at its end.",
+		Long: "Write everything in a backup over what the cluster keeps, while it runs. Records\n" +
+			"that are not in the backup stay, and so do users and the like; those that are in it\n" +
+			"become what they were: revoke again what was revoked since. Subscribers do not hear\n" +
+			"of it until a client sends a notify. A backup that is not whole is an error at its\n" +
+			"end.",
 		Args: cobra.ExactArgs(1),
 		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			return importFrom(cmd, c, args[0], false)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -159,10 +160,15 @@ func newRecordsExport(t *target) *cobra.Command {
 
 // exportTo writes records to a file, or to standard output when none is named.
 func exportTo(cmd *cobra.Command, c *admin.Client, file, prefix string) error {
+	return linesTo(cmd, file, func(ctx context.Context, fn func([]byte) error) error { return c.Export(ctx, prefix, fn) })
+}
+
+// linesTo writes an export to a file, or to standard output when none is named.
+func linesTo(cmd *cobra.Command, file string, export func(context.Context, func(line []byte) error) error) error {
 	return intoFile(cmd, file, func(to io.Writer) error {
 		bar := progress(cmd, -1, "exported", false)
 		out := bufio.NewWriterSize(to, 256<<10)
-		err := c.Export(cmd.Context(), prefix, func(line []byte) error {
+		err := export(cmd.Context(), func(line []byte) error {
 			_, err := out.Write(line)
 			return errors.Join(err, bar.Add(1))
 		})
@@ -229,7 +235,11 @@ func importFrom(cmd *cobra.Command, c *admin.Client, file string, partial bool) 
 	if err = errors.Join(err, bar.Exit()); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "imported %d records\n", n)
+	text := fmt.Sprintf("imported %d records", n.Records)
+	if n.Logins > 0 {
+		text += fmt.Sprintf(" and %d entries of logins", n.Logins)
+	}
+	_, err = fmt.Fprintln(cmd.ErrOrStderr(), text)
 	return err
 }
 

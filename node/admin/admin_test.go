@@ -98,6 +98,7 @@ type harness struct {
 	*Server
 	dir     string
 	records *memory
+	logins  *fakeLogins
 	cluster *fakeCluster
 	rules   *perms.Live
 	reasons []Reason // changed only while no request runs
@@ -106,7 +107,7 @@ type harness struct {
 }
 
 func newHarness(t *testing.T, cfg Config) *harness {
-	h := &harness{dir: t.TempDir(), records: &memory{records: map[string]Record{}}, cluster: &fakeCluster{}}
+	h := &harness{dir: t.TempDir(), records: &memory{records: map[string]Record{}}, logins: &fakeLogins{all: map[string]Login{}}, cluster: &fakeCluster{}}
 	load := func(o perms.Options) *perms.Rules {
 		rules, err := perms.New(perms.Config{Type: "config", Options: o})
 		if err != nil {
@@ -118,7 +119,7 @@ func newHarness(t *testing.T, cfg Config) *harness {
 	h.explained = perms.NewLive(load(perms.Options{Path: "testdata/permissions.yml"}), shelf{h.records}, nil)
 	s, err := New(cfg, Deps{
 		Socket:  filepath.Join(h.dir, SocketName),
-		Records: h.records,
+		Records: h.records, Logins: h.logins,
 		Cluster: h.cluster,
 		Rules:   h.rules,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hadal_up 1") }),
@@ -237,7 +238,7 @@ func TestExportAndImportMoveAllRecordsWithTheirVersions(t *testing.T) {
 		t.Fatalf("exported %d lines, want %d", got, want)
 	}
 	n, err := to.client(t).Import(t.Context(), &all, false)
-	if n != 1001 || err != nil {
+	if n.Records != 1001 || err != nil {
 		t.Fatalf("Import = %d, %v, want 1001", n, err)
 	}
 	for name, want := range from.records.records {
@@ -255,7 +256,7 @@ func TestOfSeveralLinesForOneRecordTheLastOneStays(t *testing.T) {
 			fmt.Fprintf(&lines, `{"name":%q,"version":%d,"data":%d}`+"\n", name, v, v)
 		}
 	}
-	if n, err := h.client(t).Import(t.Context(), strings.NewReader(lines.String()), true); n != 1500 || err != nil {
+	if n, err := h.client(t).Import(t.Context(), strings.NewReader(lines.String()), true); n.Records != 1500 || err != nil {
 		t.Fatalf("Import = %d, %v, want 1500", n, err)
 	}
 	for _, name := range []string{"a", "b", "c"} {

@@ -136,7 +136,7 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 
 // Names calls fn for the name of every record that begins with prefix.
 func (c *Client) Names(ctx context.Context, prefix string, fn func(name string) error) error {
-	return c.lines(ctx, "/records", prefix, func(line []byte) error {
+	return c.lines(ctx, "/records", url.Values{"prefix": {prefix}}, func(line []byte) error {
 		var name string
 		var odd struct{ Name64 []byte }
 		err := json.Unmarshal(line, &name)
@@ -155,8 +155,17 @@ func (c *Client) Names(ctx context.Context, prefix string, fn func(name string) 
 // name begins with prefix, and then with the line that ends an export. Import
 // takes such lines.
 func (c *Client) Export(ctx context.Context, prefix string, fn func(line []byte) error) error {
+	return c.export(ctx, url.Values{"prefix": {prefix}}, fn)
+}
+
+// Backup is Export of all records and of what logins keep: the hashes of passwords, say.
+func (c *Client) Backup(ctx context.Context, fn func(line []byte) error) error {
+	return c.export(ctx, url.Values{"logins": {"true"}}, fn)
+}
+
+func (c *Client) export(ctx context.Context, query url.Values, fn func(line []byte) error) error {
 	whole := false
-	err := c.lines(ctx, "/export", prefix, func(line []byte) error {
+	err := c.lines(ctx, "/export", query, func(line []byte) error {
 		whole = bytes.HasPrefix(line, []byte(`{"end":`))
 		return fn(append(line, '\n'))
 	})
@@ -171,8 +180,8 @@ var errBrokenOff = errors.New("the node broke off its answer")
 
 // lines calls fn for each line of a stream, without its end. The slice is
 // reused after fn.
-func (c *Client) lines(ctx context.Context, path, prefix string, fn func(line []byte) error) error {
-	resp, err := c.do(ctx, http.MethodGet, path, url.Values{"prefix": {prefix}}, nil)
+func (c *Client) lines(ctx context.Context, path string, query url.Values, fn func(line []byte) error) error {
+	resp, err := c.do(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
 		return err
 	}
@@ -194,12 +203,19 @@ func (c *Client) lines(ctx context.Context, path, prefix string, fn func(line []
 	return err
 }
 
-// Import writes records, a line of JSON each, with their versions, and returns
-// how many. It is an error when the lines are not all of an export, unless partial
+// Imported is how much an import has written.
+type Imported struct {
+	// Records are lines of records, Logins of what logins keep.
+	Records int `json:"imported"`
+	Logins  int `json:"logins"`
+}
+
+// Import writes records, a line of JSON each, with their versions, and what logins keep,
+// and returns how many. It is an error when the lines are not all of an export, unless partial
 // says that they need not be. It may be used again after an error: what was written
 // is written once more.
-func (c *Client) Import(ctx context.Context, lines io.Reader, partial bool) (int, error) {
-	var v struct{ Imported int }
+func (c *Client) Import(ctx context.Context, lines io.Reader, partial bool) (Imported, error) {
+	var v Imported
 	err := c.decode(ctx, http.MethodPost, "/import", url.Values{"partial": {strconv.FormatBool(partial)}}, lines, &v)
-	return v.Imported, err
+	return v, err
 }

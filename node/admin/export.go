@@ -20,11 +20,17 @@ import (
 //	{"name":"users/ada","version":3,"data":{"name":"Ada"}}
 //	{"end":true,"records":1,"checksum":"3c6d2f5a9b7e8d10"}
 //
+// A backup has lines of what logins keep as well, each with a key, a value in base64, and
+// when it ends, in Unix time, if it does; and their number in the last line:
+//
+//	{"login":"user/YWRh","value64":"eyJoYXNoIjoi4oCmIn0=","ends":1790000000}
+//	{"end":true,"records":1,"logins":1,"checksum":"3c6d2f5a9b7e8d10"}
+//
 // Data stands there byte for byte. Where that cannot be (it holds an end of a
 // line, begins or ends with space, or is no UTF-8) its base64 stands under data64
 // instead; so does a name that is no UTF-8, under name64.
 //
-// The checksum is the sum, modulo 2^64, of the XXH64 of every record's line without
+// The checksum is the sum, modulo 2^64, of the XXH64 of every other line without
 // its end. So the lines may be sorted, and exports put together one behind the
 // other: the counts and checksums of all end lines add up to those of all records.
 const (
@@ -82,8 +88,12 @@ type exportLine struct {
 	Version  *int32          `json:"version"`
 	Data     json.RawMessage `json:"data"`
 	Data64   *[]byte         `json:"data64"`
+	Login    *string         `json:"login"`
+	Value64  *[]byte         `json:"value64"`
+	Ends     *int64          `json:"ends"`
 	End      bool            `json:"end"`
 	Records  *uint64         `json:"records"`
+	Logins   uint64          `json:"logins"`
 	Checksum *string         `json:"checksum"`
 }
 
@@ -100,7 +110,8 @@ func parseLine(line []byte) (l exportLine, err error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return l, errors.New("something follows the record")
 	}
-	if isEnd := l.Records != nil && l.Checksum != nil; l.End != isEnd || (l.Records != nil) != (l.Checksum != nil) {
+	isEnd := l.Records != nil && l.Checksum != nil
+	if l.End != isEnd || (l.Records != nil) != (l.Checksum != nil) || l.Logins > 0 && !isEnd {
 		return l, errors.New("not the last line of an export: that has end, records and checksum")
 	}
 	return l, nil
@@ -109,6 +120,8 @@ func parseLine(line []byte) (l exportLine, err error) {
 // record is the record that a line holds.
 func (l *exportLine) record() (r Record, err error) {
 	switch {
+	case l.Value64 != nil || l.Ends != nil:
+		return r, errors.New("has value64 or ends, and no login")
 	case l.Name != nil && l.Name64 != nil:
 		return r, errors.New("has two names")
 	case l.Name != nil:
@@ -149,10 +162,11 @@ func parseRecord(line []byte) (Record, error) {
 
 // Exporter writes an export. Records are put into it with Add, then End is called.
 type Exporter struct {
-	out   *bufio.Writer
-	line  []byte
-	count uint64
-	sum   uint64
+	out    *bufio.Writer
+	line   []byte
+	count  uint64 // of records
+	logins uint64
+	sum    uint64
 }
 
 // NewExporter makes an Exporter that writes to w, in pieces of its own choosing.
@@ -164,14 +178,31 @@ func (e *Exporter) Add(r Record) (err error) {
 		return err
 	}
 	e.count++
+	return e.write()
+}
+
+// AddLogin writes an entry of what logins keep.
+func (e *Exporter) AddLogin(l Login) (err error) {
+	if e.line, err = l.appendLine(e.line[:0]); err != nil {
+		return err
+	}
+	e.logins++
+	return e.write()
+}
+
+func (e *Exporter) write() error {
 	e.sum += xxhash.Sum64(e.line[:len(e.line)-1])
-	_, err = e.out.Write(e.line)
+	_, err := e.out.Write(e.line)
 	return err
 }
 
 // End writes the end line, and everything that is not yet written.
 func (e *Exporter) End() error {
-	if _, err := fmt.Fprintf(e.out, `{"end":true,"records":%d,"checksum":"%016x"}`+"\n", e.count, e.sum); err != nil {
+	logins := ""
+	if e.logins > 0 {
+		logins = fmt.Sprintf(`"logins":%d,`, e.logins)
+	}
+	if _, err := fmt.Fprintf(e.out, `{"end":true,"records":%d,%s"checksum":"%016x"}`+"\n", e.count, logins, e.sum); err != nil {
 		return err
 	}
 	return e.out.Flush()
@@ -181,11 +212,16 @@ func (e *Exporter) End() error {
 type exportCheck struct {
 	ended                          bool
 	count, sum, wantCount, wantSum uint64
+	logins, wantLogins             uint64
 }
 
-// line notes a line of a record.
-func (c *exportCheck) line(text []byte) {
-	c.count++
+// line notes a line of a record, or of what logins keep.
+func (c *exportCheck) line(text []byte, login bool) {
+	if login {
+		c.logins++
+	} else {
+		c.count++
+	}
 	c.sum += xxhash.Sum64(text)
 }
 
@@ -197,6 +233,7 @@ func (c *exportCheck) end(l *exportLine) error {
 	}
 	c.ended = true
 	c.wantCount += *l.Records
+	c.wantLogins += l.Logins
 	c.wantSum += sum
 	return nil
 }
@@ -209,6 +246,8 @@ func (c *exportCheck) verdict() error {
 		return errors.New("there is no end line, as if the export was cut off" + partial)
 	case c.count != c.wantCount:
 		return fmt.Errorf("there are %d records, and the end line says %d: lines are missing or were added%s", c.count, c.wantCount, partial)
+	case c.logins != c.wantLogins:
+		return fmt.Errorf("there are %d entries of logins, and the end line says %d: lines are missing or were added%s", c.logins, c.wantLogins, partial)
 	case c.sum != c.wantSum:
 		return errors.New("the checksum of the end line is another one: a line is damaged or was changed" + partial)
 	}

@@ -63,7 +63,7 @@ func TestAnExportRoundTripsByteForByte(t *testing.T) {
 		t.Errorf("the export has %d lines, want %d", got, want)
 	}
 	to := serve(t, Config{})
-	if n, err := to.client(t).Import(t.Context(), strings.NewReader(all), false); n != len(odd) || err != nil {
+	if n, err := to.client(t).Import(t.Context(), strings.NewReader(all), false); n.Records != len(odd) || err != nil {
 		t.Fatalf("Import = %d, %v", n, err)
 	}
 	if !maps.Equal(to.records.records, from.records.records) {
@@ -95,10 +95,10 @@ func TestExportsMayBeSortedAndPutTogether(t *testing.T) {
 	first, second := exported(t, holding(t, odd...)), exported(t, holding(t, Record{"another", 1, `1`}))
 	to := serve(t, Config{})
 	lines := slices.Sorted(strings.Lines(first + second))
-	if n, err := to.client(t).Import(t.Context(), strings.NewReader(strings.Join(lines, "")), false); n != len(odd)+1 || err != nil {
+	if n, err := to.client(t).Import(t.Context(), strings.NewReader(strings.Join(lines, "")), false); n.Records != len(odd)+1 || err != nil {
 		t.Errorf("Import = %d, %v", n, err)
 	}
-	if n, err := to.client(t).Import(t.Context(), strings.NewReader(strings.ReplaceAll(second, "\n", "\r\n")), false); n != 1 || err != nil {
+	if n, err := to.client(t).Import(t.Context(), strings.NewReader(strings.ReplaceAll(second, "\n", "\r\n")), false); n.Records != 1 || err != nil {
 		t.Errorf("Import with other line ends = %d, %v", n, err)
 	}
 }
@@ -141,7 +141,7 @@ func TestAnExportThatIsNotWholeIsNoticed(t *testing.T) {
 	if _, err := to.client(t).Import(t.Context(), strings.NewReader(all[:len(all)-50]), false); err == nil {
 		t.Error("half an export was taken")
 	}
-	if n, err := to.client(t).Import(t.Context(), strings.NewReader(all), false); n != 3 || err != nil {
+	if n, err := to.client(t).Import(t.Context(), strings.NewReader(all), false); n.Records != 3 || err != nil {
 		t.Errorf("Import = %d, %v", n, err)
 	}
 }
@@ -167,7 +167,7 @@ func TestAnImportThatBreaksEarlySaysWhere(t *testing.T) {
 // more records.
 func TestAnExportWithoutItsEndIsBrokenOff(t *testing.T) {
 	h := holding(t, odd...)
-	err := h.client(t).lines(t.Context(), "/records", "", func([]byte) error { return nil })
+	err := h.client(t).lines(t.Context(), "/records", nil, func([]byte) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

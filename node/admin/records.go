@@ -58,13 +58,16 @@ const (
 	importBytes = 32 << 20
 )
 
-// recordsAPI answers the requests about records.
+// recordsAPI answers the requests about records, and copies what logins keep.
 type recordsAPI struct {
 	records Records
+	logins  Logins // nil: there are none
 	log     *slog.Logger
 }
 
-func newRecordsAPI(r Records, log *slog.Logger) *recordsAPI { return &recordsAPI{r, log} }
+func newRecordsAPI(r Records, l Logins, log *slog.Logger) *recordsAPI {
+	return &recordsAPI{r, l, log}
+}
 
 func (a *recordsAPI) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /record", a.named(a.get))
@@ -170,10 +173,23 @@ func (a *recordsAPI) list(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// export answers with records, and with ?logins=true with what logins keep before them.
 func (a *recordsAPI) export(w http.ResponseWriter, r *http.Request) {
+	logins, err := strconv.ParseBool(cmp.Or(r.URL.Query().Get("logins"), "false"))
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "logins is true or false")
+		return
+	}
 	a.stream(w, r, func(to io.Writer) error {
 		out := NewExporter(to)
-		if err := a.records.Scan(r.Context(), r.URL.Query().Get("prefix"), out.Add); err != nil {
+		var err error
+		if logins && a.logins != nil {
+			err = a.logins.ScanLogins(r.Context(), out.AddLogin)
+		}
+		if err == nil {
+			err = a.records.Scan(r.Context(), r.URL.Query().Get("prefix"), out.Add)
+		}
+		if err != nil {
 			return errors.Join(err, out.out.Flush())
 		}
 		return out.End()
@@ -218,7 +234,7 @@ func (b *begun) Write(p []byte) (int, error) {
 	return b.w.Write(p)
 }
 
-// imports writes the records of the body. They are spread over writers by name,
+// imports writes the records of the body, and what logins keep. They are spread over writers by name,
 // so that of several lines for one record the last one stays. It stops at the
 // first mistake; what was written until then stays written. With ?partial=true the
 // body needs no end line.
@@ -231,12 +247,28 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 	ctx, stop := context.WithCancelCause(r.Context())
 	defer stop(nil)
 	type work struct {
-		rec  Record
-		line int
-		size int64
+		rec   Record
+		login *Login // in the place of rec
+		line  int
+		size  int64
 	}
 	memory := semaphore.NewWeighted(importBytes)
-	var imported atomic.Int64
+	var imported, logins atomic.Int64
+	restore := func(job *work) (err error) {
+		written := &imported
+		switch {
+		case job.login == nil:
+			err = a.records.Restore(ctx, job.rec)
+		case a.logins == nil:
+			err = fmt.Errorf("what logins keep cannot be written here: %w", ErrInvalid)
+		default:
+			written, err = &logins, a.logins.RestoreLogin(ctx, *job.login)
+		}
+		if err == nil {
+			written.Add(1)
+		}
+		return err
+	}
 	var failing sync.Once
 	failedLine := 0 // read when all writers have ended
 	var wg sync.WaitGroup
@@ -247,13 +279,11 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 		wg.Go(func() {
 			for job := range queue {
 				if ctx.Err() == nil { // else only to let the reader end
-					if err := a.records.Restore(ctx, job.rec); err != nil {
+					if err := restore(&job); err != nil {
 						failing.Do(func() {
 							failedLine = job.line
 							stop(err)
 						})
-					} else {
-						imported.Add(1)
 					}
 				}
 				memory.Release(job.size)
@@ -275,17 +305,26 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 		if l.End {
 			return check.end(&l)
 		}
-		rec, err := l.record()
-		if err != nil {
-			return err
+		job := work{line: line, size: min(int64(len(text)), importBytes)}
+		name := ""
+		if l.Login != nil {
+			login, err := l.login()
+			if err != nil {
+				return err
+			}
+			job.login, name = &login, "login "+login.Key
+		} else {
+			if job.rec, err = l.record(); err != nil {
+				return err
+			}
+			name = job.rec.Name
 		}
-		check.line(text)
-		size := min(int64(len(text)), importBytes)
-		if memory.Acquire(ctx, size) != nil {
+		check.line(text, job.login != nil)
+		if memory.Acquire(ctx, job.size) != nil {
 			return context.Cause(ctx)
 		}
 		select {
-		case queues[maphash.String(seed, rec.Name)%importers] <- work{rec, line, size}:
+		case queues[maphash.String(seed, name)%importers] <- job:
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -321,7 +360,8 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 	default:
 		answer(w, http.StatusOK, struct {
 			Imported int `json:"imported"`
-		}{int(imported.Load())})
+			Logins   int `json:"logins"`
+		}{int(imported.Load()), int(logins.Load())})
 	}
 }
 

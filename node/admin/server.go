@@ -74,6 +74,8 @@ type Deps struct {
 	// which must exist when Listen is called.
 	Socket  string
 	Records Records
+	// Logins are what logins keep, in backups; nil is nothing.
+	Logins Logins
 	// Rules are the rules in force.
 	Rules Rules
 	// Cluster answers /cluster; without one nothing does.
@@ -275,7 +277,7 @@ func (s *Server) routes(ctx context.Context) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	if s.deps.Records != nil {
-		newRecordsAPI(s.deps.Records, s.deps.Log).register(mux)
+		newRecordsAPI(s.deps.Records, s.deps.Logins, s.deps.Log).register(mux)
 	}
 	if s.deps.Rules != nil {
 		newRulesAPI(ctx, s.deps.Rules).register(mux)
