@@ -100,9 +100,10 @@ test-unit: node-modules ## Go tests with the race detector
 
 # What depends on time, or is long, runs without the race detector and by itself.
 .PHONY: test-replicas
-test-replicas: ## Stores on three servers in one process, whose leaders die
+test-replicas: ## Stores on several servers in one process, whose leaders die
 	$(call section,Stores on several servers)
 	$(GO) test -count=1 -timeout 10m -run 'Replica|Overlapping|OwnersServer|AHole|AMark|AStream|AMinority|TheTail|Deposed' ./store/jetstream
+	$(GO) test -count=1 -timeout 10m -run 'Replicated' ./node
 
 .PHONY: test-chaos
 test-chaos: ## The rooms of three nodes under faults from 200 seeds

@@ -16,8 +16,8 @@ import (
 	"hadal/store/jetstream"
 )
 
-// This file is how the records of a node that ran alone get into the cluster that it
-// founds. The streams of a server alone cannot be seen by one in a cluster, so they are
+// This file is how the records of a node that ran alone, and what its logins keep, get
+// into the cluster that it founds. The streams of a server alone cannot be seen by one in a cluster, so they are
 // opened by a second server beside it, and each record is written anew by its owner. Nobody
 // is let in on any node before all are there. A copy that is cut off begins anew: what
 // is written twice is the same. Partitions move while nodes come, so a write that fails is
@@ -53,7 +53,7 @@ func (n *Node) adopt(ctx context.Context, dir *cluster.Dir, to *record.Room) err
 	}
 	n.setState("copying its records into the cluster")
 	began := time.Now()
-	count, err := n.copyRecords(ctx, dir, to)
+	count, logins, err := n.copyAll(ctx, dir, to)
 	if err != nil {
 		return fmt.Errorf("copy the records of %s into the cluster: %w", dir.Store(), err)
 	}
@@ -65,19 +65,28 @@ func (n *Node) adopt(ctx context.Context, dir *cluster.Dir, to *record.Room) err
 		return fmt.Errorf("set the copied records aside: %w", err)
 	}
 	n.log.Info("the records of the time alone are in the cluster; their files can be removed",
-		"records", count, "took", time.Since(began).Round(time.Millisecond), "dir", aside)
+		"records", count, "logins", logins, "took", time.Since(began).Round(time.Millisecond), "dir", aside)
 	return nil
 }
 
-// copyRecords returns how many there were.
-func (n *Node) copyRecords(ctx context.Context, dir *cluster.Dir, to *record.Room) (count int64, err error) {
+// copyAll returns how many records there were, and entries of the store of logins.
+func (n *Node) copyAll(ctx context.Context, dir *cluster.Dir, to *record.Room) (count int64, logins int, err error) {
 	opts := *n.serverOptions()
 	opts.Dir, opts.Store = dir, filepath.Base(dir.Store())
 	server, err := cluster.Start(ctx, opts)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer server.Close()
+	if count, err = n.copyRecords(ctx, dir, server, to); err != nil {
+		return count, 0, err
+	}
+	logins, err = n.copyLogins(ctx, server, n.stored().loginStore())
+	return count, logins, err
+}
+
+// copyRecords returns how many there were.
+func (n *Node) copyRecords(ctx context.Context, dir *cluster.Dir, server *cluster.Server, to *record.Room) (count int64, err error) {
 	from, err := jetstream.OpenLogged(ctx, server.Conn(), jetstream.LogOptions{Options: jetstream.Options{
 		MaxRecord: n.cfg.Records.MaxSize, Log: n.log,
 	}, CheckpointAge: time.Hour})

@@ -108,6 +108,9 @@ var (
 	descTombstones    = desc("record_state_tombstones", "Removals since the last compaction.")
 	descCheckpoints   = desc("record_checkpoints_total", "Checkpoints of the log by result.", "result")
 	descChecked       = desc("record_checkpoint_timestamp_seconds", "When the last checkpoint ended well, in Unix time; 0 before the first.")
+	descLoginCount    = desc("login_store_entries", "Entries of the store of logins: users, roles, registrations, tokens, and removals that are remembered.")
+	descLoginBytes    = desc("login_store_bytes", "Bytes that they occupy.")
+	descLoginCalls    = desc("login_store_calls_total", "Calls of the store of logins by what they did and how they ended.", "call", "result")
 	descRestarts      = desc("store_restarts_total", "Restarts of the embedded server by result.", "result")
 	descDiskTotal     = desc("disk_bytes", "Size of the volume that holds the records.")
 	descDiskFree      = desc("disk_free_bytes", "Bytes free on it.")
@@ -232,6 +235,14 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descResyncs, float64(r.Resyncs))
 	gauge(descInterests, float64(r.Interests))
 	n.collectStores(count, gauge)
+	if l := n.stored().loginStore(); l != nil {
+		entries, bytes := l.size(context.Background()) // bounded by itself
+		gauge(descLoginCount, entries)
+		gauge(descLoginBytes, bytes)
+		for call, v := range l.Calls() {
+			count(descLoginCalls, float64(v), call.Op, call.Outcome)
+		}
+	}
 }
 
 // collectCluster tells of the other nodes, where there are any.

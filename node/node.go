@@ -118,7 +118,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		return nil, err
 	}
 	n.admin, err = admin.New(cfg.Admin, admin.Deps{
-		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,
+		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Logins: operator{n}, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,
 		Metrics: n.metrics.handler(), Health: health, Info: n.Info, Log: log,
 	})
 	if err != nil {
@@ -216,9 +216,13 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.joinRules(ctx); err != nil {
 		return err
 	}
+	if err := st.openLogins(ctx); err != nil {
+		return err
+	}
 	if err := n.adopt(ctx, dir, records); err != nil {
 		return err
 	}
+	n.vault.Put(st.loginStore())
 	n.setState("")
 	ports.begin(ctx)
 	n.endpoint.Hold(false)
@@ -367,6 +371,11 @@ func (n *Node) Ready() []admin.Reason {
 	for _, err := range []error{n.serving().Ready(), n.stored().ready()} {
 		if err != nil {
 			reasons = append(reasons, admin.Reason{Part: "records", Why: err.Error()})
+		}
+	}
+	if logins := n.stored().loginStore(); logins != nil {
+		if err := logins.ready(context.Background()); err != nil { // bounded by itself
+			reasons = append(reasons, admin.Reason{Part: "logins", Why: err.Error()})
 		}
 	}
 	return reasons

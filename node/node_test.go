@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,15 +15,15 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
-	"hadal/node/admin"
 	"hadal/protocol"
 )
 
 // running is a node under test.
 type running struct {
 	*Node
-	log  *logBuffer
-	stop func() error // ends it and returns what Run returned
+	log   *logBuffer
+	ended chan struct{} // closed when Run has returned
+	stop  func() error  // ends it and returns what Run returned
 }
 
 type logBuffer struct {
@@ -46,8 +43,8 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// run starts a node on a free port; it is stopped when the test ends.
-func run(t *testing.T, change func(*Config)) *running {
+// begin is run without waiting until clients can log in.
+func begin(t *testing.T, change func(*Config)) *running {
 	t.Helper()
 	cfg := Default()
 	cfg.DataDir = t.TempDir()
@@ -84,12 +81,25 @@ func run(t *testing.T, change func(*Config)) *running {
 			t.Log(out)
 		}
 	})
+	return &running{n, out, ended, stop}
+}
+
+// run starts a node on a free port; it is stopped when the test ends.
+func run(t *testing.T, change func(*Config)) *running {
+	t.Helper()
+	n := begin(t, change)
+	n.await(t)
+	return n
+}
+
+// await waits until clients can log in.
+func (n *running) await(t *testing.T) {
+	t.Helper()
 	select {
 	case <-n.Started():
-	case <-ended:
-		t.Fatalf("the node ended at once: %v\n%s", runErr, out)
+	case <-n.ended:
+		t.Fatalf("the node ended at once: %v\n%s", n.stop(), n.log)
 	}
-	return &running{n, out, stop}
 }
 
 // peer is a client that speaks the wire.
@@ -268,21 +278,7 @@ func TestMetricsAreWellFormedAndNameNobody(t *testing.T) {
 		CorrelationID: "1", IsWriteAck: true, Has: versioned,
 	})
 	a.hear(protocol.TopicRecord, protocol.RecordWriteAcknowledgement)
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(n.cfg.DataDir, admin.SocketName))
-	}}}
-	defer client.CloseIdleConnections()
-	res, err := client.Get("http://admin/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(body)
+	text := metricsOf(t, n)
 	for _, want := range []string{
 		"hadal_connections 1\n", `hadal_logins_total{result="accepted"} 1`, "hadal_record_write_seconds_count 1\n",
 		`hadal_messages_in_total{action="CREATEANDUPDATE",topic="RECORD"} 1`, `hadal_record_writes_total{result="accepted"} 1`, "hadal_ready 1\n",
@@ -294,7 +290,7 @@ func TestMetricsAreWellFormedAndNameNobody(t *testing.T) {
 	if strings.Contains(text, "secret") {
 		t.Error("metrics tell a name")
 	}
-	problems, err := promlint.New(bytes.NewReader(body)).Lint()
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	if err != nil {
 		t.Fatal(err)
 	}

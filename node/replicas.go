@@ -36,7 +36,8 @@ func (r *replicaNeed) due(wanted int, now time.Time) bool {
 }
 
 // keepReplicas has the streams of the partitions that this node owns kept by as many
-// nodes as the table says, one partition after the other, until ctx ends.
+// nodes as the table says, one partition after the other, and the store of logins, until
+// ctx ends.
 func (s *recordStores) keepReplicas(ctx context.Context) error {
 	tick := time.NewTicker(replicasEvery)
 	defer tick.Stop()
@@ -46,6 +47,7 @@ func (s *recordStores) keepReplicas(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		s.keepLogins(ctx)
 		for _, st := range s.all() {
 			wanted := s.node.place.Replicas(st.partition)
 			if !st.replicas.due(wanted, time.Now()) {

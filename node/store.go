@@ -38,6 +38,8 @@ type recordStores struct {
 
 	mu   sync.Mutex
 	open map[*partitionStore]struct{} // guarded by mu
+	// logins is what logins keep, nil before it is open. Guarded by mu.
+	logins *loginStore
 }
 
 // partitionStore is the store of one partition, with its connections.
@@ -161,6 +163,9 @@ func (n *Node) serverOptions() *cluster.Options {
 
 // shutDown closes what is open; the record room has ended.
 func (s *recordStores) shutDown() {
+	if l := s.loginStore(); l != nil {
+		l.close()
+	}
 	if s.first != nil {
 		s.node.logError("close records", s.first.Close)
 	}

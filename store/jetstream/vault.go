@@ -182,7 +182,7 @@ var errVaultSilent = fmt.Errorf("the store of logins has not answered within %v:
 // failed is err in the words of package vault.
 func (v *Vault) failed(what string, err error) error {
 	switch {
-	case errors.Is(err, store.ErrClosed):
+	case errors.Is(err, store.ErrClosed), v.open.Err() != nil && errors.Is(err, nats.ErrConnectionClosed):
 		err = vault.ErrNotReady
 	case errors.Is(err, store.ErrNotFound):
 		err = vault.ErrNotFound
