@@ -68,10 +68,11 @@ type Conn struct {
 
 	// Of the reader alone:
 
-	login    chan struct{} // closed when the login under way has a verdict; nil without one
-	header   http.Header   // of the upgrade request, until login
-	strays   int           // messages before login that should not be
-	attempts int           // of the login goroutine, one of which runs at a time
+	login     chan struct{} // closed when the login under way has a verdict; nil without one
+	header    http.Header   // of the upgrade request, until login
+	strays    int           // messages before login that should not be
+	attempts  int           // of the login goroutine, one of which runs at a time
+	uncounted int           // refusals that were no attempt; likewise
 
 	wire wire
 }
@@ -79,8 +80,17 @@ type Conn struct {
 // ID is unique among all connections this process has had.
 func (c *Conn) ID() uint64 { return c.id }
 
-// User is who logged in; nil before login. It never changes after.
+// User is who logged in; nil before login. After it only Renew changes it, and never
+// its ID.
 func (c *Conn) User() *auth.User { return c.user.Load() }
+
+// Renew has what the client may do follow from u, who has the ID of User: from its next
+// message on, and for what rules are asked meanwhile. It says false, and does nothing,
+// when the client has not logged in, or as somebody else.
+func (c *Conn) Renew(u *auth.User) bool {
+	was := c.user.Load()
+	return was != nil && was.ID == u.ID && c.user.CompareAndSwap(was, u)
+}
 
 // RemoteAddr is the client's IP address, as far as the operator's trustedProxies
 // let it be known.
@@ -159,7 +169,11 @@ func (c *Conn) Release(n int) { c.kept.Add(-int64(n)) }
 
 // Disconnect closes the connection on an operator's word, after what waits for
 // the client was written.
-func (c *Conn) Disconnect() { c.close(Disconnected) }
+func (c *Conn) Disconnect() { c.End(Disconnected) }
+
+// End closes the connection for a reason that others than this room have, after what
+// waits for the client was written. It never blocks; the first reason counts.
+func (c *Conn) End(why Reason) { c.close(why) }
 
 // close says goodbye: what is queued is written, then a close frame.
 func (c *Conn) close(why Reason) {

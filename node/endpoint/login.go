@@ -17,6 +17,10 @@ const (
 	// lastWords is how long a client that failed too often has, after the message
 	// that says so, before the close: it must see both (spec 15, trap 25).
 	lastWords = 10 * time.Millisecond
+	// maxUncounted is how many refusals that are no attempts (auth.Verdict.Uncounted) a
+	// connection may have; further ones are attempts, or a client that sends the same
+	// expired token again and again would never be closed.
+	maxUncounted = 10
 )
 
 const (
@@ -115,6 +119,11 @@ func (c *Conn) judge(a *auth.Attempt, v auth.Verdict, err error) {
 		if v.Opinion != auth.Refused {
 			reason = ""
 		}
+		if v.Uncounted && c.uncounted < maxUncounted {
+			c.uncounted++
+			c.deny(reason)
+			return
+		}
 		c.refuse(reason)
 	}
 }
@@ -154,14 +163,19 @@ func (c *Conn) open(u *auth.User) {
 	c.srv.to.Opened(c)
 }
 
-// refuse answers a failed login and counts it.
-func (c *Conn) refuse(reason string) {
+// deny answers a failed login.
+func (c *Conn) deny(reason string) {
 	c.srv.gate.judging(c.guest, false)
 	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthUnsuccessful}
 	if reason != "" {
 		m.Has, m.Data = protocol.HasData, reason
 	}
 	c.Answer(m)
+}
+
+// refuse answers a failed login and counts it.
+func (c *Conn) refuse(reason string) {
+	c.deny(reason)
 	if c.attempts++; c.attempts < c.srv.cfg.WebSocket.MaxAuthAttempts {
 		return
 	}

@@ -79,7 +79,9 @@ type Server struct {
 }
 
 // New prepares the port and reads the certificate, nothing else. routes are
-// further HTTP paths, matched exactly; every other path is answered 404. A key
+// further HTTP paths, matched exactly, but for those that end with a slash, which stand
+// for all that begin so and have no route of their own; every other path is answered
+// 404. A key
 // and certificate that cannot be used are an error naming them.
 func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]http.Handler, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
@@ -343,6 +345,13 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if h, ok := s.routes[r.URL.Path]; ok {
 		h.ServeHTTP(w, r)
 		return
+	}
+	// The few that end with a slash; the path is as it came, not cleaned.
+	for path, h := range s.routes {
+		if strings.HasSuffix(path, "/") && strings.HasPrefix(r.URL.Path, path) {
+			h.ServeHTTP(w, r)
+			return
+		}
 	}
 	http.NotFound(w, r)
 }

@@ -46,6 +46,15 @@ const (
 	LoginsBusy
 	// Stray is a client that sent too much without logging in.
 	Stray
+	// TokenExpired is a client whose token has expired, and its grace is over.
+	TokenExpired
+	// TokenRevoked is a client whose token was revoked.
+	TokenRevoked
+	// Kicked is a client whose user was disconnected by a backend.
+	Kicked
+	// TokensUnknown is a client whose token cannot be looked after, because this node has
+	// been cut off from those that know of revocations.
+	TokensUnknown
 	// Panicked is a mistake of ours.
 	Panicked
 	reasons
@@ -74,6 +83,10 @@ var reasonTable = [reasons]struct {
 	Crowded:               {"too many without login", melody.CloseTryAgainLater, slog.LevelInfo},
 	LoginsBusy:            {"too many logins at once", melody.CloseTryAgainLater, slog.LevelInfo},
 	Stray:                 {"too many messages before login", melody.ClosePolicyViolation, slog.LevelWarn},
+	TokenExpired:          {"token expired", melody.ClosePolicyViolation, slog.LevelInfo},
+	TokenRevoked:          {"token revoked", melody.ClosePolicyViolation, slog.LevelInfo},
+	Kicked:                {"kicked", melody.ClosePolicyViolation, slog.LevelInfo},
+	TokensUnknown:         {"revocations are not known here", melody.CloseTryAgainLater, slog.LevelWarn},
 	Panicked:              {"internal error", melody.CloseInternalServerErr, slog.LevelWarn},
 }
 

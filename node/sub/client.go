@@ -34,7 +34,8 @@ import (
 type Client interface {
 	// ID is unique among all connections this process has had.
 	ID() uint64
-	// User never changes while the client is logged in.
+	// User is who logged in. Its ID never changes; what else it says does when the
+	// client's token is renewed, which happens on the client's reader.
 	User() *auth.User
 	// Gone says that the connection has ended: from the moment it is true nothing
 	// reaches the client any more. A room that subscribes a client from another
