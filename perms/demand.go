@@ -66,6 +66,9 @@ type demand struct {
 	// calls says that the name may stand for something that the server itself
 	// answers, whatever the rules say.
 	calls bool
+	// hears says that the name may stand for an event that the server sends to this client
+	// alone, which is nobody's to forbid.
+	hears bool
 }
 
 // firstAs and secondAs are the actions that the two rules see: an action that is
@@ -141,7 +144,7 @@ var demands = func() (table [8][128]demand) {
 		}
 	}
 	event(demand{how: one, first: evPublish, claims: true}, protocol.EventEmit)
-	event(demand{how: one, first: evSubscribe}, protocol.EventSubscribe)
+	event(demand{how: one, first: evSubscribe, hears: true}, protocol.EventSubscribe)
 	event(demand{how: one, first: evListen, claims: true}, protocol.EventListen)
 	event(demand{how: free},
 		protocol.EventUnsubscribe, protocol.EventUnlisten, protocol.EventListenAccept, protocol.EventListenReject)

@@ -328,6 +328,9 @@ func (x *explainer) judge(ctx context.Context) error {
 	case d.calls && reserved(x.Name):
 		x.settle(Allow, "calls to names under hadal/ are answered by the server itself: no rule is asked")
 		return nil
+	case d.hears && x.Name == protocol.EventExpiring:
+		x.settle(Allow, "the server tells a client by "+protocol.EventExpiring+" what concerns that client alone: no rule is asked")
+		return nil
 	case x.rules.open:
 		x.settle(Allow, `permission.type is "none": everybody may do everything`)
 		return nil

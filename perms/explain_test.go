@@ -76,6 +76,7 @@ func TestExplanations(t *testing.T) {
 		{`{"user":"ada","action":"record.read","name":"when","now":1700000000001}`, `deny: record "when": rule read denies, because now < 1700000000001 is false`, []string{"(not reached)"}},
 		{`{"action":"record.read","name":"when"}`, `deny: `, []string{"user    open (not authenticated)"}},
 		{`{"action":"record.unsubscribe","name":"when"}`, `allow: no rule guards this action`, nil},
+		{`{"action":"event.subscribe","name":"hadal/auth/expiring"}`, `allow: the server tells a client by hadal/auth/expiring`, nil},
 		{`{"action":"record.update","name":"hadal/x","data":{}}`, `deny: names under hadal/ are the server's own`, nil},
 		{`{"action":"event.publish","name":"n","data":11}`, `allow: event "*": rule publish allows, because typeof data === 'number' && data > 10 is true`, []string{"EVENT.EMIT (2)"}},
 		{`{"action":"event.emit","name":"n"}`, `deny: event "*": rule publish denies, because typeof data === 'number' is false`, []string{"data = undefined"}},
@@ -136,7 +137,7 @@ func TestExplanationsAgreeWithDoorAndJudge(t *testing.T) {
 				if d.how == never || d.how == ownerOnly {
 					continue
 				}
-				for _, name := range []string{"users/ada", "users/x/y", "shop/1", "other", "when", "hadal/x", "odd/1"} {
+				for _, name := range []string{"users/ada", "users/x/y", "shop/1", "other", "when", "hadal/x", "hadal/auth/expiring", "odd/1"} {
 					for _, old := range []string{"", `{"version":1}`} {
 						const data = `{"version":2,"item":"1"}`
 						q := Query{User: user.ID, UserData: json.RawMessage(user.ServerData), Action: sectionNames[id] + "." + a.Name(topic), Name: name,

@@ -30,8 +30,9 @@
 //
 // Names under hadal/ belong to the server: whatever would write, create,
 // delete, publish, provide, listen to or notify them is denied; calls to them no
-// rule is asked about, because the server answers them. So is every
-// action that the protocol does not know or that only servers send.
+// rule is asked about, because the server answers them, nor about subscriptions to
+// hadal/auth/expiring, which it sends to the very client it concerns. Denied is every
+// action, too, that the protocol does not know or that only servers send.
 package perms
 
 import (
@@ -156,6 +157,9 @@ func (r *Rules) door(q *question, a protocol.Action) (Verdict, decided) {
 	}
 	if d.calls && reserved(q.name) {
 		return Allow, decided{slot: noSlot} // the server answers, or says that nobody does
+	}
+	if d.hears && q.name == protocol.EventExpiring {
+		return Allow, decided{slot: noSlot}
 	}
 	if r.open {
 		if taken {

@@ -260,6 +260,9 @@ func TestNamesOfTheServerAreNotForClients(t *testing.T) {
 				t.Errorf("%s: %v %s: got %v, want %v", kind, c.topic, c.action.Name(c.topic), got, c.want)
 			}
 		}
+		if got := r.Door(someone, protocol.TopicEvent, protocol.EventEmit, protocol.EventExpiring, "1"); got != Deny {
+			t.Errorf("%s: publishing %s: got %v, want deny", kind, protocol.EventExpiring, got)
+		}
 		for _, name := range []string{"hadal", "hadalx/y", "x/hadal/"} {
 			if got := r.Door(someone, protocol.TopicRecord, protocol.RecordUpdate, name, ""); got != Allow {
 				t.Errorf("%s: writing %q: got %v, want allow", kind, name, got)
@@ -284,6 +287,18 @@ func TestNamesOfTheServerAreNotForClients(t *testing.T) {
 				t.Errorf("%s: judging %s, exists %v: got %v, want %v", kind, c.action.Name(protocol.TopicRecord), c.exists, got, c.want)
 			}
 		}
+	}
+}
+
+func TestNobodyIsForbiddenToHearThatHisTokenExpires(t *testing.T) {
+	r := load(t, "record: {'*': {read: false}}\nevent: {'*': {subscribe: false}, 'hadal/*': {subscribe: false}}\n"+restRPC+"presence: {'*': {allow: false}}\n")
+	for name, want := range map[string]Verdict{protocol.EventExpiring: Allow, "hadal/auth/other": Deny, "auth": Deny} {
+		if got := r.Door(someone, protocol.TopicEvent, protocol.EventSubscribe, name, ""); got != want {
+			t.Errorf("subscribing to %s: got %v, want %v", name, got, want)
+		}
+	}
+	if got := r.Door(someone, protocol.TopicEvent, protocol.EventListen, protocol.EventExpiring, ""); got != Deny {
+		t.Errorf("listening: got %v, want deny", got)
 	}
 }
 

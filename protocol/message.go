@@ -135,6 +135,16 @@ type Message struct {
 // subscribe to it, and call it, but neither change nor provide it.
 func Reserved(name string) bool { return strings.HasPrefix(name, "hadal/") }
 
+// Names under hadal/ that mean something to clients.
+const (
+	// EventExpiring is the event by which a client is told that its token will expire. The
+	// server sends it to that client alone, if it has subscribed.
+	EventExpiring = "hadal/auth/expiring"
+	// CallRefresh is the remote procedure by which a client renews its token. The server
+	// answers it.
+	CallRefresh = "hadal/auth/refresh"
+)
+
 // NameVersion is one entry of a HEAD_RESPONSE_BULK.
 type NameVersion struct {
 	Name    string
