@@ -115,14 +115,32 @@ func (r *Room) Closed(c sub.Client) {
 // Rejudge ends what rules, which are in force, do not allow any more of what stands,
 // and tells the clients. It returns how much that was.
 func (r *Room) Rejudge(rules sub.Rules) int {
-	n := r.subs.Rejudge(rules, protocol.TopicEvent, protocol.EventSubscribe, func(name string, c sub.Client, last bool) {
-		if last {
-			r.slots.last(name)
-			r.listen.Changed(name)
-		}
-		sub.TellEnded(c, protocol.TopicEvent, protocol.EventSubscribe, name)
-	})
-	return n + r.listen.Rejudge(rules)
+	return r.subs.Rejudge(rules, protocol.TopicEvent, protocol.EventSubscribe, r.ended) + r.listen.Rejudge(rules)
+}
+
+// RejudgeClient is Rejudge for one client, whose user has changed. It is called on its
+// reader.
+func (r *Room) RejudgeClient(rules sub.Rules, c sub.Client) int {
+	return r.subs.RejudgeClient(rules, c, protocol.TopicEvent, protocol.EventSubscribe, r.ended) + r.listen.RejudgeClient(rules, c)
+}
+
+// ended follows the end of a subscription that the rules do not allow any more.
+func (r *Room) ended(name string, c sub.Client, last bool) {
+	if last {
+		r.slots.last(name)
+		r.listen.Changed(name)
+	}
+	sub.TellEnded(c, protocol.TopicEvent, protocol.EventSubscribe, name)
+}
+
+// Tell sends an event of the server's own to one client, if it has subscribed to it. data
+// is JSON text.
+func (r *Room) Tell(c sub.Client, name, data string) {
+	if r.subs.Subscribed(name, c) {
+		c.Send(&protocol.Outbound{Message: protocol.Message{
+			Topic: protocol.TopicEvent, Action: protocol.EventEmit, Has: protocol.HasName | protocol.HasData, Name: name, Data: data,
+		}})
+	}
 }
 
 // Stats returns the numbers of this moment.

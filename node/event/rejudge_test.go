@@ -55,3 +55,22 @@ func TestNewRulesEndSubscriptionsAndListening(t *testing.T) {
 		Action: protocol.EventMessagePermissionError, Name: "secret.*", OriginalAction: protocol.EventListen, IsError: true,
 	})
 }
+
+func TestAUserThatChangedLosesWhatItMayNotHaveAnyMoreAndNobodyElseDoes(t *testing.T) {
+	r := newRoom()
+	c, other := &fake{id: 2}, &fake{id: 3}
+	r.sub(c, "0", "secret", "public")
+	r.sub(other, "0", "secret")
+	r.do(c, protocol.Message{Action: protocol.EventListen, Name: "secret.*"})
+	r.do(other, protocol.Message{Action: protocol.EventListen, Name: "secret.*"})
+	c.got, other.got = nil, nil
+	if n := r.RejudgeClient(closed{}, c); n != 2 {
+		t.Errorf("%d ended, want 2", n)
+	}
+	c.expect(t, ended(protocol.EventSubscribe, "secret"), ended(protocol.EventListen, "secret.*"))
+	r.Tell(c, "secret", "1")
+	r.Tell(other, "secret", "2")
+	r.Tell(c, "public", "3")
+	c.expect(t, emitted("public", "3"))
+	other.expect(t, emitted("secret", "2"))
+}

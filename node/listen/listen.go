@@ -2,6 +2,7 @@ package listen
 
 import (
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -278,10 +279,25 @@ func (r *Registry) Rejudge(rules sub.Rules) int {
 		r.mu.Lock()
 		listeners := slices.Clone(p.listeners)
 		r.mu.Unlock()
-		for _, l := range listeners {
-			if rules.Refuse(l.c.User(), r.topic, r.act.listen, p.text, "") != 0 && r.evict(l) {
-				ended++
-			}
+		ended += r.judgeAgain(rules, listeners)
+	}
+	return ended
+}
+
+// RejudgeClient is Rejudge for one client, whose user has changed. It is called on its
+// reader.
+func (r *Registry) RejudgeClient(rules sub.Rules, c sub.Client) int {
+	r.mu.Lock()
+	listeners := slices.Collect(maps.Values(r.listeners[c.ID()]))
+	r.mu.Unlock()
+	return r.judgeAgain(rules, listeners)
+}
+
+// judgeAgain ends the listeners that rules do not allow, and returns how many.
+func (r *Registry) judgeAgain(rules sub.Rules, listeners []*listener) (ended int) {
+	for _, l := range listeners {
+		if rules.Refuse(l.c.User(), r.topic, r.act.listen, l.p.text, "") != 0 && r.evict(l) {
+			ended++
 		}
 	}
 	return ended

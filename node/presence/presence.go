@@ -270,14 +270,24 @@ func (r *Room) Handle(c sub.Client, m *protocol.Message) {
 // Rejudge ends the subscriptions that rules, which are in force, do not allow any
 // more, and tells the clients. It returns how many that were.
 func (r *Room) Rejudge(rules sub.Rules) int {
-	one := r.names.Rejudge(rules, protocol.TopicPresence, protocol.PresenceSubscribe, func(name string, c sub.Client, _ bool) {
-		sub.TellEnded(c, protocol.TopicPresence, protocol.PresenceSubscribe, name)
-	})
 	// The rules know a subscription to everybody by its action, which has no name.
-	all := r.all.Rejudge(rules, protocol.TopicPresence, protocol.PresenceSubscribeAll, func(_ string, c sub.Client, _ bool) {
-		sub.TellEnded(c, protocol.TopicPresence, protocol.PresenceSubscribeAll, "")
-	})
-	return one + all
+	return r.names.Rejudge(rules, protocol.TopicPresence, protocol.PresenceSubscribe, ended) +
+		r.all.Rejudge(rules, protocol.TopicPresence, protocol.PresenceSubscribeAll, endedAll)
+}
+
+// RejudgeClient is Rejudge for one client, whose user has changed. It is called on its
+// reader.
+func (r *Room) RejudgeClient(rules sub.Rules, c sub.Client) int {
+	return r.names.RejudgeClient(rules, c, protocol.TopicPresence, protocol.PresenceSubscribe, ended) +
+		r.all.RejudgeClient(rules, c, protocol.TopicPresence, protocol.PresenceSubscribeAll, endedAll)
+}
+
+func ended(name string, c sub.Client, _ bool) {
+	sub.TellEnded(c, protocol.TopicPresence, protocol.PresenceSubscribe, name)
+}
+
+func endedAll(_ string, c sub.Client, _ bool) {
+	sub.TellEnded(c, protocol.TopicPresence, protocol.PresenceSubscribeAll, "")
 }
 
 // Stats returns the numbers of this moment.

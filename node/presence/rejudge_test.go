@@ -54,3 +54,22 @@ func TestNewRulesEndSubscriptions(t *testing.T) {
 		t.Error("a request that passed the door before was not judged again")
 	}
 }
+
+func TestAUserThatChangedLosesWhatItMayNotHaveAnyMore(t *testing.T) {
+	r := newRoom()
+	bob, cy := client("bob"), client("cy")
+	for _, c := range []*fake{bob, cy} {
+		r.Handle(c, &protocol.Message{Topic: protocol.TopicPresence, Action: protocol.PresenceSubscribe, Names: []string{"dan"}})
+		r.Handle(c, &protocol.Message{Topic: protocol.TopicPresence, Action: protocol.PresenceSubscribeAll})
+		c.got = nil
+	}
+	if n := r.RejudgeClient(closed{}, bob); n != 2 {
+		t.Errorf("%d ended, want 2", n)
+	}
+	if len(bob.got) != 2 || len(cy.got) != 0 {
+		t.Errorf("bob was told %+v, cy %+v", bob.got, cy.got)
+	}
+	if st := r.Stats(); st.Subscriptions != 1 || st.Global != 1 {
+		t.Errorf("left are %+v, want 1 and 1", st)
+	}
+}

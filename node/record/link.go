@@ -28,8 +28,9 @@ type link struct {
 
 	mu  sync.Mutex
 	out []byte // a payload that was not sent yet; guarded by mu
-	// introduced are the clients here that the peer has been told of. Guarded by mu.
-	introduced map[uint64]struct{}
+	// introduced are the clients here that the peer has been told of, each with the user
+	// that it was told. Guarded by mu.
+	introduced map[uint64]*auth.User
 
 	// The peer's clients, by their ids there, and its lane for what no client asks. Only
 	// the goroutine that hears of the peer uses them.
@@ -72,7 +73,7 @@ var _ cluster.Handler = (*Room)(nil)
 
 // Up implements cluster.Handler.
 func (r *Room) Up(peer string) {
-	l := &link{room: r, peer: peer, introduced: make(map[uint64]struct{}), clients: make(map[uint64]*peerClient), others: newLane()}
+	l := &link{room: r, peer: peer, introduced: make(map[uint64]*auth.User), clients: make(map[uint64]*peerClient), others: newLane()}
 	r.changeLinks(func(links map[string]*link) { links[peer] = l })
 	r.look()
 }
@@ -215,13 +216,14 @@ func (l *link) forward(s *seat, queue []*request) int {
 	return n
 }
 
-// introduce tells the peer of a client. The caller holds mu.
+// introduce tells the peer of a client, unless it was told the same before. The caller
+// holds mu.
 func (l *link) introduce(c sub.Client) {
-	if _, known := l.introduced[c.ID()]; known {
+	u := c.User()
+	if l.introduced[c.ID()] == u {
 		return
 	}
-	l.introduced[c.ID()] = struct{}{}
-	u := c.User()
+	l.introduced[c.ID()] = u
 	l.out = appendFrame(l.out, &frame{kind: frameUser, client: c.ID(), user: u.ID, serverData: u.ServerData, clientData: u.ClientData})
 }
 
@@ -339,10 +341,15 @@ func (l *link) hear(f *frame) error {
 	r := l.room
 	switch f.kind {
 	case frameUser:
-		l.clients[f.client] = &peerClient{
-			id: 1<<63 | r.ids.Add(1), there: f.client, link: l, lane: newLane(),
-			user: &auth.User{ID: f.user, ServerData: f.serverData, ClientData: f.clientData},
+		c := &peerClient{there: f.client, link: l, user: &auth.User{ID: f.user, ServerData: f.serverData, ClientData: f.clientData}}
+		if was := l.clients[f.client]; was != nil {
+			// The same client, whose user has changed: what it asked before stays in order, and
+			// is judged as who asked it.
+			c.id, c.lane = was.id, was.lane
+		} else {
+			c.id, c.lane = 1<<63|r.ids.Add(1), newLane()
 		}
+		l.clients[f.client] = c
 		return nil
 	case frameClosed:
 		delete(l.clients, f.client)

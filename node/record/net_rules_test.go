@@ -413,3 +413,53 @@ func TestExcludedNamesEndWithTheirOwner(t *testing.T) {
 		wantHeard(t, "d", d, "DELETED name=tmp/x")
 	})
 }
+
+// A client whose user changes is judged by what it is now, also where others own the
+// records, and what it asks stays in order.
+func TestAUserThatChangedIsJudgedAnewOnEveryNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startNet(t, netOptions{ids: []string{"a", "b"}, partitions: 4, options: options{rules: crossing{}}})
+		w.move("b", 0, 1)
+		w.ready()
+		room, names := w.room("a"), count("doc/%d", 20)
+		ada, other := newClient("ada"), newClient("other")
+		guest := ada.user
+		ada.user = &auth.User{ID: "ada", ServerData: `{"admin":true}`}
+		other.user = ada.user
+		for _, name := range names {
+			say(t, room, ada, "CREATEANDUPDATE "+name+" v=1 data={}")
+		}
+		say(t, room, ada, "SUBSCRIBE corr=1 names="+strings.Join(names, ","))
+		say(t, room, other, "SUBSCRIBE corr=1 names="+strings.Join(names, ","))
+		w.settleAll()
+		ada.heard()
+		ada.user = guest
+		if n, err := room.RejudgeClient(t.Context(), open{}, ada); err != nil || n != 20 {
+			t.Errorf("RejudgeClient = %d, %v, want 20", n, err)
+		}
+		w.settleAll()
+		ada.heard()
+		if n := w.nodes["a"].subs.Stats().Subscriptions; n != 20 {
+			t.Errorf("%d subscriptions stand, want the other client's 20", n)
+		}
+		read := func(want string) {
+			t.Helper()
+			for _, name := range names {
+				say(t, room, ada, "READ "+name)
+			}
+			w.settleAll()
+			got := ada.heard()
+			if len(got) != len(names) {
+				t.Errorf("ada heard %d answers", len(got))
+			}
+			for _, line := range got {
+				if !strings.HasPrefix(line, want) {
+					t.Errorf("ada heard %q, want %s", line, want)
+				}
+			}
+		}
+		read("MESSAGE_DENIED")
+		ada.user = other.user
+		read("READ_RESPONSE")
+	})
+}

@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"iter"
 	"sync"
 	"sync/atomic"
 
@@ -22,7 +23,26 @@ const rejudgedAs = protocol.RecordSubscribeCreateAndRead
 // not allow any more, and tells the clients. It returns how much that was, and an
 // error when not everything could be judged, because the room or ctx has ended.
 func (r *Room) Rejudge(ctx context.Context, rules sub.Rules) (ended int, err error) {
-	ended = r.listen.Rejudge(rules)
+	return r.rejudge(ctx, r.listen.Rejudge(rules), r.subs.All)
+}
+
+// RejudgeClient is Rejudge for one client, whose user has changed. It is called on its
+// reader, which waits meanwhile for the store and for other nodes.
+func (r *Room) RejudgeClient(ctx context.Context, rules sub.Rules, c sub.Client) (ended int, err error) {
+	only := []sub.Client{c}
+	return r.rejudge(ctx, r.listen.RejudgeClient(rules, c), func(yield func(string, []sub.Client) bool) {
+		for _, name := range r.subs.NamesOf(c) {
+			if !yield(name, only) {
+				return
+			}
+		}
+	})
+}
+
+// rejudge judges whose subscriptions again: names, each with some of its clients. It
+// returns how many have ended, those included that had before.
+func (r *Room) rejudge(ctx context.Context, before int, whose iter.Seq2[string, []sub.Client]) (ended int, err error) {
+	ended = before
 	// A subscription that the former rules allowed may wait for a commit, or for the
 	// answer of another node; after this it stands, and is met below.
 	for _, s := range r.seats() {
@@ -39,7 +59,7 @@ func (r *Room) Rejudge(ctx context.Context, rules sub.Rules) (ended int, err err
 		evicted.Add(int64(n))
 		return err
 	}
-	for name, clients := range r.subs.All {
+	for name, clients := range whose {
 		p := r.partition(name)
 		for _, c := range clients {
 			if parts[p] = append(parts[p], standing{name, c}); len(parts[p]) == bulkPart {

@@ -1,6 +1,9 @@
 package rpc
 
 import (
+	"maps"
+	"slices"
+
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -9,7 +12,32 @@ import (
 // and tells the clients. The calls that such a provider is asked go to others, as if
 // it had left. It returns how many pairs of name and provider that were.
 func (r *Room) Rejudge(rules sub.Rules) int {
-	refused := r.refused(rules)
+	return r.endAll(r.refused(rules))
+}
+
+// RejudgeClient is Rejudge for one client, whose user has changed. It is called on its
+// reader.
+func (r *Room) RejudgeClient(rules sub.Rules, c sub.Client) int {
+	r.mu.Lock()
+	var names []string
+	if k := r.clients[c.ID()]; k != nil {
+		names = slices.Collect(maps.Keys(k.provides))
+	}
+	r.mu.Unlock()
+	f := fallen{c, make(map[string]struct{})}
+	for _, name := range names {
+		if rules.Refuse(c.User(), protocol.TopicRPC, protocol.RPCProvide, name, "") != 0 {
+			f.names[name] = struct{}{}
+		}
+	}
+	if len(f.names) == 0 {
+		return 0
+	}
+	return r.endAll(map[uint64]fallen{c.ID(): f})
+}
+
+// endAll ends providing, and returns how many pairs of name and provider that were.
+func (r *Room) endAll(refused map[uint64]fallen) int {
 	// All go before the first call is put to another: it must not be one of them.
 	ended := 0
 	for _, f := range refused {

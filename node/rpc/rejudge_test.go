@@ -82,3 +82,25 @@ func TestACallEndsWhenNewRulesLeaveNobody(t *testing.T) {
 		}
 	})
 }
+
+func TestAProviderWhoseUserChangedEndsAndOthersGoOn(t *testing.T) {
+	inBubble(t, nil, func(w *world) {
+		c, a, b := w.client(), w.provider(), w.provider()
+		w.do(c, request, "x1", "")
+		first := asked(t, a, b)
+		second := a
+		if first == a {
+			second = b
+		}
+		if n := w.RejudgeClient(only("nobody"), c); n != 0 {
+			t.Errorf("%d ended of a client that provides nothing", n)
+		}
+		if n := w.RejudgeClient(only("nobody"), first); n != 1 {
+			t.Errorf("%d ended, want 1", n)
+		}
+		first.expect(t, provideEnded)
+		second.expect(t, "REQUEST name=add id=x1")
+		w.do(second, respond, "x1", "2")
+		c.expect(t, end("RESPONSE", "x1")+" data=2")
+	})
+}

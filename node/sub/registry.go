@@ -226,19 +226,25 @@ func (r *Registry) moved(name string, id uint64, index int) {
 // subscriber any more. It costs as many steps as c has names.
 func (r *Registry) RemoveClient(c Client) (lost []string) {
 	id := c.ID()
-	cs := r.clientShard(id)
-	cs.mu.Lock()
-	names := make([]string, 0, len(cs.own[id]))
-	for name := range cs.own[id] {
-		names = append(names, name)
-	}
-	cs.mu.Unlock()
-	for _, name := range names {
+	for _, name := range r.NamesOf(c) {
 		if _, last := r.remove(name, id); last {
 			lost = append(lost, name)
 		}
 	}
 	return lost
+}
+
+// NamesOf is what c has subscribed to, in no order.
+func (r *Registry) NamesOf(c Client) []string {
+	id := c.ID()
+	cs := r.clientShard(id)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	names := make([]string, 0, len(cs.own[id]))
+	for name := range cs.own[id] {
+		names = append(names, name)
+	}
+	return names
 }
 
 // RemoveName unsubscribes everybody from name and returns who that was.

@@ -95,6 +95,23 @@ func (r *Registry) Rejudge(rules Rules, t protocol.Topic, a protocol.Action, end
 	return n
 }
 
+// RejudgeClient is Rejudge for one client, whose user is another one now while the rules
+// are the same. It is called on the client's reader, so that nothing that the former
+// user was let in for comes behind it.
+func (r *Registry) RejudgeClient(rules Rules, c Client, t protocol.Topic, a protocol.Action, ended func(name string, c Client, last bool)) int {
+	n := 0
+	for _, name := range r.NamesOf(c) {
+		if rules.Refuse(c.User(), t, a, name, "") == 0 {
+			continue
+		}
+		if removed, last := r.Remove(name, c); removed {
+			n++
+			ended(name, c, last)
+		}
+	}
+	return n
+}
+
 // All calls yield with every name and its subscribers, until it returns false: it can
 // be ranged over. No lock is held meanwhile, so yield may call the registry. A
 // subscription that stands during the whole walk is seen; one that comes or goes may
