@@ -50,6 +50,7 @@ var arrows = map[string][]string{
 	"auth/vault":           {},
 	"auth/vault/vaulttest": {"auth/vault"},
 	"auth/web":             {"auth", "auth/vault"},
+	"auth/tokens":          {"auth", "auth/vault", "auth/web"},
 	"store":                {},
 	"store/jetstream":      {"auth/vault", "store"},
 	"store/postgres":       {"store"},

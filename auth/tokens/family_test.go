@@ -1,0 +1,157 @@
+package tokens
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hadal/auth/vault"
+)
+
+func TestARefreshTokenIsExchangedAndAnOldOneEndsTheFamily(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := vault.NewMemory()
+		here, there := newWorld(t, testConfig(hmacKey("a")), v), newWorld(t, testConfig(hmacKey("a")), v)
+		c, first := here.login("ann")
+		p := first
+		for range 3 {
+			time.Sleep(time.Minute)
+			old := p
+			there.mustExchange(&p)
+			if p.RefreshToken == old.RefreshToken || p.Token == old.Token {
+				t.Fatal("the exchange gave the same token")
+			}
+		}
+		// One that never was any says nothing about the family.
+		made, _ := parseRefresh(p.RefreshToken)
+		made.secret = random(secretSize)
+		if _, err := here.refresh(made.String()); !errors.Is(err, errNoFamily) {
+			t.Errorf("a refresh token that was made up: %v", err)
+		}
+		if status, _ := post(t, here, PathRefresh, "", `{"refreshToken":"`+first.RefreshToken+`"}`); status != 401 {
+			t.Errorf("an old refresh token: %d", status)
+		}
+		if _, err := there.refresh(p.RefreshToken); !errors.Is(err, errNoFamily) {
+			t.Errorf("the family goes on: %v", err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		c.wantEnd(t, Revoked)
+		if v := there.judge(p.Token); v.Reason != `"TOKEN_REVOKED"` {
+			t.Errorf("its last access token: %+v", v)
+		}
+		if n := here.Stats().Replayed; n != 1 {
+			t.Errorf("%d replays are counted, want 1", n)
+		}
+	})
+}
+
+func TestARetryGetsTheSameAnswerForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig(hmacKey("a")), vault.NewMemory())
+		first := w.mint("ann")
+		second := first
+		w.mustExchange(&second)
+		time.Sleep(retryWindow - time.Millisecond)
+		again := first
+		w.mustExchange(&again)
+		if again != second {
+			t.Errorf("the answer was %+v, and then %+v", second, again)
+		}
+		time.Sleep(time.Millisecond)
+		if _, err := w.refresh(first.RefreshToken); !errors.Is(err, errReplayed) {
+			t.Errorf("after the window: %v", err)
+		}
+		// Two steps back is no retry, however soon.
+		third := second
+		w.mustExchange(&third)
+		w.mustExchange(&third)
+		if _, err := w.refresh(second.RefreshToken); !errors.Is(err, errReplayed) {
+			t.Errorf("two steps back: %v", err)
+		}
+	})
+}
+
+func TestOfManyThatRefreshAtOnceAllGetTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := vault.NewMemory()
+		nodes := []*world{newWorld(t, testConfig(hmacKey("a")), v), newWorld(t, testConfig(hmacKey("a")), v)}
+		p := nodes[0].mint("ann")
+		for range 5 {
+			time.Sleep(time.Minute)
+			answers := make([]pair, 20)
+			var wg sync.WaitGroup
+			for i := range answers {
+				wg.Go(func() {
+					var err error
+					if answers[i], err = nodes[i%2].refresh(p.RefreshToken); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			for _, a := range answers {
+				if a != answers[0] {
+					t.Fatalf("one got %+v, another one %+v", answers[0], a)
+				}
+			}
+			p = answers[0]
+		}
+	})
+}
+
+func TestAFamilyThatIsNotUsedEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(hmacKey("a"))
+		cfg.RefreshTTL = time.Hour
+		v := vault.NewMemory()
+		w := newWorld(t, cfg, v)
+		p := w.mint("ann")
+		for range 3 { // used, it goes on
+			time.Sleep(59 * time.Minute)
+			w.mustExchange(&p)
+		}
+		time.Sleep(61 * time.Minute)
+		synctest.Wait()
+		if _, err := w.refresh(p.RefreshToken); !errors.Is(err, errNoFamily) {
+			t.Errorf("after its time: %v", err)
+		}
+		if n, _ := v.Size(); n != 0 {
+			t.Errorf("%d entries are left", n)
+		}
+	})
+}
+
+// What lies in the vault is not enough to refresh.
+func TestTheVaultHoldsNoRefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := vault.NewMemory()
+		w := newWorld(t, testConfig(hmacKey("a")), v)
+		p := w.mint("ann")
+		w.mustExchange(&p)
+		token, _ := parseRefresh(p.RefreshToken)
+		entry, err := v.Get(t.Context(), familyPrefix+token.family)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f family
+		if err := json.Unmarshal(entry.Value, &f); err != nil {
+			t.Fatal(err)
+		}
+		for name, secret := range map[string][]byte{
+			"the current digest": f.Current, "the previous digest": f.Previous, "the salt": f.Salt, "one step from the digest": mac(f.Previous, f.Salt),
+		} {
+			if _, err := w.refresh(f.token(token.family, secret).String()); err == nil {
+				t.Errorf("%s is a refresh token", name)
+			}
+		}
+		_, secret, _ := strings.Cut(strings.TrimPrefix(p.RefreshToken, refreshPrefix+"."), ".")
+		if strings.Contains(string(entry.Value), secret[:20]) || strings.Contains(string(entry.Value), p.Token) {
+			t.Error("a token lies in the vault")
+		}
+	})
+}
