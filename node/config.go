@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/auth/tokens"
 	"hadal/cluster"
 	"hadal/node/admin"
 	"hadal/node/endpoint"
@@ -59,6 +60,9 @@ type Config struct {
 	Listen listen.Config `yaml:"listen"`
 	// Auth lists the strategies that are asked, in this order, who a client is.
 	Auth []auth.Config `yaml:"auth"`
+	// Tokens says how tokens are made that clients log in with: client.login({token}). Its keys
+	// are Hadal's own.
+	Tokens tokens.Config `yaml:"tokens"`
 	// AllowOpenAuth permits a node that lets clients in without credentials to
 	// listen elsewhere than on loopback.
 	AllowOpenAuth bool `yaml:"allowOpenAuth"`
@@ -171,6 +175,7 @@ func Default() Config {
 		Records:             record.DefaultKeepConfig(),
 		Listen:              listen.DefaultConfig(),
 		Auth:                []auth.Config{{Type: "none"}},
+		Tokens:              tokens.DefaultConfig(),
 		Permission:          perms.DefaultConfig(),
 		Cluster:             cluster.DefaultConfig(),
 	}
@@ -245,6 +250,9 @@ func (c Config) Validate() error {
 	m.atLeast("listen.matchCooldown", c.Listen.MatchCooldown, 0)
 	c.validateRecords(&m)
 	c.validateAuth(&m)
+	for _, err := range flatten(c.Tokens.Validate()) {
+		m = append(m, fmt.Errorf("tokens.%w", err))
+	}
 	c.validatePermission(&m)
 	m = append(m, flatten(c.Admin.Validate())...)
 	m = append(m, flatten(c.Cluster.Validate())...)

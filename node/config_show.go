@@ -37,7 +37,7 @@ func (c Config) Show() ([]byte, error) {
 
 // shown is v as a file would have it; false when there is nothing to show.
 func shown(k keyPath, v reflect.Value) (any, bool) {
-	if secretKeys[k.pattern] && v.String() != "" && (k.pattern != "httpServer.options.ssl.key" || isPEM(v.String())) {
+	if secretKeys[k.pattern] && v.String() != "" && (!keyFiles[k.pattern] || isPEM(v.String())) {
 		return hidden, true
 	}
 	switch x := v.Interface().(type) {

@@ -104,7 +104,13 @@ var secretKeys = map[string]bool{
 	"cluster.secret":                true,
 	"auth.options.users.*.password": true,
 	"httpServer.options.ssl.key":    true,
+	"tokens.apiSecret":              true,
+	"tokens.signingKeys.key":        true,
+	"tokens.signingKeys.secret":     true,
 }
+
+// keyFiles are those of them that may be the name of a file, which is no secret.
+var keyFiles = map[string]bool{"httpServer.options.ssl.key": true, "tokens.signingKeys.key": true}
 
 // specialKeys are read by functions of their own.
 var specialKeys map[string]func(*loader, keyPath, *value, reflect.Value)
@@ -123,6 +129,7 @@ func init() { // here, because the functions lead back to the tables
 		"auth":                        (*loader).decodeAuth,
 		"auth.options.path":           (*loader).decodePath,
 		"permission.options.path":     (*loader).decodePath,
+		"tokens.signingKeys.key":      (*loader).decodePEM,
 		"logger.type":                 (*loader).decodeLoggerType,
 		"cluster.join":                (*loader).decodeAddresses,
 		"cluster.tls.certFile":        (*loader).decodePath,

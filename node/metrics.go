@@ -115,6 +115,10 @@ var (
 	descDiskTotal     = desc("disk_bytes", "Size of the volume that holds the records.")
 	descDiskFree      = desc("disk_free_bytes", "Bytes free on it.")
 	descDiskReserve   = desc("disk_reserve_bytes", "Bytes of it that are kept free: record writes are refused when there are no more.")
+	descTokens        = desc("tokens_total", "Tokens minted, refreshed, given again to who asked twice, and renewed on a connection; families ended because a refresh token was used twice; revocations and kicks made here.", "what")
+	descTokenSessions = desc("token_sessions", "Connections that logged in with a token.")
+	descRevocations   = desc("token_revocations", "Revocations that this node knows of.")
+	descTokensKnown   = desc("token_revocations_known", "1 when this node knows what is revoked; without that it takes no tokens.")
 	descReady         = desc("ready", "1 when the node serves fully.")
 )
 
@@ -206,6 +210,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		count(descListenRefused, float64(st.SwitchedOff), topic, "pattern switched off")
 		count(descListenRefused, float64(st.Skipped), topic, "match skipped")
 	}
+	n.collectTokens(count, gauge)
 	if ready := len(n.Ready()) == 0; ready {
 		gauge(descReady, 1)
 	} else {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/auth/tokens"
 	"hadal/auth/vault"
 	"hadal/cluster"
 	"hadal/node/admin"
@@ -46,8 +46,10 @@ type Node struct {
 	place *cluster.Place
 	vault *vault.Slot // what logins need on disk; filled by Run
 	auth  *auth.Live
-	rules *perms.Live
-	pipe  pipeline
+	// tokens are the cluster's own; asked by auth, before the configured strategies.
+	tokens *tokens.Room
+	rules  *perms.Live
+	pipe   pipeline
 
 	eventSubs, recordSubs     *sub.Registry
 	eventListen, recordListen *listen.Registry
@@ -88,16 +90,20 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	place := cluster.NewPlace(cfg.Cluster, log)
 	n := &Node{
 		cfg: cfg, log: log, state: "starting", permission: cfg.Permission,
-		place: place, vault: logins, auth: auth.NewLive(strategies),
+		place: place, vault: logins,
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
 		presence: presence.New(place, place, log), rpc: rpc.New(cfg.RPC, place, place, log),
 		started: make(chan struct{}), since: time.Now(),
 	}
+	if n.tokens, err = n.newTokens(); err != nil {
+		return nil, err
+	}
+	n.auth = auth.NewLive(n.withTokens(strategies))
 	n.rules = perms.NewLive(rules, references{n}, log)
 	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, place, place, log)
 	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, place, place, log)
 	n.event = event.New(n.eventSubs, n.eventListen, place, log)
-	n.pipe.rules = n.rules
+	n.pipe.rules, n.pipe.session = n.rules, n
 	for topic, r := range map[protocol.Topic]room{
 		protocol.TopicEvent:    enabled(cfg.EnabledFeatures.Event, n.event),
 		protocol.TopicRPC:      enabled(cfg.EnabledFeatures.RPC, n.rpc),
@@ -109,17 +115,17 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	health := admin.NewHealth(n.Ready)
 	port := cfg.Endpoint()
 	port.HTTP.MaxConnections = maxConnections(port.HTTP.MaxConnections, log)
-	n.endpoint, err = endpoint.New(port, n.auth, receiver{n}, map[string]http.Handler{
-		cfg.HTTPServer.Options.HealthCheckPath: health.Check(),
-		"/healthz":                             health.Alive(),
-		"/readyz":                              health.Ready(),
-	}, log)
+	routes := n.tokens.Routes()
+	routes[cfg.HTTPServer.Options.HealthCheckPath] = health.Check()
+	routes["/healthz"] = health.Alive()
+	routes["/readyz"] = health.Ready()
+	n.endpoint, err = endpoint.New(port, n.auth, receiver{n}, routes, log)
 	if err != nil {
 		return nil, err
 	}
 	n.admin, err = admin.New(cfg.Admin, admin.Deps{
 		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Logins: operator{n}, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,
-		Metrics: n.metrics.handler(), Health: health, Info: n.Info, Log: log,
+		Routes: n.tokens.OperatorRoutes(), Metrics: n.metrics.handler(), Health: health, Info: n.Info, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -200,6 +206,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer ports.end() // while the rooms can still answer
 	for name, run := range map[string]func(context.Context) error{
 		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "drain": n.followDrain, "replicas": st.keepReplicas,
+		"tokens":          n.tokens.Run,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {
@@ -419,6 +426,7 @@ func (n receiver) Opened(c *endpoint.Conn) {
 	if n.cfg.EnabledFeatures.Presence {
 		n.presence.Login(c)
 	}
+	n.tokens.Opened(tokenClient{c, n.Node})
 }
 
 // Receive is called for each message of a client that has logged in.
@@ -426,6 +434,7 @@ func (n receiver) Receive(c *endpoint.Conn, m *protocol.Message) { n.pipe.receiv
 
 // Closed is called when such a client has gone.
 func (n receiver) Closed(c *endpoint.Conn) {
+	n.tokens.Closed(tokenClient{c, n.Node})
 	for _, r := range n.pipe.rooms {
 		if r != nil {
 			r.Closed(c)

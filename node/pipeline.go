@@ -1,6 +1,8 @@
 package node
 
 import (
+	"slices"
+
 	"hadal/auth"
 	"hadal/node/sub"
 	"hadal/perms"
@@ -41,6 +43,16 @@ const (
 type pipeline struct {
 	rooms [protocol.TopicPresence + 1]room // by topic; nil where a feature is off
 	rules door
+	// session answers what a client asks about its own login; nil where there is none.
+	session session
+}
+
+// session is the login of a client as the pipeline sees it.
+type session interface {
+	// renew answers a call of protocol.CallRefresh.
+	renew(c sub.Client, m *protocol.Message)
+	// remind is called when a client has subscribed to protocol.EventExpiring.
+	remind(c sub.Client)
 }
 
 // receive is called on the client's reader.
@@ -62,6 +74,10 @@ func (p *pipeline) receive(c sub.Client, m *protocol.Message) {
 		refuseShape(c, m)
 		return
 	}
+	if m.Topic == protocol.TopicRPC && m.Action == protocol.RPCRequest && m.Name == protocol.CallRefresh && p.session != nil {
+		p.session.renew(c, m) // no rule may keep a client from it
+		return
+	}
 	m.Judged = p.rules.Generation() // before they are asked: see sub.Gate
 	switch {
 	case m.Topic == protocol.TopicRecord && m.Action == protocol.RecordSubscribeCreateAndRead:
@@ -78,7 +94,11 @@ func (p *pipeline) receive(c sub.Client, m *protocol.Message) {
 			return
 		}
 	}
+	remind := m.Topic == protocol.TopicEvent && m.Action == protocol.EventSubscribe && p.session != nil && slices.Contains(m.Names, protocol.EventExpiring)
 	r.Handle(c, m)
+	if remind {
+		p.session.remind(c)
+	}
 }
 
 // admit drops exactly the names that the user may not use, and says whether

@@ -16,8 +16,8 @@ import (
 // not have everything that stands judged by them.
 var ErrUnjudged = errors.New("the new rules are in force, but not all subscriptions to records were judged by them")
 
-// Reload takes over the rules, the users and the certificates of cfg; the rest
-// of cfg needs a restart. It is all or nothing: what is wrong is found before
+// Reload takes over the rules, the users, the tokens' settings and the certificates of
+// cfg; the rest of cfg needs a restart. It is all or nothing: what is wrong is found before
 // anything is taken over, and then everything stays as it was.
 //
 // New rules hold for what stands, too. Subscriptions, listening and provided rpcs that
@@ -37,6 +37,9 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	if _, err := perms.New(cfg.Permission); err != nil {
 		return fmt.Errorf("permission: %w", err)
 	}
+	if err := errors.Join(flatten(cfg.Tokens.Validate())...); err != nil {
+		return fmt.Errorf("tokens: %w", err)
+	}
 	if err := n.endpoint.Reload(); err != nil {
 		return err
 	}
@@ -44,7 +47,10 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	if err := n.place.Reload(); err != nil {
 		return err
 	}
-	n.auth.Replace(strategies)
+	if err := n.tokens.Reload(cfg.Tokens); err != nil {
+		return fmt.Errorf("tokens: %w", err)
+	}
+	n.auth.Replace(n.withTokens(strategies))
 	began := time.Now()
 	if err := n.shareRules(ctx, cfg.Permission); err != nil {
 		return err

@@ -24,6 +24,8 @@
 //	POST   /cluster/move?partition=P&node=N
 //	POST   /explain              body: a perms.Query; answers a perms.Explanation;
 //	                             also as /admin/explain
+//	POST   /auth/token, /auth/check, /auth/revoke   as on the public port, without a
+//	                             secret: package auth/tokens
 //
 // What JSON cannot hold stands as base64 under name64 or data64: export.go.
 //
@@ -68,7 +70,7 @@ const (
 )
 
 // Deps is what the admin API shows and does. All are required, but for Records,
-// Rules, Cluster and Explainer, which are nil when there are none.
+// Rules, Cluster, Explainer and Routes, which are nil when there are none.
 type Deps struct {
 	// Socket is the path of the unix socket, SocketName in the data directory,
 	// which must exist when Listen is called.
@@ -82,6 +84,8 @@ type Deps struct {
 	Cluster Cluster
 	// Explainer answers /explain; without one nothing does.
 	Explainer Explainer
+	// Routes are further paths, as http.ServeMux has them, and who answers them.
+	Routes map[string]http.Handler
 	// Metrics answers /metrics.
 	Metrics http.Handler
 	// Info is what /info answers, as anything that can be written as JSON.
@@ -288,6 +292,9 @@ func (s *Server) routes(ctx context.Context) http.Handler {
 	if s.deps.Explainer != nil {
 		mux.HandleFunc("POST /explain", s.explain)
 		mux.HandleFunc("POST /admin/explain", s.explain)
+	}
+	for path, h := range s.deps.Routes {
+		mux.Handle(path, h)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s %s here", r.Method, r.URL.Path))

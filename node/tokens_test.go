@@ -1,0 +1,75 @@
+package node
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"hadal/auth/tokens"
+	"hadal/node/sub"
+	"hadal/protocol"
+)
+
+// logins is a session that keeps what it was asked.
+type logins struct{ asked []string }
+
+func (l *logins) renew(_ sub.Client, m *protocol.Message) {
+	l.asked = append(l.asked, "renew "+m.Data)
+}
+func (l *logins) remind(sub.Client) { l.asked = append(l.asked, "remind") }
+
+func TestNoRuleStandsBetweenAClientAndItsToken(t *testing.T) {
+	p, k, d, c := pipelineForTest()
+	s := &logins{}
+	p.session = s
+	for _, m := range []protocol.Message{
+		{Topic: protocol.TopicRPC, Action: protocol.RPCRequest, Name: protocol.CallRefresh, Data: "1"},
+		{Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: []string{"a", protocol.EventExpiring}},
+		{Topic: protocol.TopicEvent, Action: protocol.EventUnsubscribe, Names: []string{protocol.EventExpiring}},
+		{Topic: protocol.TopicRPC, Action: protocol.RPCRequest, Name: "other", Data: "2"},
+		{Topic: protocol.TopicRPC, Action: protocol.RPCProvide, Names: []string{"no/" + protocol.CallRefresh}},
+	} {
+		p.receive(c, &m)
+	}
+	if want := []string{"renew 1", "remind"}; !slices.Equal(s.asked, want) {
+		t.Errorf("asked %q, want %q", s.asked, want)
+	}
+	if slices.ContainsFunc(d.asked, func(q string) bool { return strings.HasPrefix(q, "REQUEST "+protocol.CallRefresh) }) {
+		t.Errorf("the door was asked %q", d.asked)
+	}
+	if len(k.got) != 3 {
+		t.Errorf("the rooms got %d messages, want 3", len(k.got))
+	}
+}
+
+func TestSecretsOfTokensAreNotShown(t *testing.T) {
+	cfg := Default()
+	cfg.Tokens.APISecret = "the secret of backends"
+	cfg.Tokens.SigningKeys = []tokens.Key{{ID: "a", Alg: "HS256", Secret: "a secret of thirty-two characters"}, {ID: "b", Alg: "ES256", Key: "keys/b.pem"},
+		{ID: "c", Alg: "ES256", Key: "-----BEGIN PRIVATE KEY-----\nabc"}}
+	text, err := cfg.Show()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"secret of", "BEGIN"} {
+		if bytes.Contains(text, []byte(secret)) {
+			t.Errorf("%q is shown in\n%s", secret, text)
+		}
+	}
+	if !bytes.Contains(text, []byte("keys/b.pem")) {
+		t.Errorf("the file of a key is not shown in\n%s", text)
+	}
+}
+
+func TestMistakesInTokensOpenWithTheirKey(t *testing.T) {
+	cfg := Default()
+	cfg.Tokens.SigningKeys = []tokens.Key{{ID: "a", Alg: "HS256", Secret: "short"}}
+	cfg.Tokens.RefreshTTL = 1
+	err := cfg.Validate()
+	for _, want := range []string{"tokens.signingKeys[0].secret: ", "tokens.refreshTTL: "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
