@@ -25,7 +25,7 @@ const renewTime = 10 * time.Second
 // newTokens makes the room of tokens, off or on.
 func (n *Node) newTokens() (*tokens.Room, error) {
 	room, err := tokens.New(n.cfg.Tokens, tokens.Deps{
-		Vault: n.vault, Issuer: tokenIssuer(n.cfg), Log: n.log,
+		Vault: n.vault, Issuer: TokenIssuer(n.cfg), Log: n.log,
 		Clients: func(yield func(tokens.Client) bool) {
 			for _, c := range n.endpoint.Conns() {
 				if c.User() != nil && !yield(tokenClient{c, n}) {
@@ -40,8 +40,8 @@ func (n *Node) newTokens() (*tokens.Room, error) {
 	return room, nil
 }
 
-// tokenIssuer is who makes the tokens, by their own word: the cluster.
-func tokenIssuer(cfg Config) string {
+// TokenIssuer is who makes the tokens, by their own word: the cluster.
+func TokenIssuer(cfg Config) string {
 	if !cfg.Cluster.Enabled() {
 		return "hadal"
 	}

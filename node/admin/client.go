@@ -63,6 +63,9 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
@@ -79,7 +82,10 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		return nil, fmt.Errorf("status %d: %w", resp.StatusCode, err)
 	}
 	var f failure
-	if json.Unmarshal(text, &f) != nil || f.Error == "" {
+	if json.Unmarshal(text, &f) == nil && f.Error == "" {
+		f.Error = f.Detail
+	}
+	if f.Error == "" {
 		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, bytes.TrimSpace(text))
 	}
 	if resp.StatusCode == http.StatusNotFound && path == "/record" {

@@ -352,6 +352,8 @@ func answerText(w http.ResponseWriter, status int, text []byte) {
 // failure is every answer that is no success.
 type failure struct {
 	Error string `json:"error"`
+	// Detail is the text of a problem (auth/web), which has no Error.
+	Detail string `json:"detail,omitempty"`
 	// Line is where an import stopped, from 1.
 	Line int `json:"line,omitempty"`
 	// Imported is how many records of it were taken.
