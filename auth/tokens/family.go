@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -19,8 +20,6 @@ import (
 const (
 	// retryWindow is how long after its exchange a refresh token gets the same answer again.
 	retryWindow = 10 * time.Second
-	// exchangeTries is how often an exchange begins anew because others were faster.
-	exchangeTries = 8
 
 	familyPrefix  = "family/"
 	refreshPrefix = "hr1"
@@ -171,7 +170,10 @@ type exchanged struct {
 // by the claims of its last access token and when it was made. With errReplayed the
 // caller ends the family that it is told of.
 func (s families) exchange(ctx context.Context, m *maker, t refreshToken, judge func(last claims, created time.Time) error) (exchanged, error) {
-	for range exchangeTries {
+	for try := 0; ; try++ {
+		if err := yield(ctx, try); err != nil {
+			return exchanged{}, fmt.Errorf("exchange a refresh token: %w", err)
+		}
 		entry, err := s.vault.Get(ctx, familyPrefix+t.family)
 		switch {
 		case errors.Is(err, vault.ErrNotFound):
@@ -217,7 +219,22 @@ func (s families) exchange(ctx context.Context, m *maker, t refreshToken, judge 
 		}
 		return out, errReplayed
 	}
-	return exchanged{}, errors.New("exchange a refresh token: others are always faster")
+}
+
+// yield waits before a try that is not the first: others were faster, and what they have
+// written may be on its way for a moment in which it can be neither read nor replaced.
+func yield(ctx context.Context, try int) error {
+	if try == 0 {
+		return nil
+	}
+	wait := time.NewTimer(min(time.Millisecond<<min(try, 7), 100*time.Millisecond) + mathrand.N(10*time.Millisecond))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("others are always faster: %w", ctx.Err())
+	}
 }
 
 // next makes the exchange, and returns the secret that is current after it.

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -152,6 +153,57 @@ func TestTheVaultHoldsNoRefreshToken(t *testing.T) {
 		_, secret, _ := strings.Cut(strings.TrimPrefix(p.RefreshToken, refreshPrefix+"."), ".")
 		if strings.Contains(string(entry.Value), secret[:20]) || strings.Contains(string(entry.Value), p.Token) {
 			t.Error("a token lies in the vault")
+		}
+	})
+}
+
+// behind is a vault whose reads are behind its writes for a moment.
+type behind struct {
+	vault.Vault
+	mu    sync.Mutex
+	old   vault.Entry // guarded by mu
+	until time.Time   // guarded by mu
+}
+
+func (b *behind) Get(ctx context.Context, key string) (vault.Entry, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if time.Now().Before(b.until) {
+		return b.old, nil
+	}
+	return b.Vault.Get(ctx, key)
+}
+
+func (b *behind) Update(ctx context.Context, key string, value []byte, revision uint64, ttl time.Duration) (uint64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !time.Now().Before(b.until) {
+		var err error
+		if b.old, err = b.Vault.Get(ctx, key); err != nil {
+			return 0, err
+		}
+		b.until = time.Now().Add(200 * time.Millisecond)
+	}
+	return b.Vault.Update(ctx, key, value, revision, ttl)
+}
+
+func TestARaceIsWaitedOutWhereReadsAreBehindWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig(hmacKey("a")), &behind{Vault: vault.NewMemory()})
+		p := w.mint("ann")
+		answers := make([]pair, 2)
+		var wg sync.WaitGroup
+		for i := range answers {
+			wg.Go(func() {
+				var err error
+				if answers[i], err = w.refresh(p.RefreshToken); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if answers[0] != answers[1] {
+			t.Errorf("one got %+v, the other %+v", answers[0], answers[1])
 		}
 	})
 }

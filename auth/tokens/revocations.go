@@ -22,7 +22,6 @@ const (
 	revokedUsers   = revokedPrefix + "user/"
 	revokedFamily  = revokedPrefix + "family/"
 	revokedKick    = revokedPrefix + "kick/"
-	revocationTry  = 8
 	clockTolerance = time.Minute // by which nodes' clocks may differ
 )
 
@@ -126,7 +125,10 @@ func (r *revocations) count() int {
 // hear of it.
 func put(ctx context.Context, v vault.Vault, key string, before time.Time, ttl time.Duration) (vault.Change, error) {
 	until := before.UnixMilli()
-	for range revocationTry {
+	for try := 0; ; try++ {
+		if err := yield(ctx, try); err != nil {
+			return vault.Change{}, fmt.Errorf("keep revocation %s: %w", key, err)
+		}
 		value, err := json.Marshal(revocation{until})
 		if err != nil {
 			return vault.Change{}, err
@@ -161,5 +163,4 @@ func put(ctx context.Context, v vault.Vault, key string, before time.Time, ttl t
 		}
 		return vault.Change{Entry: vault.Entry{Key: key, Value: value, Revision: revision}}, nil
 	}
-	return vault.Change{}, fmt.Errorf("keep revocation %s: others are always faster", key)
 }
