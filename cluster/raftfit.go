@@ -69,7 +69,7 @@ func (j *joined) watchFitness(ctx context.Context) error {
 	var f fitness
 	for {
 		was := !f.unfit
-		if fit := f.see(time.Now(), j.server.Room); fit != was {
+		if fit := f.see(time.Now(), j.server.hasRoom); fit != was {
 			j.raft.SetFit(fit)
 			j.log.Warn("this node owns records only while it can write", "fit", fit)
 		}

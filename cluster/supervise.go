@@ -88,17 +88,22 @@ func (t *trouble) Unwrap() error { return errors.Join(t.reason, t.waits) }
 // is read-only or cannot be reached, or an embedded server that takes no writes.
 // It costs about a microsecond and never waits for the disk.
 func (s *Server) Room(bytes int64) error {
+	err := s.hasRoom(bytes)
+	if stopped := (*trouble)(nil); err != nil && !errors.As(err, &stopped) {
+		s.tell(err)
+	}
+	return err
+}
+
+// hasRoom is Room, and tells the log nothing.
+func (s *Server) hasRoom(bytes int64) error {
 	s.mu.Lock()
 	t := s.trouble
 	s.mu.Unlock()
 	if t != nil {
 		return t
 	}
-	err := s.disk.room(bytes)
-	if err != nil {
-		s.tell(err)
-	}
-	return err
+	return s.disk.room(bytes)
 }
 
 // Ready says why nothing can be written now, or nil. It may be asked from
