@@ -131,7 +131,9 @@ func (r *Raft) Serve(request []byte) (reply []byte) {
 	}
 	switch kind {
 	case requestJoin:
-		err = r.admit(c)
+		if err = r.admit(c); undecided(err) {
+			err = r.notLeader() // whoever asks again does no harm
+		}
 	case requestChange:
 		err = r.order(c)
 	case requestStatus:
@@ -149,6 +151,12 @@ func (r *Raft) asAnswer(err error) error {
 		return r.notLeader()
 	}
 	return err
+}
+
+// undecided says that a change may have been made or not, or was not: this node has
+// ceased to lead meanwhile, or is too busy.
+func undecided(err error) bool {
+	return errors.Is(err, raft.ErrLeadershipLost) || errors.Is(err, raft.ErrEnqueueTimeout) || errors.Is(err, raft.ErrRaftShutdown)
 }
 
 func (r *Raft) notLeader() *NotLeaderError {

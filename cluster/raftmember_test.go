@@ -58,6 +58,29 @@ func TestNodesThatJoinGetTheirShareAndVoteAfterAWhile(t *testing.T) {
 	})
 }
 
+// Whoever leads may cease to while it takes a node in, and then nobody knows whether it
+// has: the node asks until it knows.
+func TestANodeJoinsThroughALeaderThatLosesTheOthers(t *testing.T) {
+	inCluster(t, 3, 6, func(c *testCluster) {
+		c.wait("balance", time.Second, c.balanced)
+		leader := c.leader()
+		n := c.add(RoleCore)
+		for _, other := range c.nodes[:3] {
+			c.cut(leader, other, true)
+		}
+		done := make(chan error, 1)
+		go func() { done <- n.r.Join(c.ctx, []string{leader.peer.Raft}) }()
+		c.wait("another to lead", 5*time.Second, func() bool { return c.leader() != nil && c.leader() != leader })
+		for _, other := range c.nodes[:3] {
+			c.cut(leader, other, false)
+		}
+		if err := <-done; err != nil {
+			t.Fatalf("Join = %v", err)
+		}
+		c.wait("balance", 15*time.Second, c.balanced)
+	})
+}
+
 func TestFourNodesHaveThreeVotersAndReplaceADeadOne(t *testing.T) {
 	inCluster(t, 4, 4, func(c *testCluster) {
 		if got := c.voters(); len(got) != 3 {
