@@ -37,10 +37,12 @@ APT_chattr   := e2fsprogs
 APT_mount    := mount
 APT_ip       := iproute2
 APT_tc       := iproute2
-COMMANDS     := chromium node npm gcc mkfs.ext4 chattr mount ip tc
+APT_initdb   := postgresql
+COMMANDS     := chromium node npm gcc mkfs.ext4 chattr mount ip tc initdb
 
-# Some of them are where only root looks.
-export PATH := $(PATH):/usr/sbin:/sbin
+# Some of them are where only root looks, or, as Debian's PostgreSQL, nobody.
+empty :=
+export PATH := $(PATH):/usr/sbin:/sbin$(subst $(empty) ,,$(patsubst %,:%,$(wildcard /usr/lib/postgresql/*/bin)))
 
 # section prints a heading that is easy to find in a long log.
 section = @printf '\n==== %s\n' "$(1)"

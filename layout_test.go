@@ -46,7 +46,9 @@ var arrows = map[string][]string{
 	// Services.
 	"perms":                {"perms/expr", "auth", "protocol"},
 	"perms/expr":           {},
-	"auth":                 {"auth/vault", "store"},
+	"auth":                 {"auth/users", "auth/vault", "store"},
+	"auth/users":           {"auth/vault"},
+	"auth/users/pgtest":    {},
 	"auth/vault":           {},
 	"auth/vault/vaulttest": {"auth/vault"},
 	"auth/web":             {"auth", "auth/vault"},
@@ -70,7 +72,7 @@ var arrows = map[string][]string{
 var companions = map[string][]string{"protocol": {"protocol/jsonpath"}}
 
 // testHelpers may be imported by every test and by nothing else.
-var testHelpers = []string{"store/storetest", "cluster/clustertest", "cluster/freeport", "auth/vault/vaulttest"}
+var testHelpers = []string{"store/storetest", "cluster/clustertest", "cluster/freeport", "auth/vault/vaulttest", "auth/users/pgtest"}
 
 // programs may be split into as many packages as they like below their folder.
 var programs = []string{"cmd/hadal", "bench", "e2e", "examples"}
