@@ -5,11 +5,13 @@ import (
 	"fmt"
 
 	"github.com/goccy/go-yaml"
+
+	"hadal/auth/users"
 )
 
 // Config is one entry of the file's `auth` list: a strategy and its options.
 type Config struct {
-	// Type is the strategy: "none" or "file".
+	// Type is the strategy: "none", "file" or "storage".
 	Type string `yaml:"type"`
 	// Options are the strategy's own.
 	Options Options `yaml:"options"`
@@ -23,17 +25,58 @@ type Options struct {
 	// Path names a file with the users, as an alternative to Users (file).
 	Path string `yaml:"path"`
 	// Hash is the digest of PBKDF2 password hashes as deepstream writes them:
-	// md5, sha1, sha256 or sha512. Without it, passwords stand in clear text or
-	// as argon2id and bcrypt hashes, which say so themselves (file).
+	// md5, sha1, sha256 or sha512. Without it, passwords stand as argon2id and bcrypt
+	// hashes, which say so themselves, or in clear text (file only). What storage
+	// writes is always argon2id, also over an old hash when its user logs in (file,
+	// storage).
 	Hash string `yaml:"hash"`
-	// Iterations is PBKDF2's iteration count (file, with hash).
+	// Iterations is PBKDF2's iteration count (file, storage, with hash).
 	Iterations int `yaml:"iterations"`
-	// KeyLength is PBKDF2's key length in bytes (file, with hash).
+	// KeyLength is PBKDF2's key length in bytes (file, storage, with hash).
 	KeyLength int `yaml:"keyLength"`
+	// Backend is where users are: "embedded" (the default), replicated with the
+	// cluster, or "postgres" (storage).
+	Backend string `yaml:"backend"`
+	// ConnectionString says which PostgreSQL, such as
+	// postgres://user:password@host:5432/database; with backend postgres (storage).
+	ConnectionString string `yaml:"connectionString"`
+	// Table is the table of users; users when nothing is said. In PostgreSQL a schema
+	// may stand before it (storage).
+	Table string `yaml:"table"`
+	// CreateUser makes a user of everybody who logs in with a name that is not there
+	// yet (storage).
+	CreateUser bool `yaml:"createUser"`
 	// ReportInvalidParameters makes a wrong password a refusal rather than "no
 	// opinion". Default: true when the strategy stands alone.
 	ReportInvalidParameters *bool `yaml:"reportInvalidParameters"`
 }
+
+// Source is where the users of a storage strategy are.
+func (o *Options) Source() users.Source {
+	return users.Source{Backend: o.Backend, Table: o.Table, ConnectionString: o.ConnectionString}
+}
+
+// Sources are those of all storage strategies in a list.
+func Sources(cfgs []Config) []users.Source {
+	var all []users.Source
+	for i := range cfgs {
+		if cfgs[i].Type == "storage" {
+			all = append(all, cfgs[i].Options.Source())
+		}
+	}
+	return all
+}
+
+// RolesConfig says what counts as the role of a user, serverData.role in rules.
+type RolesConfig struct {
+	// Wins says which role counts when the strategy gave one and the role store (hadal
+	// user role) has another: "store" or "claim", the strategy's. Where one has none the
+	// other counts.
+	Wins string `yaml:"wins"`
+}
+
+// DefaultRolesConfig lets the role store win.
+func DefaultRolesConfig() RolesConfig { return RolesConfig{Wins: RoleOfStore} }
 
 // Digest is the PBKDF2 setting of these options; its Name is empty when they
 // have none.

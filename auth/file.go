@@ -51,15 +51,10 @@ func newFile(key string, o *Options, report bool, turns *Turnstile) (*file, erro
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(key+"."+format, args...)) }
 
-	digest := o.Digest()
-	if digest.Name != "" {
-		if err := digest.check(key + "."); err != nil {
-			errs = append(errs, err)
-		}
-	} else if digest.Iterations != 0 || digest.KeyLength != 0 {
-		fail("hash: is missing, but iterations or keyLength is set: name the digest, or remove them")
+	digest, err := digestOf(key, o)
+	if err != nil {
+		errs = append(errs, err)
 	}
-
 	users, from := o.Users, "users"
 	switch {
 	case o.Path != "" && len(o.Users) > 0:
@@ -158,37 +153,59 @@ func (f *file) reports() bool { return f.report }
 
 func (f *file) followed() { f.last = false }
 
+// digestOf is the PBKDF2 setting of options, or what is wrong with it, each mistake
+// opening with key.
+func digestOf(key string, o *Options) (Digest, error) {
+	d := o.Digest()
+	switch {
+	case d.Name != "":
+		return d, d.check(key + ".")
+	case d.Iterations != 0 || d.KeyLength != 0:
+		return d, fmt.Errorf("%s.hash: is missing, but iterations or keyLength is set: name the digest, or remove them", key)
+	}
+	return d, nil
+}
+
+// credentials are name and password of a login, or the reason of the refusal when one of
+// them is missing.
+func credentials(params string) (username, password, missing string) {
+	u, p := param(params, "username"), param(params, "password")
+	var absent []string
+	if u.Type != gjson.String {
+		absent = append(absent, "username")
+	}
+	if p.Type != gjson.String {
+		absent = append(absent, "password")
+	}
+	if len(absent) > 0 {
+		return "", "", reason("missing or no string: " + strings.Join(absent, ", "))
+	}
+	return u.Str, p.Str, ""
+}
+
 // Authenticate implements Authenticator.
 func (f *file) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
-	username, password := param(a.Params, "username"), param(a.Params, "password")
-	var missing []string
-	if username.Type != gjson.String {
-		missing = append(missing, "username")
+	username, password, missing := credentials(a.Params)
+	if missing != "" {
+		return f.refuse(missing), nil
 	}
-	if password.Type != gjson.String {
-		missing = append(missing, "password")
-	}
-	if len(missing) > 0 {
-		return f.refuse(reason("missing or no string: " + strings.Join(missing, ", "))), nil
-	}
-
-	acc, known := f.users[username.Str]
+	acc, known := f.users[username]
 	s := acc.secret
 	if !known {
 		s = f.dummy
 	}
-	if known && f.recalls(acc, password.Str) && !f.turns.slowed(networkOf(a.RemoteAddr)) {
+	if known && f.recalls(acc, password) && !f.turns.slowed(networkOf(a.RemoteAddr)) {
 		return Verdict{Opinion: Accepted, User: acc.user}, nil
 	}
 	right := false
 	if err := f.turns.Check(ctx, a.RemoteAddr, s.cost(), func() bool {
-		right = s.matches(password.Str)
+		right = s.matches(password)
 		return known && right || !known && !f.last
 	}); err != nil {
 		return Verdict{}, err
 	}
 	if known && right && s.cost().slow() {
-		mac := f.mac(password.Str)
+		mac := f.mac(password)
 		acc.recent.Store(&mac)
 	}
 	switch {

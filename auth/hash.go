@@ -33,10 +33,10 @@ const (
 // cost is what OWASP asks for with the least memory (19 MiB, two passes, one
 // lane), because after a restart all clients log in at once.
 func HashArgon2id(password string) (string, error) {
-	return argon2id.CreateHash(password, &argon2id.Params{
-		Memory: 19 << 10, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32,
-	})
+	return argon2id.CreateHash(password, &newParams)
 }
+
+var newParams = argon2id.Params{Memory: 19 << 10, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
 
 // HashBcrypt makes a bcrypt hash of cost 12. Passwords of more than 72 bytes
 // are refused, because bcrypt would ignore the rest.
@@ -170,6 +170,22 @@ func parseSecret(stored string, digest Digest) (secret, error) {
 	return clearSecret(sha256.Sum256([]byte(stored))), nil
 }
 
+// CheckStored says why a password as it is stored can be verified by nobody, or nothing.
+// Clear text is never one: who reads a store of users must not be able to log in.
+func CheckStored(stored string, digest Digest) error {
+	_, err := parseStored(stored, digest)
+	return err
+}
+
+// parseStored is parseSecret for what is never clear text. Its error does not quote it.
+func parseStored(stored string, digest Digest) (secret, error) {
+	s, err := parseSecret(stored, digest)
+	if err == nil && s.kind() == kindClear {
+		return nil, errors.New("is neither an argon2id nor a bcrypt hash: for deepstream's, set hash, iterations and keyLength of the strategy")
+	}
+	return s, err
+}
+
 // clearSecret is the SHA-256 of a clear-text password, so that neither the
 // time to compare nor what lies in memory tells its length.
 type clearSecret [sha256.Size]byte
@@ -208,6 +224,11 @@ func (s pbkdf2Secret) matches(password string) bool {
 
 func (pbkdf2Secret) cost() Cost       { return Cost{Threads: 1} }
 func (pbkdf2Secret) kind() secretKind { return kindPBKDF2 }
+
+// dummyOf is checked for a name that nobody has: it takes as long as a hash of d.
+func dummyOf(d Digest) secret {
+	return pbkdf2Secret{digest: d, key: make([]byte, d.KeyLength), salt: "AAAAAAAAAAAAAAAAAAAAAA=="}
+}
 
 type bcryptSecret []byte
 
@@ -249,6 +270,17 @@ func parseArgon2id(stored string) (secret, error) {
 		return nil, errors.New("argon2id hash has no salt, or a key that is too short or too long")
 	}
 	return argon2idSecret{params: *p, salt: salt, key: key}, nil
+}
+
+// newDummy is dummyOf for hashes of HashArgon2id.
+func newDummy() secret {
+	return argon2idSecret{params: newParams, salt: make([]byte, newParams.SaltLength), key: make([]byte, newParams.KeyLength)}
+}
+
+// isNew says whether a hash is as strong as those of HashArgon2id.
+func isNew(s secret) bool {
+	a, ok := s.(argon2idSecret)
+	return ok && a.params.Memory >= newParams.Memory && a.params.Iterations >= newParams.Iterations
 }
 
 func (s argon2idSecret) matches(password string) bool {

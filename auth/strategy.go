@@ -6,8 +6,12 @@ import (
 	"log/slog"
 	"strings"
 
+	"hadal/auth/users"
 	"hadal/auth/vault"
 )
+
+// strategies are the types of New, for messages.
+const strategies = "none, file or storage"
 
 // Deps is what strategies are given by the node. The zero value does to check a
 // configuration.
@@ -15,6 +19,9 @@ type Deps struct {
 	// Vault holds users and what else is known of logins. It may not be open yet; nil is
 	// one that never is.
 	Vault vault.Vault
+	// Users opens the tables of storage strategies; nil opens them for these strategies,
+	// for good.
+	Users *users.Stores
 	// Turnstile is the node's; nil makes one for these strategies.
 	Turnstile *Turnstile
 	// Log is told what an operator should know, and no secret; nil tells nobody.
@@ -34,6 +41,9 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 	}
 	if deps.Vault == nil {
 		deps.Vault = vault.NewSlot()
+	}
+	if deps.Users == nil {
+		deps.Users = users.NewStores(deps.Vault)
 	}
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
@@ -58,10 +68,12 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 			a = none{}
 		case "file":
 			a, err = newFile(key+".options", o, report, deps.Turnstile)
+		case "storage":
+			a, err = newStorage(key+".options", o, report, deps)
 		case "":
-			err = fmt.Errorf("%s.type: is missing: use none or file", key)
+			err = fmt.Errorf("%s.type: is missing: use %s", key, strategies)
 		default:
-			err = fmt.Errorf("%s.type: there is no strategy %q: use none or file", key, cfgs[i].Type)
+			err = fmt.Errorf("%s.type: there is no strategy %q: use %s", key, cfgs[i].Type, strategies)
 		}
 		if err != nil {
 			errs = append(errs, err)

@@ -30,7 +30,7 @@ func (e *embedded) Find(ctx context.Context, name string) (User, error) {
 	}
 	entry, err := e.vault.Get(ctx, e.key(name))
 	if err != nil {
-		return User{}, e.translate("find", name, err)
+		return User{}, e.translate("find", err)
 	}
 	return e.decode(entry)
 }
@@ -45,7 +45,7 @@ func (e *embedded) decode(entry vault.Entry) (User, error) {
 }
 
 // translate says an error of the vault in the words of Store.
-func (e *embedded) translate(what, name string, err error) error {
+func (e *embedded) translate(what string, err error) error {
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
 		return ErrNotFound
@@ -54,7 +54,7 @@ func (e *embedded) translate(what, name string, err error) error {
 	case errors.Is(err, vault.ErrConflict):
 		return ErrConflict
 	}
-	return fmt.Errorf("%s user %q: %w", what, name, err)
+	return fmt.Errorf("%s user: %w", what, err) // the name may be a password, in the wrong field
 }
 
 // Create implements Store.
@@ -65,7 +65,7 @@ func (e *embedded) Create(ctx context.Context, u User) (User, error) {
 	}
 	u.Revision, err = e.vault.Create(ctx, e.key(u.Name), text, 0)
 	if err != nil {
-		return User{}, e.translate("create", u.Name, err)
+		return User{}, e.translate("create", err)
 	}
 	return u, nil
 }
@@ -78,7 +78,7 @@ func (e *embedded) Update(ctx context.Context, u User) (User, error) {
 	}
 	u.Revision, err = e.vault.Update(ctx, e.key(u.Name), text, u.Revision, 0)
 	if err != nil {
-		return User{}, e.translate("update", u.Name, err)
+		return User{}, e.translate("update", err)
 	}
 	return u, nil
 }
@@ -88,7 +88,7 @@ func (e *embedded) Remove(ctx context.Context, name string) error {
 	if ValidName(name) != nil {
 		return ErrNotFound
 	}
-	return removeEntry(ctx, e.vault, e.key(name), func(err error) error { return e.translate("remove", name, err) })
+	return removeEntry(ctx, e.vault, e.key(name), func(err error) error { return e.translate("remove", err) })
 }
 
 // removeEntry deletes an entry whatever it is, but says so when there is none.
