@@ -99,10 +99,8 @@ func newAccount(name string, e Entry, digest Digest) (account, error) {
 	switch {
 	case name == "":
 		return account{}, errors.New("has no name")
-	case isAnonymous(name):
-		return account{}, fmt.Errorf("%s and OPEN are the names of clients that have none: choose another", Anonymous)
-	case reserved(name):
-		return account{}, errors.New("names that begin with hadal/ belong to the server: choose another")
+	case CheckName(name) != nil:
+		return account{}, CheckName(name)
 	case e.Password == "":
 		return account{}, errors.New("has no password: every user needs one, as a string")
 	}

@@ -69,6 +69,8 @@ type Config struct {
 	// AllowOpenFallback permits a "none" strategy behind another one, which lets
 	// in those whom the other one refused.
 	AllowOpenFallback bool `yaml:"allowOpenFallback"`
+	// Roles says where the roles of users come from.
+	Roles auth.RolesConfig `yaml:"roles"`
 	// Permission says who may do what.
 	Permission perms.Config `yaml:"permission"`
 	// Admin configures the operator's listener.
@@ -176,6 +178,7 @@ func Default() Config {
 		Listen:              listen.DefaultConfig(),
 		Auth:                []auth.Config{{Type: "none"}},
 		Tokens:              tokens.DefaultConfig(),
+		Roles:               auth.DefaultRolesConfig(),
 		Permission:          perms.DefaultConfig(),
 		Cluster:             cluster.DefaultConfig(),
 	}
@@ -351,10 +354,11 @@ func (c Config) validateRecords(m *mistakes) {
 func (c Config) validateAuth(m *mistakes) {
 	_, err := auth.New(c.Auth, c.AllowOpenFallback, auth.Deps{})
 	*m = append(*m, flatten(err)...)
+	m.oneOf("roles.wins", c.Roles.Wins, auth.RoleOfStore, auth.RoleOfClaim)
 	open := slices.ContainsFunc(c.Auth, func(a auth.Config) bool { return a.Type == "none" })
 	if open && !c.AllowOpenAuth && !isLoopback(c.HTTPServer.Options.Host) {
 		m.add("httpServer.options.host", `%q is not loopback, and auth type "none" lets anybody in: `+
-			"use another auth type (file), or set allowOpenAuth: true if an open node is meant", c.HTTPServer.Options.Host)
+			"use another auth type (file, storage), or set allowOpenAuth: true if an open node is meant", c.HTTPServer.Options.Host)
 	}
 }
 

@@ -83,8 +83,12 @@ var foreignEndpoints = map[string]string{
 	"mqtt":    "MQTT",
 }
 
-// foreignAuth are deepstream's types of auth that this version does not have.
-var foreignAuth = []string{"storage", "http", "jwt"}
+// authTypes are the strategies there are, and foreignAuth deepstream's types of auth that
+// this version does not have.
+var (
+	authTypes   = []string{"none", "file", "storage"}
+	foreignAuth = []string{"http", "jwt"}
+)
 
 // byteKeys are the keys whose numbers are bytes, and may have a unit.
 var byteKeys = map[string]bool{
@@ -103,6 +107,7 @@ var secretKeys = map[string]bool{
 	"admin.token":                   true,
 	"cluster.secret":                true,
 	"auth.options.users.*.password": true,
+	"auth.options.connectionString": true,
 	"httpServer.options.ssl.key":    true,
 	"tokens.apiSecret":              true,
 	"tokens.signingKeys.key":        true,
@@ -261,25 +266,26 @@ func (l *loader) decodeEndpoints(k keyPath, v *value, into reflect.Value) {
 // decodeAuth reads the list of strategies.
 func (l *loader) decodeAuth(k keyPath, v *value, into reflect.Value) {
 	list := []auth.Config{}
+	use := "use one of " + strings.Join(authTypes, ", ")
 	read := l.eachEntry(k, v, func(at keyPath, entry *value) {
 		kind := entry.get("type")
-		if l.plugin(at, entry, "use type none or file") {
+		if l.plugin(at, entry, use) {
 			return
 		}
 		if kind == nil {
-			l.fail(at, entry, "has no type: use none or file")
+			l.fail(at, entry, "has no type: %s", use)
 			return
 		}
 		switch name := l.word(at.field("type"), kind); {
-		case name == "none" || name == "file":
+		case slices.Contains(authTypes, name):
 			var c auth.Config
 			l.moved[fmt.Sprintf("auth[%d]", len(list))] = at.shown
 			l.decodeValue(at, entry, reflect.ValueOf(&c).Elem())
 			list = append(list, c)
 		case slices.Contains(foreignAuth, name):
-			l.fail(at.field("type"), kind, "%q is not in this version: use none or file", name)
+			l.fail(at.field("type"), kind, "%q is not in this version: %s", name, use)
 		case name != "":
-			l.fail(at.field("type"), kind, "%q is not a strategy: use none or file", name)
+			l.fail(at.field("type"), kind, "%q is not a strategy: %s", name, use)
 		}
 	})
 	if read {

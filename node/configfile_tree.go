@@ -83,7 +83,7 @@ func (v *value) place() string {
 }
 
 // secretLine finds lines that may hold something nobody should see in a log.
-var secretLine = regexp.MustCompile(`(?i)pass|secret|token|key|credential|-----BEGIN`)
+var secretLine = regexp.MustCompile(`(?i)pass|secret|token|key|credential|connectionString|://\S*@|-----BEGIN`)
 
 // excerpt is the line of v with a mark below its column, on lines of their own.
 // It is empty for lines that are long or may hold a secret.

@@ -43,9 +43,10 @@ type Node struct {
 	cfg Config
 	log *slog.Logger
 
-	place *cluster.Place
-	vault *vault.Slot // what logins need on disk; filled by Run
-	auth  *auth.Live
+	place    *cluster.Place
+	vault    *vault.Slot // what logins need on disk; filled by Run
+	accounts *accounts
+	auth     *auth.Live
 	// tokens are the cluster's own; asked by auth, before the configured strategies.
 	tokens *tokens.Room
 	rules  *perms.Live
@@ -78,8 +79,12 @@ type Node struct {
 // New joins the rooms. It reads certificates, users and rules, so that what is
 // wrong with them is found before anything runs; it opens nothing else.
 func New(cfg Config, log *slog.Logger) (*Node, error) {
-	logins := vault.NewSlot()
-	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{Vault: logins, Log: log})
+	slot := vault.NewSlot()
+	accounts, err := newAccounts(cfg, slot, log)
+	if err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	strategies, err := accounts.strategies(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
@@ -90,7 +95,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	place := cluster.NewPlace(cfg.Cluster, log)
 	n := &Node{
 		cfg: cfg, log: log, state: "starting", permission: cfg.Permission,
-		place: place, vault: logins,
+		place: place, vault: slot, accounts: accounts,
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),
 		presence: presence.New(place, place, log), rpc: rpc.New(cfg.RPC, place, place, log),
 		started: make(chan struct{}), since: time.Now(),
@@ -98,7 +103,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if n.tokens, err = n.newTokens(); err != nil {
 		return nil, err
 	}
-	n.auth = auth.NewLive(n.withTokens(strategies))
+	n.auth = auth.NewLive(n.logins(strategies, cfg))
 	n.rules = perms.NewLive(rules, references{n}, log)
 	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, place, place, log)
 	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, place, place, log)
@@ -124,7 +129,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		return nil, err
 	}
 	n.admin, err = admin.New(cfg.Admin, admin.Deps{
-		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Logins: operator{n}, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,
+		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Logins: operator{n}, Users: n.accounts, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,
 		Routes: n.tokens.OperatorRoutes(), Metrics: n.metrics.handler(), Health: health, Info: n.Info, Log: log,
 	})
 	if err != nil {
@@ -159,6 +164,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	defer n.logError("close admin", n.admin.Close)
+	defer n.accounts.stores.Close()
 	usualGC := relaxGC()
 	defer usualGC()
 	n.setState("joining the cluster")
@@ -207,6 +213,7 @@ func (n *Node) Run(ctx context.Context) error {
 	for name, run := range map[string]func(context.Context) error{
 		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "drain": n.followDrain, "replicas": st.keepReplicas,
 		"tokens":          n.tokens.Run,
+		"accounts":        n.accounts.run,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {

@@ -30,7 +30,7 @@ var ErrUnjudged = errors.New("the new rules are in force, but not all subscripti
 func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
-	strategies, err := auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{Vault: n.vault, Log: n.log})
+	strategies, err := n.accounts.strategies(cfg)
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
@@ -50,7 +50,8 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	if err := n.tokens.Reload(cfg.Tokens); err != nil {
 		return fmt.Errorf("tokens: %w", err)
 	}
-	n.auth.Replace(n.withTokens(strategies))
+	n.auth.Replace(n.logins(strategies, cfg))
+	n.accounts.keep(cfg)
 	began := time.Now()
 	if err := n.shareRules(ctx, cfg.Permission); err != nil {
 		return err

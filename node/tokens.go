@@ -48,9 +48,10 @@ func TokenIssuer(cfg Config) string {
 	return "hadal/" + cfg.Cluster.Name
 }
 
-// withTokens puts the cluster's own tokens before the strategies.
-func (n *Node) withTokens(strategies auth.Authenticator) auth.Authenticator {
-	return auth.Chain{n.tokens, strategies}
+// logins is all that decides who a client is: the cluster's own tokens before the
+// strategies of a configuration, and the roles of whomever they accept.
+func (n *Node) logins(strategies auth.Authenticator, cfg Config) auth.Authenticator {
+	return auth.WithRoles(auth.Chain{n.tokens, strategies}, n.accounts.roles, cfg.Roles)
 }
 
 // tokenClient is a connection as the room of tokens sees it.

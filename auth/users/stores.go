@@ -37,6 +37,9 @@ func (s Source) filled() Source {
 	return s
 }
 
+// Name is the table's name, also when it was left out.
+func (s Source) Name() string { return s.filled().Table }
+
 // Check joins what is wrong with a source, each mistake opening with the key it has in
 // the options of the strategy.
 func (s Source) Check() error {

@@ -96,7 +96,7 @@ func readPassword(cmd *cobra.Command, args []string) (string, error) {
 	}
 	line = strings.TrimRight(line, "\r\n")
 	if line == "" {
-		return "", usagef("no password: give it as an argument or on standard input")
+		return "", usagef("no password: it is typed, or one line of standard input")
 	}
 	return line, nil
 }

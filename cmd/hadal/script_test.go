@@ -178,7 +178,7 @@ func (b *background) seen(text string) (bool, <-chan struct{}) {
 func nodeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	b := ts.Value(nodeKey{}).(*background)
 	if neg || len(args) < 1 {
-		ts.Fatalf("usage: node start|await|signal|wait")
+		ts.Fatalf("usage: node start|await|silent|signal|wait")
 	}
 	switch args[0] {
 	case "start":
@@ -200,6 +200,10 @@ func nodeCommand(ts *testscript.TestScript, neg bool, args []string) {
 			case <-limit:
 				ts.Fatalf("the node does not say %q; it says:\n%s", args[1], b.text)
 			}
+		}
+	case "silent": // the node has not said it so far
+		if said, _ := b.seen(args[1]); said {
+			ts.Fatalf("the node said %q:\n%s", args[1], b.text)
 		}
 	case "signal":
 		ts.Check(b.cmd.Process.Signal(map[string]syscall.Signal{

@@ -60,13 +60,16 @@ const (
 
 // recordsAPI answers the requests about records, and copies what logins keep.
 type recordsAPI struct {
+	answers
 	records Records
 	logins  Logins // nil: there are none
-	log     *slog.Logger
 }
 
+// answers are what requests about things that are kept have in common.
+type answers struct{ log *slog.Logger }
+
 func newRecordsAPI(r Records, l Logins, log *slog.Logger) *recordsAPI {
-	return &recordsAPI{r, l, log}
+	return &recordsAPI{answers{log}, r, l}
 }
 
 func (a *recordsAPI) register(mux *http.ServeMux) {
@@ -90,8 +93,8 @@ func (a *recordsAPI) named(next func(http.ResponseWriter, *http.Request, string)
 	}
 }
 
-// fail answers with an error of Records.
-func (a *recordsAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
+// fail answers with an error of Records or Users.
+func (a answers) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
 	if status == http.StatusInternalServerError && r.Context().Err() == nil {
 		a.log.Error("admin request failed", "path", r.URL.Path, "err", err)
@@ -99,11 +102,13 @@ func (a *recordsAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
 	refuse(w, status, err.Error())
 }
 
-// statusOf is the only place where an error of Records becomes HTTP.
+// statusOf is the only place where an error of Records or Users becomes HTTP.
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNoUser):
 		return http.StatusNotFound
+	case errors.Is(err, ErrUserExists):
+		return http.StatusConflict
 	case errors.Is(err, ErrInvalid):
 		return http.StatusBadRequest
 	case errors.Is(err, context.DeadlineExceeded):
@@ -198,7 +203,7 @@ func (a *recordsAPI) export(w http.ResponseWriter, r *http.Request) {
 
 // stream answers with what write writes. An error after the beginning can be
 // told only by a last line and a broken answer.
-func (a *recordsAPI) stream(w http.ResponseWriter, r *http.Request, write func(io.Writer) error) {
+func (a answers) stream(w http.ResponseWriter, r *http.Request, write func(io.Writer) error) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	out := &begun{w: w}

@@ -22,6 +22,16 @@
 //	POST   /cluster/drain?node=N&on=true
 //	POST   /cluster/remove?node=N
 //	POST   /cluster/move?partition=P&node=N
+//	GET    /users?table=T        a User a line; the table may be left out if there is one
+//	POST   /user?table=T         body: a NewUser; answers {"id"}
+//	PUT    /user/password?table=T&name=N   body: {"password"}, a hash
+//	DELETE /user?table=T&name=N
+//	POST   /users/import?table=T&replace=false  stored users, an object a line; answers
+//	                             an ImportedUsers
+//	GET    /users/export?table=T the same, with hashes
+//	GET    /roles                a Role a line
+//	PUT    /role?id=I            body: {"role"}; with name= and table= instead of id=
+//	DELETE /role?id=I            a stored user is meant; both answer {"id"}
 //	POST   /explain              body: a perms.Query; answers a perms.Explanation;
 //	                             also as /admin/explain
 //	POST   /auth/token, /auth/check, /auth/revoke   as on the public port, without a
@@ -70,7 +80,7 @@ const (
 )
 
 // Deps is what the admin API shows and does. All are required, but for Records,
-// Rules, Cluster, Explainer and Routes, which are nil when there are none.
+// Users, Rules, Cluster, Explainer and Routes, which are nil when there are none.
 type Deps struct {
 	// Socket is the path of the unix socket, SocketName in the data directory,
 	// which must exist when Listen is called.
@@ -78,6 +88,8 @@ type Deps struct {
 	Records Records
 	// Logins are what logins keep, in backups; nil is nothing.
 	Logins Logins
+	// Users are the stored users, and everybody's roles.
+	Users Users
 	// Rules are the rules in force.
 	Rules Rules
 	// Cluster answers /cluster; without one nothing does.
@@ -282,6 +294,9 @@ func (s *Server) routes(ctx context.Context) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	if s.deps.Records != nil {
 		newRecordsAPI(s.deps.Records, s.deps.Logins, s.deps.Log).register(mux)
+	}
+	if s.deps.Users != nil {
+		(&usersAPI{answers{s.deps.Log}, s.deps.Users}).register(mux)
 	}
 	if s.deps.Rules != nil {
 		newRulesAPI(ctx, s.deps.Rules).register(mux)
