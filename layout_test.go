@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 	"perms/expr":           {},
 	"auth":                 {"auth/users", "auth/vault", "store"},
 	"auth/users":           {"auth/vault"},
-	"auth/users/pgtest":    {},
+	"auth/users/pgtest":    {"cluster/freeport"},
 	"auth/vault":           {},
 	"auth/vault/vaulttest": {"auth/vault"},
 	"auth/web":             {"auth", "auth/vault"},

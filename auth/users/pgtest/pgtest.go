@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"hadal/cluster/freeport"
 )
 
 // Password is the superuser's, for tests that look for it where it must not be.
@@ -32,7 +34,7 @@ type Server struct {
 	t    testing.TB
 	bin  string
 	dir  string
-	port int
+	addr string
 	cmd  *exec.Cmd
 	log  *log
 	done chan struct{} // closed when it has ended
@@ -77,7 +79,12 @@ func Start(t testing.TB) *Server {
 	if err := giveAway(dir); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, bin: bin, dir: dir}
+	addrs, release, err := freeport.Claim(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	s := &Server{t: t, bin: bin, dir: dir, addr: addrs[0]}
 	secret := filepath.Join(dir, "password")
 	if err := os.WriteFile(secret, []byte(Password), 0o644); err != nil {
 		t.Fatal(err)
@@ -131,22 +138,20 @@ func (s *Server) run(name string, args ...string) {
 // Run starts the server again after Stop, on its old port and data.
 func (s *Server) Run() {
 	s.t.Helper()
-	for attempt := range 10 { // another process may take the port that was free
-		if s.port == 0 || attempt > 0 {
-			s.port = freePort(s.t)
-		}
-		if s.try() {
-			s.t.Cleanup(s.Stop)
-			return
-		}
+	if !s.try() {
+		s.t.Fatalf("PostgreSQL does not start:\n%s", s.log)
 	}
-	s.t.Fatalf("PostgreSQL does not start:\n%s", s.log)
+	s.t.Cleanup(s.Stop)
 }
 
 // try says whether the server answers on its port.
 func (s *Server) try() bool {
+	_, port, err := net.SplitHostPort(s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	s.log, s.done = &log{}, make(chan struct{})
-	s.cmd = s.command(context.Background(), "postgres", "-D", s.data(), "-p", fmt.Sprint(s.port), "-k", s.dir,
+	s.cmd = s.command(context.Background(), "postgres", "-D", s.data(), "-p", port, "-k", s.dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB",
 		"-c", "max_connections=50")
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
@@ -197,7 +202,7 @@ func (s *Server) Stop() {
 
 // URL is the connection string of the superuser.
 func (s *Server) URL() string {
-	return fmt.Sprintf("postgres://hadal:%s@127.0.0.1:%d/postgres?sslmode=disable", Password, s.port)
+	return fmt.Sprintf("postgres://hadal:%s@%s/postgres?sslmode=disable", Password, s.addr)
 }
 
 // Exec runs SQL as the superuser.
@@ -213,13 +218,4 @@ func (s *Server) Exec(statements string) {
 	if err != nil {
 		s.t.Fatalf("PostgreSQL: %v", err)
 	}
-}
-
-func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
