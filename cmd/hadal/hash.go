@@ -61,7 +61,7 @@ func newHash() *cobra.Command {
 	return cmd
 }
 
-// configuredDigest is the hash setting of the configuration's file strategy.
+// configuredDigest is the hash setting of the configuration's first strategy that has one.
 func configuredDigest(path string) (auth.Digest, error) {
 	cfg, loaded, err := node.LoadConfig(path, node.Overrides{})
 	if err != nil {
@@ -72,11 +72,11 @@ func configuredDigest(path string) (auth.Digest, error) {
 		where = "the built-in configuration (no file was found)"
 	}
 	for _, a := range cfg.Auth {
-		if a.Type == "file" && a.Options.Hash != "" {
+		if a.Options.Hash != "" {
 			return a.Options.Digest(), nil
 		}
 	}
-	return auth.Digest{}, fmt.Errorf("%s has no auth strategy of type file with a hash setting", where)
+	return auth.Digest{}, fmt.Errorf("%s has no auth strategy of type file or storage with a hash setting", where)
 }
 
 // readPassword is the argument, or what is typed or piped in.
