@@ -6,9 +6,11 @@
 // Keys are paths of segments, such as user/ann; who uses the vault owns the first
 // segment. A segment that comes from a client (a user name) goes through Segment.
 //
-// Get, Create, Update and Delete are linearizable: what one node was told is done, every
-// other node sees. Watch is for what a node must know without asking, such as
-// revocations; it lags by the way through the cluster, and says how far it is.
+// Create, Update and Delete are linearizable, and Get sees what any node was told is done.
+// Only on a node that has just been cut off may Get find what was, for a second or two
+// until that is noticed (ten or more without cluster.fastFailover); a write after it fails.
+// Watch is for what a node must know without asking, such as revocations; it lags by the
+// way through the cluster, and says within ten seconds when it is cut off.
 package vault
 
 import (
