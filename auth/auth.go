@@ -36,6 +36,11 @@ type Attempt struct {
 	Token string
 	// Name and Password are those of HTTP Basic at the upgrade; both empty without it.
 	Name, Password string
+	// Broken says, for the client, why the credentials of the upgrade cannot be used: they
+	// contradict each other, or are none. Then Token, Name and Password are empty.
+	Broken string
+	// API says that this is a request of the HTTP API, not a connection.
+	API bool
 }
 
 // Opinion is what a strategy thinks of an attempt. The zero value is "none".
@@ -58,6 +63,9 @@ type Verdict struct {
 	// Uncounted says that a refusal is none of the attempts that a connection has: the
 	// client did what it should, with credentials that were right once.
 	Uncounted bool
+	// Token is what a webhook wants a client of the HTTP API to show next time; empty
+	// without one (spec 04 §5).
+	Token string
 }
 
 // Authenticator is one way to log in. Every strategy implements it. It must be

@@ -3,6 +3,7 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -11,7 +12,7 @@ import (
 
 // Config is one entry of the file's `auth` list: a strategy and its options.
 type Config struct {
-	// Type is the strategy: "none", "file" or "storage".
+	// Type is the strategy: "none", "file", "storage", "http" or "jwt".
 	Type string `yaml:"type"`
 	// Options are the strategy's own.
 	Options Options `yaml:"options"`
@@ -49,6 +50,67 @@ type Options struct {
 	// ReportInvalidParameters makes a wrong password a refusal rather than "no
 	// opinion". Default: true when the strategy stands alone.
 	ReportInvalidParameters *bool `yaml:"reportInvalidParameters"`
+
+	// EndpointURL is the webhook, which is asked by POST who a client is (http;
+	// required).
+	EndpointURL string `yaml:"endpointUrl"`
+	// PermittedStatusCodes are the status codes that let a client in (http; required;
+	// none of 300 and above).
+	PermittedStatusCodes []int `yaml:"permittedStatusCodes"`
+	// RequestTimeout is how long one request may take, from connecting to the last
+	// byte of the answer (http; required).
+	RequestTimeout time.Duration `yaml:"requestTimeout"`
+	// RetryStatusCodes are the status codes after which the webhook is asked again
+	// (http; required, may be empty).
+	RetryStatusCodes []int `yaml:"retryStatusCodes"`
+	// RetryAttempts is how often it is asked again, also after a request that failed
+	// (http; required).
+	RetryAttempts *int `yaml:"retryAttempts"`
+	// RetryInterval is the pause before that (http; required).
+	RetryInterval *time.Duration `yaml:"retryInterval"`
+	// PromoteToHeader lists keys of the auth data that are sent as headers of the
+	// request too (http).
+	PromoteToHeader []string `yaml:"promoteToHeader"`
+	// ForwardHeaders lists the client's headers that the webhook is told. Without it,
+	// these are all but those that hold credentials (http).
+	ForwardHeaders []string `yaml:"forwardHeaders"`
+	// ForwardCookies lists the client's cookies that the webhook is told; without it,
+	// none (http).
+	ForwardCookies []string `yaml:"forwardCookies"`
+	// Headers are sent with every request, such as what the webhook knows this server
+	// by (http).
+	Headers map[string]string `yaml:"headers"`
+	// MaxConcurrent is how many requests are under way at once; more logins wait for
+	// their turn, address by address. Default: 64 (http).
+	MaxConcurrent int `yaml:"maxConcurrent"`
+	// TLS is for an EndpointURL or JWKSURL with https (http, jwt).
+	TLS ClientTLS `yaml:"tls"`
+
+	// Keys are the keys that tokens may be signed with, all valid at once (jwt).
+	Keys []JWTKey `yaml:"keys"`
+	// JWKSURL is where a set of public keys is, which is loaded in the background; while
+	// it could not be, its tokens are refused (jwt).
+	JWKSURL string `yaml:"jwksUrl"`
+	// JWKSRefresh is how often that is loaded again. Default: ten minutes (jwt).
+	JWKSRefresh time.Duration `yaml:"jwksRefresh"`
+	// Algorithms are those that keys of JWKSURL may be for which do not say it
+	// themselves. Default: RS256, PS256, ES256, ES384, ES512 and EdDSA (jwt).
+	Algorithms []string `yaml:"algorithms"`
+	// Audience lists audiences of which a token must name one (aud). Without it, none
+	// is asked for (jwt).
+	Audience []string `yaml:"audience"`
+	// Issuer is who must have issued the token (iss). Without it, anybody who has the
+	// key (jwt).
+	Issuer string `yaml:"issuer"`
+	// Leeway is how far clocks may be apart. Default: five seconds (jwt).
+	Leeway *time.Duration `yaml:"leeway"`
+	// RequiredClaims lists claims that a token must have. Default: exp (jwt).
+	RequiredClaims []string `yaml:"requiredClaims"`
+	// TokenKey is the key of the auth data that holds the token. Default: token, or
+	// else jwt (jwt).
+	TokenKey string `yaml:"tokenKey"`
+	// Claims says which claims become what (jwt).
+	Claims ClaimsConfig `yaml:"claims"`
 }
 
 // Source is where the users of a storage strategy are.

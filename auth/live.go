@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 )
 
@@ -9,20 +10,51 @@ import (
 // reloads. Logins under way end with the strategies they began with; clients
 // that are logged in stay so.
 type Live struct {
-	current atomic.Pointer[Authenticator]
+	current  atomic.Pointer[Authenticator]
+	replaced chan struct{} // holds one
 }
 
 // NewLive starts with a.
 func NewLive(a Authenticator) *Live {
-	l := &Live{}
-	l.Replace(a)
+	l := &Live{replaced: make(chan struct{}, 1)}
+	l.current.Store(&a)
 	return l
 }
 
 // Replace makes a the one that is asked from now on. A reload makes a whole new
 // Authenticator with New, which reads the users files again, and replaces the
 // old one only when that succeeded. It may be called from anywhere.
-func (l *Live) Replace(a Authenticator) { l.current.Store(&a) }
+func (l *Live) Replace(a Authenticator) {
+	l.current.Store(&a)
+	select {
+	case l.replaced <- struct{}{}:
+	default: // Run has not looked yet
+	}
+}
+
+// Run does what the strategies have to do in the background, such as loading the keys of
+// tokens again, until ctx ends. Those that were replaced end. It returns ctx's error when
+// nothing of it runs.
+func (l *Live) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		l.runUntilReplaced(ctx)
+	}
+	return ctx.Err()
+}
+
+func (l *Live) runUntilReplaced(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	if r, ok := (*l.current.Load()).(interface{ Run(context.Context) error }); ok {
+		wg.Go(func() { _ = r.Run(ctx) }) // it ends when it is told to
+	}
+	select {
+	case <-l.replaced:
+	case <-ctx.Done():
+	}
+}
 
 // Authenticate implements Authenticator.
 func (l *Live) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {

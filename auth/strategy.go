@@ -10,9 +10,6 @@ import (
 	"hadal/auth/vault"
 )
 
-// strategies are the types of New, for messages.
-const strategies = "none, file or storage"
-
 // Deps is what strategies are given by the node. The zero value does to check a
 // configuration.
 type Deps struct {
@@ -28,9 +25,13 @@ type Deps struct {
 	Log *slog.Logger
 }
 
+// Types names the strategies, for whoever chose one that there is not.
+const Types = "none, file, storage, http or jwt"
+
 // New makes the strategies of the file's `auth` list and joins them to one
-// chain. It reads the users files, starts nothing, and joins all mistakes it
-// finds, each opening with its key.
+// chain. It reads the users files and keys, starts nothing, and joins all mistakes it
+// finds, each opening with its key. What it returns may have work to do in the background:
+// see Live.Run.
 //
 // A list in which somebody with a wrong password would be let in under that
 // very name, because a strategy without passwords stands in it too, is refused
@@ -70,10 +71,14 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 			a, err = newFile(key+".options", o, report, deps.Turnstile)
 		case "storage":
 			a, err = newStorage(key+".options", o, report, deps)
+		case "http":
+			a, err = newWebhook(key+".options", o, report, deps.Log)
+		case "jwt":
+			a, err = newJWT(key+".options", o, report, deps.Log)
 		case "":
-			err = fmt.Errorf("%s.type: is missing: use %s", key, strategies)
+			err = fmt.Errorf("%s.type: is missing: use %s", key, Types)
 		default:
-			err = fmt.Errorf("%s.type: there is no strategy %q: use %s", key, cfgs[i].Type, strategies)
+			err = fmt.Errorf("%s.type: there is no strategy %q: use %s", key, cfgs[i].Type, Types)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -94,7 +99,7 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 			return nil, err
 		}
 	}
-	return chain, nil // also around one: a chain turns "no opinion" into a refusal
+	return newDoor(chain), nil // also around one: a chain turns "no opinion" into a refusal
 }
 
 // guarded is a strategy that lets in only those who prove who they are. Every strategy

@@ -102,9 +102,9 @@ func (g *generator) doc(owner reflect.Type, f reflect.StructField, quote string)
 // readPackage takes the comments from one of our packages.
 func (g *generator) readPackage(pkg string) {
 	dir := filepath.Join("..", strings.TrimPrefix(pkg, "hadal/"))
-	files, err := filepath.Glob(filepath.Join(dir, "config.go"))
+	files, err := filepath.Glob(filepath.Join(dir, "config*.go"))
 	if err != nil || len(files) == 0 {
-		g.t.Fatalf("%s has no config.go (%v)", dir, err)
+		g.t.Fatalf("%s has no config*.go (%v)", dir, err)
 	}
 	for _, file := range files {
 		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
@@ -182,7 +182,7 @@ func (g *generator) section(b *bytes.Buffer, k keyPath, v reflect.Value, indent 
 			text := strings.Replace(entry.String(), "\n"+indent+"    type:", "\n"+indent+"  - type:", 1)
 			b.WriteString(text)
 		default:
-			if value.IsZero() && value.Kind() != reflect.Bool && value.Kind() != reflect.Slice && value.Type() != reflect.TypeFor[LogLevel]() {
+			if unused(at, value) || value.IsZero() && value.Kind() != reflect.Bool && value.Kind() != reflect.Slice && value.Type() != reflect.TypeFor[LogLevel]() {
 				fmt.Fprintf(b, "%s# %s:\n", indent, key)
 				continue
 			}

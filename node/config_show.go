@@ -42,6 +42,9 @@ func shown(k keyPath, v reflect.Value) (any, bool) {
 	}
 	switch x := v.Interface().(type) {
 	case time.Duration:
+		if unused(k, v) {
+			return nil, false
+		}
 		if x == 0 && k.pattern == "connectionEndpoints.options.unauthenticatedClientTimeout" {
 			return false, true
 		}
@@ -63,6 +66,9 @@ func shown(k keyPath, v reflect.Value) (any, bool) {
 		}
 		return tree, len(tree) > 0
 	case reflect.Slice:
+		if unused(k, v) {
+			return nil, false
+		}
 		list := []any{}
 		for i := range v.Len() {
 			child, _ := shown(k.item(i), v.Index(i))
@@ -80,18 +86,25 @@ func shown(k keyPath, v reflect.Value) (any, bool) {
 		if v.IsNil() {
 			return nil, false
 		}
-		return shown(k, v.Elem())
+		if child, ok := shown(k, v.Elem()); ok {
+			return child, true
+		}
+		return 0, true // set to nothing, which is not the same as not set
 	case reflect.Interface:
 		return literalTree(v.Interface()), !v.IsNil()
 	case reflect.String:
 		return literal(v.String()), v.String() != ""
 	case reflect.Int:
-		// The only numbers for which 0 is "not set" are those of strategies that
-		// have no use for them.
-		return v.Interface(), v.Int() != 0 || !strings.HasPrefix(k.pattern, "auth.")
+		return v.Interface(), !unused(k, v)
 	default:
 		return v.Interface(), true
 	}
+}
+
+// unused says that a value of a strategy is not set, because it is another strategy that
+// has a use for it. Elsewhere 0 and [] are values like any other.
+func unused(k keyPath, v reflect.Value) bool {
+	return v.IsZero() && strings.HasPrefix(k.pattern, "auth.")
 }
 
 // isPEM says whether a value is a certificate or key itself, not its path.

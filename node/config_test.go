@@ -95,7 +95,7 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"listen.rematchInterval: ":                                    func(c *Config) { c.Listen.RematchInterval = -1 },
 		"listen.matchCooldown: ":                                      func(c *Config) { c.Listen.MatchCooldown = -1 },
 		"auth: ":                                                      func(c *Config) { c.Auth = nil },
-		"auth[0].type: ":                                              func(c *Config) { c.Auth[0].Type = "http" },
+		"auth[0].type: ":                                              func(c *Config) { c.Auth[0].Type = "ldap" },
 		"auth[0].options.users: ":                                     func(c *Config) { c.Auth[0].Type = "file" },
 		"permission.type: ":                                           func(c *Config) { c.Permission.Type = "x" },
 		"permission.options.permissions: ":                            func(c *Config) { c.Permission.Type = "config" },

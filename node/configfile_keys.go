@@ -83,12 +83,8 @@ var foreignEndpoints = map[string]string{
 	"mqtt":    "MQTT",
 }
 
-// authTypes are the strategies there are, and foreignAuth deepstream's types of auth that
-// this version does not have.
-var (
-	authTypes   = []string{"none", "file", "storage"}
-	foreignAuth = []string{"http", "jwt"}
-)
+// authTypes are the strategies there are.
+var authTypes = []string{"none", "file", "storage", "http", "jwt"}
 
 // byteKeys are the keys whose numbers are bytes, and may have a unit.
 var byteKeys = map[string]bool{
@@ -108,6 +104,8 @@ var secretKeys = map[string]bool{
 	"cluster.secret":                true,
 	"auth.options.users.*.password": true,
 	"auth.options.connectionString": true,
+	"auth.options.headers.*":        true,
+	"auth.options.keys.secret":      true,
 	"httpServer.options.ssl.key":    true,
 	"tokens.apiSecret":              true,
 	"tokens.signingKeys.key":        true,
@@ -133,6 +131,10 @@ func init() { // here, because the functions lead back to the tables
 		"httpServer.options.ssl.ca":   (*loader).decodePEM,
 		"auth":                        (*loader).decodeAuth,
 		"auth.options.path":           (*loader).decodePath,
+		"auth.options.tls.caFile":     (*loader).decodePath,
+		"auth.options.tls.certFile":   (*loader).decodePath,
+		"auth.options.tls.keyFile":    (*loader).decodePath,
+		"auth.options.keys.keyFile":   (*loader).decodePath,
 		"permission.options.path":     (*loader).decodePath,
 		"tokens.signingKeys.key":      (*loader).decodePEM,
 		"logger.type":                 (*loader).decodeLoggerType,
@@ -266,14 +268,13 @@ func (l *loader) decodeEndpoints(k keyPath, v *value, into reflect.Value) {
 // decodeAuth reads the list of strategies.
 func (l *loader) decodeAuth(k keyPath, v *value, into reflect.Value) {
 	list := []auth.Config{}
-	use := "use one of " + strings.Join(authTypes, ", ")
 	read := l.eachEntry(k, v, func(at keyPath, entry *value) {
 		kind := entry.get("type")
-		if l.plugin(at, entry, use) {
+		if l.plugin(at, entry, "use type "+auth.Types) {
 			return
 		}
 		if kind == nil {
-			l.fail(at, entry, "has no type: %s", use)
+			l.fail(at, entry, "has no type: use %s", auth.Types)
 			return
 		}
 		switch name := l.word(at.field("type"), kind); {
@@ -282,10 +283,8 @@ func (l *loader) decodeAuth(k keyPath, v *value, into reflect.Value) {
 			l.moved[fmt.Sprintf("auth[%d]", len(list))] = at.shown
 			l.decodeValue(at, entry, reflect.ValueOf(&c).Elem())
 			list = append(list, c)
-		case slices.Contains(foreignAuth, name):
-			l.fail(at.field("type"), kind, "%q is not in this version: %s", name, use)
 		case name != "":
-			l.fail(at.field("type"), kind, "%q is not a strategy: %s", name, use)
+			l.fail(at.field("type"), kind, "%q is not a strategy: use %s", name, auth.Types)
 		}
 	})
 	if read {

@@ -214,6 +214,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"records": records.Run, "rpc": n.rpc.Run, "presence": n.presence.Run, "rules": n.followRules, "drain": n.followDrain, "replicas": st.keepReplicas,
 		"tokens":          n.tokens.Run,
 		"accounts":        n.accounts.run,
+		"auth":            n.auth.Run,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {
