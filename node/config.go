@@ -50,6 +50,8 @@ type Config struct {
 	// TrustedProxies lists addresses or CIDR ranges whose forwarding headers are
 	// believed when a client's address is determined.
 	TrustedProxies []string `yaml:"trustedProxies"`
+	// Upgrade says which credentials count that come with the request for a connection.
+	Upgrade endpoint.UpgradeConfig `yaml:"upgrade"`
 	// RPC configures remote procedure calls.
 	RPC rpc.Config `yaml:"rpc"`
 	// Record configures records, with deepstream's keys.
@@ -172,6 +174,7 @@ func Default() Config {
 		DataDir:             "hadal-data",
 		ConnectionEndpoints: []EndpointConfig{{Type: "ws-binary", Options: e.WebSocket}},
 		HTTPServer:          HTTPServerConfig{Type: "default", Options: e.HTTP},
+		Upgrade:             e.Upgrade,
 		RPC:                 rpc.DefaultConfig(),
 		Record:              record.DefaultConfig(),
 		Records:             record.DefaultKeepConfig(),
@@ -190,6 +193,7 @@ func (c Config) Endpoint() endpoint.Config {
 		HTTP:           c.HTTPServer.Options,
 		WebSocket:      c.ConnectionEndpoints[0].Options,
 		TrustedProxies: c.TrustedProxies,
+		Upgrade:        c.Upgrade,
 	}
 }
 

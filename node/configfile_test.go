@@ -194,6 +194,8 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 		"auth by http that may fail":        {text: "auth: [{type: http, options: {endpointUrl: 'https://x/', permittedStatusCodes: [200, 503]}}]", want: []string{"auth[0].options.permittedStatusCodes: 503 means that the webhook failed"}},
 		"auth by jwt without keys":          {text: "auth: [{type: jwt, options: {issuer: x}}]", want: []string{"auth[0].options.keys: is empty"}},
 		"auth by jwt with a short secret":   {text: "auth: [{type: jwt, options: {keys: [{alg: HS256, secret: xyzzy}]}}]", want: []string{"auth[0].options.keys[0].secret: is shorter than the 32 bytes"}},
+		"a cookie for every page":           {text: "upgrade: {cookie: sid}", want: []string{"upgrade.origins: is empty"}},
+		"an origin with a path":             {text: "upgrade: {origins: ['https://a.example/x']}", want: []string{"config.yml:1:21: upgrade.origins[0]: "}},
 		"auth by plugin":                    {text: "auth: [{name: my-auth, options: {}}]", want: []string{"auth[0].name: Hadal loads no plugins: use type none, file"}},
 		"auth of no type":                   {text: "auth: [{options: {}}]", want: []string{"auth[0]: has no type"}},
 		"auth of an unknown type":           {text: "auth: [{type: nona}]", want: []string{`auth[0].type: "nona" is not a strategy: use none, file`}},

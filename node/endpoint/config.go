@@ -17,6 +17,8 @@ type Config struct {
 	// TrustedProxies lists addresses or CIDR ranges whose forwarding headers
 	// are believed when the client's address is determined.
 	TrustedProxies []string `yaml:"trustedProxies"`
+	// Upgrade says which credentials count that come with the upgrade request.
+	Upgrade UpgradeConfig `yaml:"upgrade"`
 }
 
 // HTTPConfig configures the listener. The keys are deepstream's, but for the three
@@ -102,6 +104,7 @@ func DefaultConfig() Config {
 			MaxUnauthenticated:           8192,
 			MaxUnauthenticatedPerAddress: 2048,
 		},
+		Upgrade: UpgradeConfig{Bearer: true, Basic: true},
 		WebSocket: WebSocketConfig{
 			URLPath:                      "/deepstream",
 			HeartbeatInterval:            30 * time.Second,
@@ -151,6 +154,7 @@ func (c Config) Validate() error {
 	if _, err := parseProxies(c.TrustedProxies); err != nil {
 		errs = append(errs, err)
 	}
+	c.Upgrade.validate(bad)
 
 	w := c.WebSocket
 	if !strings.HasPrefix(w.URLPath, "/") {

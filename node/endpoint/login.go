@@ -52,13 +52,14 @@ func (c *Conn) handleAuth(m *protocol.Message) {
 	done := make(chan struct{})
 	c.login = done
 	c.srv.gate.judging(c.guest, true)
-	attempt := &auth.Attempt{Params: m.Data, RemoteAddr: c.remote, Header: c.header}
+	attempt := *c.visit
+	attempt.Params = m.Data
 	go func() { // awaitVerdict waits for it
 		defer close(done)
 		defer cancel()
 		defer c.recovered("login")
-		verdict, err := c.srv.authn.Authenticate(ctx, attempt)
-		c.judge(attempt, verdict, err)
+		verdict, err := c.srv.authn.Authenticate(ctx, &attempt)
+		c.judge(&attempt, verdict, err)
 	}()
 }
 
@@ -70,7 +71,7 @@ func (c *Conn) awaitVerdict() {
 	<-c.login
 	c.login = nil
 	if c.state.Load() == uint32(stateOpen) {
-		c.header = nil // nobody asks for it again
+		c.visit = nil // nobody asks for it again
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"hadal/auth"
 	"hadal/protocol"
 
 	"github.com/gorilla/websocket"
@@ -104,7 +105,7 @@ func TestNothingIsWrittenAtOnceBeforeTheUpgradeIsAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := ts.newConn(nc, nil, "127.0.0.1", nil)
+	c := ts.newConn(nc, nil, &auth.Attempt{RemoteAddr: "127.0.0.1"})
 	defer ts.removed(c)
 	defer c.wire.finish()
 	if c.wire.writeNow(frame{b: []byte("x")}) {

@@ -52,6 +52,7 @@ type Server struct {
 	http    *http.Server
 	melody  *melody.Melody
 	gate    *gate
+	guard   func(http.ResponseWriter, *http.Request, *auth.Attempt) bool // nil lets all pass
 
 	began  time.Time
 	lastID atomic.Uint64
@@ -119,6 +120,11 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 	}
 	return s, nil
 }
+
+// Guard has f look at every upgrade that would be accepted. When f returns false it has
+// answered the request. It is called on the request's goroutine; the attempt has no
+// parameters yet, and is not to be changed. Guard is called before Serve, if at all.
+func (s *Server) Guard(f func(http.ResponseWriter, *http.Request, *auth.Attempt) bool) { s.guard = f }
 
 // httpErrors takes what the HTTP server has to say. Most of it is what strangers
 // do; that no client can be accepted, mostly for want of descriptors, is the
@@ -310,8 +316,8 @@ func (s *Server) closing() bool {
 }
 
 // newConn registers a connection; nil when the server is ending.
-func (s *Server) newConn(nc net.Conn, early []byte, remote string, header http.Header) *Conn {
-	c := &Conn{srv: s, remote: remote, since: time.Now(), header: header, guest: s.gate.guestOf(nc)}
+func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt) *Conn {
+	c := &Conn{srv: s, remote: visit.RemoteAddr, since: time.Now(), visit: visit, guest: s.gate.guestOf(nc)}
 	c.started = s.clock.Load()
 	c.heardAt.Store(c.started)
 	newWire(c, nc, early)

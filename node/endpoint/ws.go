@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"hadal/auth"
+
 	"github.com/gorilla/websocket"
 	"github.com/olahol/melody"
 )
@@ -92,10 +94,13 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, text, status)
 		return
 	}
-	remote := s.clientAddr(r)
+	visit := s.Attempt(r)
+	if s.guard != nil && !s.guard(w, r, visit) {
+		return
+	}
 	nc, brw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		s.log.Error("cannot take over a connection", "remote", remote, "err", err)
+		s.log.Error("cannot take over a connection", "remote", visit.RemoteAddr, "err", err)
 		http.Error(w, "cannot upgrade this connection", http.StatusInternalServerError)
 		return
 	}
@@ -103,24 +108,24 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	if n := brw.Reader.Buffered(); n > 0 {
 		early = make([]byte, n)
 		if _, err := io.ReadFull(brw.Reader, early); err != nil {
-			s.log.Error("cannot read what is buffered", "remote", remote, "err", err)
+			s.log.Error("cannot read what is buffered", "remote", visit.RemoteAddr, "err", err)
 			s.decline(nc)
 			return
 		}
 	}
-	s.start(nc, early, remote, r.Header)
+	s.start(nc, early, visit)
 }
 
 // start serves an upgrade that was checked and whose socket is ours, on a new
 // goroutine.
-func (s *Server) start(nc net.Conn, early []byte, remote string, header http.Header) {
-	c := s.newConn(nc, early, remote, header)
+func (s *Server) start(nc net.Conn, early []byte, visit *auth.Attempt) {
+	c := s.newConn(nc, early, visit)
 	if c == nil {
 		s.decline(nc) // shutting down
 		return
 	}
 	s.gate.upgraded(c)
-	key := header["Sec-Websocket-Key"]
+	key := visit.Header["Sec-Websocket-Key"]
 	go func() { // Shutdown waits for it, through removed
 		defer s.removed(c)
 		c.run(&handover{wire: &c.wire}, &http.Request{
