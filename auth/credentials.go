@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"sync"
 
 	"github.com/tidwall/gjson"
 )
@@ -64,25 +63,6 @@ func (d *door) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 		seen.Params = params
 	}
 	return d.Chain.Authenticate(ctx, &seen)
-}
-
-// Run does what the strategies have to do in the background, until ctx ends.
-func (d *door) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	for _, a := range d.Chain {
-		if r, ok := a.(runner); ok {
-			wg.Go(func() { r.run(ctx) })
-		}
-	}
-	<-ctx.Done()
-	wg.Wait()
-	return ctx.Err()
-}
-
-// runner is a strategy that has work of its own until ctx ends.
-type runner interface {
-	Authenticator
-	run(ctx context.Context)
 }
 
 // has says whether one of the keys is in the parameters.

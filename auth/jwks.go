@@ -49,6 +49,10 @@ type keySet struct {
 
 	current atomic.Pointer[loadedKeys] // nil before the first that could be loaded
 
+	ended   context.Context // when run has ended; loads end with it
+	end     context.CancelFunc
+	running sync.WaitGroup // loads
+
 	mu      sync.Mutex
 	loading chan struct{} // closed when the load under way ends; nil without one; guarded by mu
 	lastEnd time.Time     // of the last load, guarded by mu
@@ -65,6 +69,7 @@ func newKeySet(key string, o *Options, log *slog.Logger) (*keySet, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(key+"."+format, args...)) }
 	s := &keySet{refresh: o.JWKSRefresh, algorithms: o.Algorithms, complaints: newComplaints(log), log: log}
+	s.ended, s.end = context.WithCancel(context.Background())
 	var err error
 	if s.url, err = parseURL(o.JWKSURL); err != nil {
 		fail("jwksUrl: %w", err)
@@ -104,6 +109,12 @@ func newKeySet(key string, o *Options, log *slog.Logger) (*keySet, error) {
 // patient from time to time.
 func (s *keySet) run(ctx context.Context) {
 	defer s.transport.CloseIdleConnections()
+	defer s.running.Wait()
+	defer func() {
+		s.mu.Lock() // so that none begins meanwhile
+		defer s.mu.Unlock()
+		s.end()
+	}()
 	wait := leastRefresh
 	for {
 		next := s.refresh
@@ -199,10 +210,14 @@ func (s *keySet) loadSoon(ctx context.Context) {
 func (s *keySet) load(ctx context.Context) bool {
 	s.mu.Lock()
 	done := s.loading
+	if done == nil && s.ended.Err() != nil {
+		s.mu.Unlock()
+		return false
+	}
 	if done == nil {
 		done = make(chan struct{})
 		s.loading = done
-		go s.loadOnce(done) // ends after loadLimit at the latest
+		s.running.Go(func() { s.loadOnce(done) }) // ends after loadLimit at the latest
 	}
 	s.mu.Unlock()
 	select {
@@ -221,9 +236,12 @@ func (s *keySet) loadOnce(done chan struct{}) {
 		s.loading, s.lastEnd = nil, time.Now()
 		close(done)
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), loadLimit)
+	ctx, cancel := context.WithTimeout(s.ended, loadLimit)
 	defer cancel()
 	set, err := s.fetch(ctx)
+	if s.ended.Err() != nil {
+		return // whatever came of it
+	}
 	if err != nil {
 		s.complaints.tell("the keys of tokens cannot be loaded", "host", s.url.Host, "err", err)
 		return

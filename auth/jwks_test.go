@@ -238,8 +238,12 @@ func TestASetIsLoadedInTheBackgroundUntilItsStrategyIsReplaced(t *testing.T) {
 		}
 	}
 	reached(2)
+	b, err := New(cfg, false, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	live.Replace(&fixed{})
-	live.Replace(a)
+	live.Replace(Chain{&fixed{}, b})
 	reached(s.asked.Load() + 2)
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {

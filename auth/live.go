@@ -23,7 +23,7 @@ func NewLive(a Authenticator) *Live {
 
 // Replace makes a the one that is asked from now on. A reload makes a whole new
 // Authenticator with New, which reads the users files again, and replaces the
-// old one only when that succeeded. It may be called from anywhere.
+// old one only when that succeeded, and for good. It may be called from anywhere.
 func (l *Live) Replace(a Authenticator) {
 	l.current.Store(&a)
 	select {
@@ -33,8 +33,8 @@ func (l *Live) Replace(a Authenticator) {
 }
 
 // Run does what the strategies have to do in the background, such as loading the keys of
-// tokens again, until ctx ends. Those that were replaced end. It returns ctx's error when
-// nothing of it runs.
+// tokens again, until ctx ends. Those that were replaced end. It sees what New returned,
+// also in a Chain. It returns ctx's error when nothing of it runs.
 func (l *Live) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		l.runUntilReplaced(ctx)
@@ -47,12 +47,20 @@ func (l *Live) runUntilReplaced(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	if r, ok := (*l.current.Load()).(interface{ Run(context.Context) error }); ok {
-		wg.Go(func() { _ = r.Run(ctx) }) // it ends when it is told to
+	ours := l.current.Load()
+	if r, ok := (*ours).(runner); ok {
+		wg.Go(func() { r.run(ctx) })
 	}
-	select {
-	case <-l.replaced:
-	case <-ctx.Done():
+	for {
+		select {
+		case <-l.replaced:
+			if l.current.Load() != ours {
+				return
+			}
+			// It was seen already, without this word of it.
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -235,7 +235,8 @@ func (m *mistakes) prefixes(key string, list []string) {
 
 // Validate joins every mistake in c, each opening with its key as it stands in
 // a file, the users and the rules included. It opens no port, and reads no file
-// but those that auth's or permission's Path names (LoadConfig leaves none).
+// but the keys and certificates of auth, and those that auth's or permission's Path
+// names (LoadConfig leaves none).
 func (c Config) Validate() error {
 	var m mistakes
 	if c.ServerName == "" {

@@ -144,6 +144,13 @@ func TestShownIsReadAgain(t *testing.T) {
 			"HADAL_SERVERNAME=$${a} # b: ${c}", "HADAL_RPC_ACKTIMEOUT=90s", "HADAL_RECORD_STORAGEHOTPATHPREFIXES=['true', '1', '${x}']",
 			"HADAL_CONNECTIONENDPOINTS=[{type: ws-binary, options: {unauthenticatedClientTimeout: false}}]", "HADAL_LOGLEVEL=off",
 		},
+		"http": {"HADAL_AUTH=[{type: http, options: {endpointUrl: 'https://x/', permittedStatusCodes: [200], requestTimeout: 1000, " +
+			"retryStatusCodes: [], retryAttempts: 0, retryInterval: 0, forwardHeaders: [], forwardCookies: [sid]}}]"},
+		"jwt": {
+			"HADAL_AUTH=[{type: jwt, options: {jwksUrl: 'https://x/', jwksRefresh: 5s, leeway: 0, requiredClaims: [], reportInvalidParameters: false, " +
+				"audience: [a], claims: {serverData: {b: a, a: b}, clientData: [x]}}}]",
+			"HADAL_UPGRADE_BASIC=false", "HADAL_UPGRADE_COOKIE=sid", "HADAL_UPGRADE_ORIGINS=['https://a.example']",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want, _, err := load("", environ, Overrides{})
@@ -177,6 +184,12 @@ func TestShownIsReadAgain(t *testing.T) {
 			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s\n%s", diff, text)
 			}
+			// Of these, none is not the same as not set.
+			for i, a := range want.Auth {
+				if o, p := a.Options, got.Auth[i].Options; (o.ForwardHeaders == nil) != (p.ForwardHeaders == nil) || (o.RequiredClaims == nil) != (p.RequiredClaims == nil) {
+					t.Errorf("an empty list was lost:\n%s", text)
+				}
+			}
 		})
 	}
 }
@@ -187,6 +200,9 @@ func TestShowHidesSecrets(t *testing.T) {
 	c.Auth = []auth.Config{{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{"ann": {
 		Password: "hunter2", ClientData: yaml.MapSlice{{Key: "colour", Value: "${blue}"}},
 	}}}}}
+	c.Auth = append(c.Auth, auth.Config{Type: "jwt", Options: auth.Options{
+		Keys: []auth.JWTKey{{ID: "one", Alg: "HS256", Secret: "hunter2"}}, Headers: map[string]string{"x-key": "hunter2"},
+	}})
 	c.HTTPServer.Options.SSL.Key = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
 	c.HTTPServer.Options.SSL.Cert = "cert.pem"
 	got, err := c.Show()
@@ -196,7 +212,7 @@ func TestShowHidesSecrets(t *testing.T) {
 	if strings.Contains(string(got), "hunter2") {
 		t.Errorf("a secret is shown:\n%s", got)
 	}
-	for _, want := range []string{"ann:\n", "password: '" + hidden, "token: '" + hidden, "key: '" + hidden, "cert: cert.pem", "colour: $${blue}"} {
+	for _, want := range []string{"ann:\n", "password: '" + hidden, "token: '" + hidden, "key: '" + hidden, "secret: '" + hidden, "x-key: '" + hidden, "cert: cert.pem", "colour: $${blue}"} {
 		if !strings.Contains(strings.ReplaceAll(string(got), `"`, "'"), want) {
 			t.Errorf("%q is not shown in\n%s", want, got)
 		}
