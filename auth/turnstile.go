@@ -148,6 +148,10 @@ func (t *Turnstile) leave(addr netip.Addr, cost Cost, right bool) {
 	t.serve(now)
 }
 
+// Slowed says whether remote, an address as in Attempt, has sent many wrong passwords, so
+// that also right ones have to wait: who asks need not be told sooner.
+func (t *Turnstile) Slowed(remote string) bool { return t.slowed(networkOf(remote)) }
+
 // slowed says whether addr has sent many wrong passwords.
 func (t *Turnstile) slowed(addr netip.Addr) bool {
 	now := time.Now()
