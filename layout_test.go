@@ -53,6 +53,7 @@ var arrows = map[string][]string{
 	"auth/vault/vaulttest": {"auth/vault"},
 	"auth/web":             {"auth", "auth/vault"},
 	"auth/tokens":          {"auth", "auth/vault", "auth/web"},
+	"auth/register":        {"auth", "auth/vault", "auth/web"},
 	"store":                {},
 	"store/jetstream":      {"auth/vault", "store"},
 	"store/postgres":       {"store"},

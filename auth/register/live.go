@@ -1,0 +1,228 @@
+package register
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"hadal/auth"
+	"hadal/auth/vault"
+)
+
+const (
+	// lookUpLimit bounds one look at the vault for a connection that was just opened.
+	lookUpLimit = 5 * time.Second
+	// lookUpPause is how long after a look-up that failed the next one is.
+	lookUpPause = time.Second
+)
+
+// Conn is a connection as this room sees it.
+type Conn interface {
+	// User is who logged in.
+	User() *auth.User
+	// EndLogin closes the connection because what it logged in with has ended. It does not
+	// block.
+	EndLogin()
+}
+
+// tracked is a connection whose login is of this room.
+type tracked struct {
+	id, login string
+	timer     *time.Timer // at the end of the token; nil without one
+}
+
+// Opened is told of each connection that has logged in.
+func (r *Room) Opened(c Conn) {
+	s := c.User().Session
+	if s == nil {
+		return
+	}
+	segment, ours := strings.CutPrefix(s.Family, prefix)
+	if !ours {
+		return
+	}
+	id, err := vault.Text(segment)
+	if err != nil {
+		return // not made by userOf
+	}
+	t := &tracked{id: id, login: s.ID}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !s.Expires.IsZero() {
+		t.timer = time.AfterFunc(time.Until(s.Expires), func() { r.end(c, "it has expired") })
+	}
+	r.conns[c] = t
+	if r.byID[id] == nil {
+		r.byID[id] = make(map[Conn]*tracked)
+	}
+	r.byID[id][c] = t
+	r.lookLocked(id) // what changed between the login and now was not heard for it
+}
+
+// Closed is told of each connection that was Opened, when it has gone.
+func (r *Room) Closed(c Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetLocked(c)
+}
+
+// forgetLocked takes a connection off the lists, if it is on them. The caller holds mu.
+func (r *Room) forgetLocked(c Conn) {
+	t := r.conns[c]
+	if t == nil {
+		return
+	}
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	delete(r.conns, c)
+	delete(r.byID[t.id], c)
+	if len(r.byID[t.id]) == 0 {
+		delete(r.byID, t.id)
+	}
+}
+
+// lookLocked has Run look a client up. The caller holds mu.
+func (r *Room) lookLocked(id string) {
+	r.check[id] = struct{}{}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// end closes a connection whose login is over, once.
+func (r *Room) end(c Conn, why string) {
+	r.mu.Lock()
+	t := r.conns[c]
+	r.forgetLocked(c)
+	r.mu.Unlock()
+	if t == nil {
+		return
+	}
+	r.counts.ended.Add(1)
+	r.log.Info("login of a registered client has ended", "client", t.id, "cause", why)
+	c.EndLogin()
+}
+
+// judgeConns ends the connections of a client that its entry does not vouch for; c is nil
+// when it has gone.
+func (r *Room) judgeConns(id string, c *client) {
+	now := time.Now()
+	var over []Conn
+	r.mu.Lock()
+	for conn, t := range r.byID[id] {
+		if c == nil || !c.vouches(t.login, now) {
+			over = append(over, conn)
+		}
+	}
+	r.mu.Unlock()
+	why := "there is a later login"
+	if c == nil {
+		why = "the client was unregistered"
+	}
+	for _, conn := range over {
+		r.end(conn, why)
+	}
+}
+
+// Run ends logins that are over, until ctx ends.
+func (r *Room) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		r.lookUp(ctx)
+	}()
+	defer func() { cancel(); <-looked }()
+	first := true
+	return r.deps.Vault.Watch(ctx, prefix, vault.Watcher{
+		Told: r.told,
+		Synced: func() {
+			if first {
+				first = false
+				return
+			}
+			// What went while nothing was heard is not told again.
+			r.mu.Lock()
+			for id := range r.byID {
+				r.lookLocked(id)
+			}
+			r.mu.Unlock()
+		},
+		Lost: func(err error) { r.log.Warn("registrations are not heard of for a moment", "err", err) },
+	})
+}
+
+// told is called with each change of an entry.
+func (r *Room) told(change vault.Change) {
+	id, err := vault.Text(strings.TrimPrefix(change.Key, prefix))
+	if err != nil {
+		r.log.Error("an entry of the vault is no registration", "name", change.Key, "err", err)
+		return
+	}
+	r.mu.Lock()
+	here := len(r.byID[id]) > 0
+	if change.Gone {
+		delete(r.recent, id)
+	}
+	r.mu.Unlock()
+	if !here {
+		return
+	}
+	// Watches lag: an older change may be told after a newer login was opened. So it only
+	// says that there is something to look at.
+	r.mu.Lock()
+	r.lookLocked(id)
+	r.mu.Unlock()
+}
+
+// lookUp looks up the clients that it is told to, until ctx ends.
+func (r *Room) lookUp(ctx context.Context) {
+	for {
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			return
+		}
+		for id := range r.due() {
+			if err := r.lookUpOne(ctx, id); err != nil && ctx.Err() == nil {
+				r.log.Warn("registration could not be looked up, and will be again", "client", id, "err", err)
+				time.AfterFunc(lookUpPause, func() {
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					if len(r.byID[id]) > 0 {
+						r.lookLocked(id)
+					}
+				})
+			}
+		}
+	}
+}
+
+// due takes the clients that are to be looked up.
+func (r *Room) due() map[string]struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	due := r.check
+	r.check = make(map[string]struct{})
+	return due
+}
+
+// lookUpOne ends the logins of a client that are over.
+func (r *Room) lookUpOne(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, lookUpLimit)
+	defer cancel()
+	c, _, err := r.find(ctx, id)
+	switch {
+	case errors.Is(err, errUnknown):
+		r.judgeConns(id, nil)
+		return nil
+	case err != nil:
+		return err
+	}
+	r.judgeConns(id, c)
+	return nil
+}

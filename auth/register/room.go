@@ -1,0 +1,322 @@
+package register
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"hadal/auth"
+	"hadal/auth/vault"
+)
+
+const (
+	// bcryptCost is that of the hashes of keys. A key has at least 32 bytes that nobody
+	// thought up; so the cost is what is usual, and not more than a login should take.
+	bcryptCost = 10
+	// callLimit bounds what one request takes, its turn at the turnstile included.
+	callLimit = 8 * time.Second
+	// maxTries is how often an entry is looked at again that others change meanwhile. One
+	// of those who change it at the same time always gets through.
+	maxTries = 64
+	// maxRecent is how many clients' keys are known by their HMAC.
+	maxRecent = 10_000
+)
+
+// Deps is what the room needs of the node.
+type Deps struct {
+	Vault     vault.Vault
+	Turnstile *auth.Turnstile
+	// Admin says whether a secret is one of the operator's, who may register and unregister
+	// everybody.
+	Admin func(secret string) bool
+	// Others knows the users of other strategies, whose names nobody can register. nil
+	// knows nobody.
+	Others auth.Knower
+	// BasicElsewhere says that another strategy is asked about Basic credentials too, so
+	// that those of a client that is not registered are left to it.
+	BasicElsewhere bool
+	Log            *slog.Logger
+}
+
+// Room is the registrations, as one node sees them. It is safe for many callers at once.
+type Room struct {
+	cfg    Config
+	deps   Deps
+	log    *slog.Logger
+	counts counts
+	rates  *rates
+	cost   int    // of bcrypt
+	nobody string // a hash that no key has
+	// compare is bcrypt's; tests count its calls.
+	compare func(hash, key []byte) error
+	mac     [sha256.Size]byte
+
+	mu     sync.Mutex
+	recent map[string]verified          // by id: keys that were right; guarded by mu
+	conns  map[Conn]*tracked            // guarded by mu
+	byID   map[string]map[Conn]*tracked // the same by client; guarded by mu
+	check  map[string]struct{}          // clients that Run looks up; guarded by mu
+	wake   chan struct{}                // holds a token while check has something
+}
+
+// verified is a key that was right for a registration.
+type verified struct {
+	login string
+	mac   [sha256.Size]byte
+}
+
+// Errors of the room's own methods, which http.go turns into answers.
+var (
+	errExists  = errors.New("there is such a client")
+	errWrong   = errors.New("the credentials are wrong")
+	errUnknown = errors.New("there is no such client")
+	errRaced   = errors.New("others changed this client all the time")
+)
+
+// New makes the room; cfg is valid and enabled. Run has to run for logins to end.
+func New(cfg Config, deps Deps) (*Room, error) { return newRoom(cfg, deps, bcryptCost) }
+
+// newRoom is New, with another cost for tests.
+func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
+	r := &Room{
+		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), compare: bcrypt.CompareHashAndPassword,
+		recent: make(map[string]verified), conns: make(map[Conn]*tracked),
+		byID: make(map[string]map[Conn]*tracked), check: make(map[string]struct{}), wake: make(chan struct{}, 1),
+	}
+	_, _ = rand.Read(r.mac[:]) // never fails: crypto/rand ends the process instead
+	hash, err := bcrypt.GenerateFromPassword([]byte(random(secretBytes)), cost)
+	if err != nil {
+		return nil, fmt.Errorf("registration: make a hash: %w", err)
+	}
+	r.nobody = string(hash)
+	return r, nil
+}
+
+// find reads a client. The error is errUnknown, or the vault's.
+func (r *Room) find(ctx context.Context, id string) (*client, uint64, error) {
+	if id == "" || len(id) > maxID {
+		return nil, 0, errUnknown // nobody registers it, and it is no key
+	}
+	e, err := r.deps.Vault.Get(ctx, keyOf(id))
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return nil, 0, errUnknown
+	case err != nil:
+		return nil, 0, fmt.Errorf("read registration: %w", err)
+	}
+	c, err := parseClient(e)
+	return c, e.Revision, err
+}
+
+// register makes a client, or errExists. remote is whose turn is waited for. id and key
+// have been looked at.
+func (r *Room) register(ctx context.Context, id, key, remote string) error {
+	// Who comes second need not cost a hash.
+	switch _, _, err := r.find(ctx, id); {
+	case err == nil:
+		return errExists
+	case !errors.Is(err, errUnknown):
+		return err
+	}
+	if r.deps.Others != nil {
+		known, err := r.deps.Others.Knows(ctx, r.cfg.UserPrefix+id)
+		switch {
+		case err != nil:
+			return fmt.Errorf("look for a user of that name: %w", err)
+		case known:
+			return errExists
+		}
+	}
+	var hash []byte
+	var failed error
+	err := r.deps.Turnstile.Check(ctx, remote, auth.BcryptCost, func() bool {
+		hash, failed = bcrypt.GenerateFromPassword([]byte(key), r.cost)
+		return true // nothing was guessed at
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return err
+	}
+	c := &client{Login: random(idBytes), Hash: string(hash), Created: time.Now().Unix()}
+	_, err = r.deps.Vault.Create(ctx, keyOf(id), c.text(), 0)
+	if err == nil {
+		return nil
+	}
+	// The outcome may be unknown; and what was found may be what we wrote.
+	switch found, _, lost := r.find(ctx, id); {
+	case lost == nil && found.Login == c.Login:
+		return nil
+	case errors.Is(err, vault.ErrExists):
+		return errExists
+	}
+	return fmt.Errorf("write registration: %w", err)
+}
+
+// authenticate says who a pair of id and key is. The error is errWrong, auth.ErrBusy, or
+// that of what could not be asked. It takes as long for a client that is not registered,
+// whose error Is errUnknown as well; elsewhere says that another strategy may know it, so
+// that it is no wrong guess.
+func (r *Room) authenticate(ctx context.Context, id, key, remote string, elsewhere bool) (*client, uint64, error) {
+	c, revision, err := r.find(ctx, id)
+	unknown := errors.Is(err, errUnknown)
+	if err != nil && !unknown {
+		return nil, 0, err
+	}
+	hash := r.nobody
+	if !unknown {
+		hash = c.Hash
+		if r.recalls(id, c.Login, key) && !r.deps.Turnstile.Slowed(remote) {
+			return c, revision, nil
+		}
+	}
+	right := false
+	err = r.deps.Turnstile.Check(ctx, remote, auth.BcryptCost, func() bool {
+		// What is behind the longest key would be ignored.
+		match := r.compare([]byte(hash), []byte(key[:min(len(key), maxKey)])) == nil
+		right = match && !unknown && len(key) <= maxKey
+		return right || unknown && elsewhere
+	})
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case unknown:
+		return nil, 0, errors.Join(errWrong, errUnknown)
+	case !right:
+		return nil, 0, errWrong
+	}
+	r.remember(id, c.Login, key)
+	return c, revision, nil
+}
+
+// login gives a client a new token, and so ends its last one. The error is as for
+// authenticate.
+func (r *Room) login(ctx context.Context, id, key, remote string) (token string, b *bearer, err error) {
+	c, revision, err := r.authenticate(ctx, id, key, remote, false)
+	if err != nil {
+		return "", nil, err
+	}
+	registration := c.Login
+	token, b = newToken(id, time.Now(), r.cfg.BearerTTL)
+	for range maxTries {
+		c.Bearer = b
+		_, err = r.deps.Vault.Update(ctx, keyOf(id), c.text(), revision, 0)
+		if err == nil {
+			return token, b, nil
+		}
+		var lost error
+		switch c, revision, lost = r.find(ctx, id); {
+		case errors.Is(lost, errUnknown), lost == nil && c.Login != registration:
+			return "", nil, errWrong // it was unregistered meanwhile
+		case lost != nil:
+			return "", nil, errors.Join(err, lost)
+		case c.Bearer != nil && c.Bearer.Login == b.Login:
+			return token, b, nil // the outcome was unknown
+		case !errors.Is(err, vault.ErrConflict):
+			return "", nil, fmt.Errorf("write token: %w", err)
+		}
+	}
+	return "", nil, errRaced
+}
+
+// verify says whose token it is. The error is errWrong, errExpired, or the vault's.
+func (r *Room) verify(ctx context.Context, token string) (id string, c *client, err error) {
+	id, ok := clientOf(token)
+	if !ok {
+		return "", nil, errWrong
+	}
+	c, _, err = r.find(ctx, id)
+	switch {
+	case errors.Is(err, errUnknown), err == nil && !c.Bearer.matches(token):
+		return "", nil, errWrong
+	case err != nil:
+		return "", nil, err
+	case !time.Now().Before(c.Bearer.expires()):
+		return "", nil, errExpired
+	}
+	return id, c, nil
+}
+
+var errExpired = errors.New("the token has expired")
+
+// unregister removes a client: the registration of that login, or any when it is empty. The
+// error is errUnknown, or the vault's.
+func (r *Room) unregister(ctx context.Context, id, login string) error {
+	tried := false // an attempt whose outcome is unknown
+	for range maxTries {
+		c, revision, err := r.find(ctx, id)
+		switch {
+		case errors.Is(err, errUnknown) && tried:
+			return nil
+		case err != nil:
+			return err
+		case login != "" && c.Login != login:
+			return errUnknown // a later registration is another client's
+		}
+		login = c.Login
+		err = r.deps.Vault.Delete(ctx, keyOf(id), revision)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, vault.ErrConflict): // a login
+		case tried || ctx.Err() != nil:
+			return fmt.Errorf("remove registration: %w", err)
+		default:
+			tried = true
+		}
+	}
+	return errRaced
+}
+
+// userOf is who a client is; login and expires are of what it came with, issued is when.
+func (r *Room) userOf(id, login string, issued, expires time.Time) *auth.User {
+	u := &auth.User{ID: r.cfg.UserPrefix + id, Session: &auth.Session{
+		ID: login, Family: keyOf(id), Issued: issued, Expires: expires, Ours: true,
+	}}
+	if r.cfg.Role != "" {
+		data, err := json.Marshal(map[string]string{"role": r.cfg.Role})
+		if err != nil {
+			panic(fmt.Sprintf("register: role cannot be written as JSON: %v", err)) // a text
+		}
+		u.ServerData = string(data)
+	}
+	return u
+}
+
+// recalls says whether a key is the one that was last right for a registration.
+func (r *Room) recalls(id, login, key string) bool {
+	sum := r.sum(key)
+	r.mu.Lock()
+	v, ok := r.recent[id]
+	r.mu.Unlock()
+	return ok && v.login == login && hmac.Equal(v.mac[:], sum[:])
+}
+
+// remember notes a key that was right.
+func (r *Room) remember(id, login, key string) {
+	sum := r.sum(key)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.recent[id]; !ok && len(r.recent) >= maxRecent {
+		for other := range r.recent { // any: it costs that one a hash
+			delete(r.recent, other)
+			break
+		}
+	}
+	r.recent[id] = verified{login, sum}
+}
+
+// sum is what is remembered of a key.
+func (r *Room) sum(key string) (sum [sha256.Size]byte) {
+	h := hmac.New(sha256.New, r.mac[:])
+	h.Write([]byte(key))
+	h.Sum(sum[:0])
+	return sum
+}
