@@ -20,9 +20,9 @@ func newRules() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "rules",
 		Short: "Check, explain, test and watch permission rules",
-		Long: "Check, explain, test and watch permission rules. Lint and test work on files,\n" +
-			"coverage and shadow ask a running node, explain does either.",
-	}, newRulesLint(), newRulesExplain(), newRulesTest(), coverage, shadow)
+		Long: "Check, explain, test and watch permission rules. Lint, test and matrix work on\n" +
+			"files, coverage and shadow ask a running node, explain does either.",
+	}, newRulesLint(), newRulesExplain(), newRulesTest(), newRulesMatrix(), coverage, shadow)
 }
 
 // rulesSource is where a command takes its rules from.
