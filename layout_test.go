@@ -81,7 +81,7 @@ var programs = []string{"cmd/hadal", "bench", "e2e", "examples"}
 // entries are the files and folders at the top, beside hidden ones.
 var entries = []string{
 	"node", "cluster", "protocol", "auth", "perms", "store", "client", "web",
-	"bench", "e2e", "cmd", "docs", "examples", "deploy",
+	"bench", "e2e", "cmd", "conf", "docs", "examples", "deploy",
 	"go.mod", "go.sum", "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "layout_test.go",
 }
 
