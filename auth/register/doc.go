@@ -41,7 +41,8 @@
 // the vault: what an entry does not vouch for any more is closed. A login may be judged on
 // the old entry and listed after the change of it was heard; so whoever is listed is
 // looked up once more. After a gap in what was heard all of them are. The time at which a
-// bearer token ends is known when the connection is opened, and a timer closes it then.
+// bearer token ends by itself stands in the connection's auth.Session, where who looks
+// after tokens finds it and closes the connection then (auth/tokens).
 //
 // Room.mu is held over no call of anything else.
 package register

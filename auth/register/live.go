@@ -17,19 +17,13 @@ const (
 	lookUpPause = time.Second
 )
 
-// Conn is a connection as this room sees it.
+// Conn is a connection as this room sees it; two of one connection are equal. Its methods
+// do not block, and take no lock under which the room is called.
 type Conn interface {
 	// User is who logged in.
 	User() *auth.User
-	// EndLogin closes the connection because what it logged in with has ended. It does not
-	// block.
+	// EndLogin closes the connection because what it logged in with has ended.
 	EndLogin()
-}
-
-// tracked is a connection whose login is of this room.
-type tracked struct {
-	id, login string
-	timer     *time.Timer // at the end of the token; nil without one
 }
 
 // Opened is told of each connection that has logged in.
@@ -46,17 +40,13 @@ func (r *Room) Opened(c Conn) {
 	if err != nil {
 		return // not made by userOf
 	}
-	t := &tracked{id: id, login: s.ID}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !s.Expires.IsZero() {
-		t.timer = time.AfterFunc(time.Until(s.Expires), func() { r.end(c, "it has expired") })
-	}
-	r.conns[c] = t
+	r.conns[c] = id
 	if r.byID[id] == nil {
-		r.byID[id] = make(map[Conn]*tracked)
+		r.byID[id] = make(map[Conn]struct{})
 	}
-	r.byID[id][c] = t
+	r.byID[id][c] = struct{}{}
 	r.lookLocked(id) // what changed between the login and now was not heard for it
 }
 
@@ -69,17 +59,14 @@ func (r *Room) Closed(c Conn) {
 
 // forgetLocked takes a connection off the lists, if it is on them. The caller holds mu.
 func (r *Room) forgetLocked(c Conn) {
-	t := r.conns[c]
-	if t == nil {
+	id, listed := r.conns[c]
+	if !listed {
 		return
 	}
-	if t.timer != nil {
-		t.timer.Stop()
-	}
 	delete(r.conns, c)
-	delete(r.byID[t.id], c)
-	if len(r.byID[t.id]) == 0 {
-		delete(r.byID, t.id)
+	delete(r.byID[id], c)
+	if len(r.byID[id]) == 0 {
+		delete(r.byID, id)
 	}
 }
 
@@ -95,14 +82,14 @@ func (r *Room) lookLocked(id string) {
 // end closes a connection whose login is over, once.
 func (r *Room) end(c Conn, why string) {
 	r.mu.Lock()
-	t := r.conns[c]
+	id, listed := r.conns[c]
 	r.forgetLocked(c)
 	r.mu.Unlock()
-	if t == nil {
+	if !listed {
 		return
 	}
 	r.counts.ended.Add(1)
-	r.log.Info("login of a registered client has ended", "client", t.id, "cause", why)
+	r.log.Info("login of a registered client has ended", "client", id, "cause", why)
 	c.EndLogin()
 }
 
@@ -112,8 +99,12 @@ func (r *Room) judgeConns(id string, c *client) {
 	now := time.Now()
 	var over []Conn
 	r.mu.Lock()
-	for conn, t := range r.byID[id] {
-		if c == nil || !c.vouches(t.login, now) {
+	for conn := range r.byID[id] {
+		s := conn.User().Session // a renewed connection may have another one
+		if s == nil || s.Family != keyOf(id) {
+			continue // it goes on by what another strategy gave it
+		}
+		if c == nil || !c.vouches(s.ID, now) {
 			over = append(over, conn)
 		}
 	}

@@ -160,25 +160,44 @@ func TestALoginThatEndedBeforeItsConnectionWasListedIsEnded(t *testing.T) {
 	})
 }
 
-func TestATokenEndsWithItsConnectionsWhenItsTimeIsOver(t *testing.T) {
+func TestATokenIsGoodForItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, vault.NewMemory(), func(c *Config, _ *Deps) { c.BearerTTL = time.Minute })
-		defer s.running()()
 		s.registered("plugin", goodKey)
 		token := s.loggedIn("plugin", goodKey)
-		c := s.opened(auth.Attempt{Token: token})
 		time.Sleep(time.Minute - time.Second)
-		synctest.Wait()
-		if c.over() {
-			t.Fatal("the connection ended early")
+		v := s.verdict(auth.Attempt{Token: token})
+		if v.Opinion != auth.Accepted || time.Until(v.User.Session.Expires) != time.Second {
+			t.Fatalf("a second before its end the token is %+v", v)
 		}
 		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		if !c.over() {
-			t.Error("the connection outlives its token")
-		}
 		if v := s.verdict(auth.Attempt{Token: token}); v.Opinion != auth.Refused || v.Reason != `"TOKEN_EXPIRED"` || !v.Uncounted {
 			t.Errorf("the token is %+v, want refused as expired, and not counted", v)
+		}
+		if a := s.post("/unregister", "Bearer "+token, registered{"plugin"}); a.status != http.StatusUnauthorized {
+			t.Errorf("by HTTP it is answered %d %s, want 401", a.status, a.raw)
+		}
+	})
+}
+
+// A connection may be renewed: what counts is its token of the moment.
+func TestARenewedConnectionIsJudgedByItsNewToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, vault.NewMemory(), nil)
+		defer s.running()()
+		s.registered("plugin", goodKey)
+		elsewhere, renewed := s.opened(auth.Attempt{Name: "plugin", Password: goodKey}), s.opened(auth.Attempt{Name: "plugin", Password: goodKey})
+		synctest.Wait()
+		elsewhere.user = &auth.User{ID: "plugin", Session: &auth.Session{ID: "another strategy's"}}
+		renewed.user = s.judged(auth.Attempt{Token: s.loggedIn("plugin", goodKey)}).user
+		synctest.Wait()
+		if renewed.over() {
+			t.Fatal("the renewed connection ended with a token that is good")
+		}
+		s.loggedIn("plugin", goodKey)
+		synctest.Wait()
+		if !renewed.over() || elsewhere.over() {
+			t.Errorf("after a later login: renewed %v, by another strategy %v, want only the first ended", renewed.over(), elsewhere.over())
 		}
 	})
 }

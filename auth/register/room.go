@@ -62,8 +62,8 @@ type Room struct {
 
 	mu     sync.Mutex
 	recent map[string]verified          // by id: keys that were right; guarded by mu
-	conns  map[Conn]*tracked            // guarded by mu
-	byID   map[string]map[Conn]*tracked // the same by client; guarded by mu
+	conns  map[Conn]string              // the client of each; guarded by mu
+	byID   map[string]map[Conn]struct{} // the same by client; guarded by mu
 	check  map[string]struct{}          // clients that Run looks up; guarded by mu
 	wake   chan struct{}                // holds a token while check has something
 }
@@ -89,8 +89,8 @@ func New(cfg Config, deps Deps) (*Room, error) { return newRoom(cfg, deps, bcryp
 func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
 	r := &Room{
 		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), compare: bcrypt.CompareHashAndPassword,
-		recent: make(map[string]verified), conns: make(map[Conn]*tracked),
-		byID: make(map[string]map[Conn]*tracked), check: make(map[string]struct{}), wake: make(chan struct{}, 1),
+		recent: make(map[string]verified), conns: make(map[Conn]string),
+		byID: make(map[string]map[Conn]struct{}), check: make(map[string]struct{}), wake: make(chan struct{}, 1),
 	}
 	_, _ = rand.Read(r.mac[:]) // never fails: crypto/rand ends the process instead
 	hash, err := bcrypt.GenerateFromPassword([]byte(random(secretBytes)), cost)
@@ -276,9 +276,10 @@ func (r *Room) unregister(ctx context.Context, id, login string) error {
 }
 
 // userOf is who a client is; login and expires are of what it came with, issued is when.
+// The session is not Ours in the sense of revocations: it ends with its entry.
 func (r *Room) userOf(id, login string, issued, expires time.Time) *auth.User {
 	u := &auth.User{ID: r.cfg.UserPrefix + id, Session: &auth.Session{
-		ID: login, Family: keyOf(id), Issued: issued, Expires: expires, Ours: true,
+		ID: login, Family: keyOf(id), Issued: issued, Expires: expires,
 	}}
 	if r.cfg.Role != "" {
 		data, err := json.Marshal(map[string]string{"role": r.cfg.Role})
