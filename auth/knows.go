@@ -1,6 +1,12 @@
 package auth
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"hadal/auth/users"
+)
 
 // Knower is an Authenticator that can say whether a name belongs to one of its users, so
 // that nobody else is given it.
@@ -40,3 +46,15 @@ func (f *file) Knows(_ context.Context, name string) (bool, error) {
 // Special says whether nobody may be registered under a name: it is empty, one of those
 // that clients without a name have, or the server's own.
 func Special(name string) bool { return name == "" || isAnonymous(name) || reserved(name) }
+
+// Knows implements Knower.
+func (s *storage) Knows(ctx context.Context, name string) (bool, error) {
+	switch _, err := s.store.Find(ctx, name); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, users.ErrNotFound):
+		return false, nil
+	default:
+		return false, fmt.Errorf("%s: look for a user: %w", s.key, err)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/auth/register"
 	"hadal/auth/tokens"
 	"hadal/cluster"
 	"hadal/node/admin"
@@ -65,6 +66,9 @@ type Config struct {
 	// Tokens says how tokens are made that clients log in with: client.login({token}). Its keys
 	// are Hadal's own.
 	Tokens tokens.Config `yaml:"tokens"`
+	// Registration lets clients register themselves, and log in as registered clients,
+	// beside the strategies of auth. Its keys are Hadal's own.
+	Registration register.Config `yaml:"registration"`
 	// AllowOpenAuth permits a node that lets clients in without credentials to
 	// listen elsewhere than on loopback.
 	AllowOpenAuth bool `yaml:"allowOpenAuth"`
@@ -182,6 +186,7 @@ func Default() Config {
 		Auth:                []auth.Config{{Type: "none"}},
 		Tokens:              tokens.DefaultConfig(),
 		Roles:               auth.DefaultRolesConfig(),
+		Registration:        register.DefaultConfig(),
 		Permission:          perms.DefaultConfig(),
 		Cluster:             cluster.DefaultConfig(),
 	}
@@ -261,6 +266,7 @@ func (c Config) Validate() error {
 	for _, err := range flatten(c.Tokens.Validate()) {
 		m = append(m, fmt.Errorf("tokens.%w", err))
 	}
+	c.validateRegistration(&m)
 	c.validatePermission(&m)
 	m = append(m, flatten(c.Admin.Validate())...)
 	m = append(m, flatten(c.Cluster.Validate())...)

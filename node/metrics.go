@@ -119,6 +119,10 @@ var (
 	descTokenSessions = desc("token_sessions", "Connections that logged in with a token.")
 	descRevocations   = desc("token_revocations", "Revocations that this node knows of.")
 	descTokensKnown   = desc("token_revocations_known", "1 when this node knows what is revoked; without that it takes no tokens.")
+	descRegistration  = desc("registration_requests_total", "Requests of HTTP to register, log in and unregister clients, by result.", "call", "result")
+	descRegLogins     = desc("registration_logins_total", "Credentials of registered clients that were judged, by result.", "result")
+	descRegEnded      = desc("registration_ended_total", "Connections closed because the login of their registered client was over.")
+	descRegOpen       = desc("registration_connections", "Connections of registered clients.")
 	descReady         = desc("ready", "1 when the node serves fully.")
 )
 
@@ -211,6 +215,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		count(descListenRefused, float64(st.Skipped), topic, "match skipped")
 	}
 	n.collectTokens(count, gauge)
+	n.collectRegistration(count, gauge)
 	if ready := len(n.Ready()) == 0; ready {
 		gauge(descReady, 1)
 	} else {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/auth/register"
 	"hadal/auth/tokens"
 	"hadal/auth/vault"
 	"hadal/cluster"
@@ -46,11 +47,15 @@ type Node struct {
 	place    *cluster.Place
 	vault    *vault.Slot // what logins need on disk; filled by Run
 	accounts *accounts
-	auth     *auth.Live
+	auth     *auth.Live // what a reload exchanges of logins
+	// logins are all that decide who a client is, with the roles of whomever they accept.
+	logins auth.Authenticator
 	// tokens are the cluster's own; asked by auth, before the configured strategies.
 	tokens *tokens.Room
-	rules  *perms.Live
-	pipe   pipeline
+	// registration is nil when it is off.
+	registration *register.Room
+	rules        *perms.Live
+	pipe         pipeline
 
 	eventSubs, recordSubs     *sub.Registry
 	eventListen, recordListen *listen.Registry
@@ -103,7 +108,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if n.tokens, err = n.newTokens(); err != nil {
 		return nil, err
 	}
-	n.auth = auth.NewLive(n.logins(strategies, cfg))
+	n.auth = auth.NewLive(n.withTokens(strategies))
 	n.rules = perms.NewLive(rules, references{n}, log)
 	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, place, place, log)
 	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, place, place, log)
@@ -124,7 +129,11 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	routes[cfg.HTTPServer.Options.HealthCheckPath] = health.Check()
 	routes["/healthz"] = health.Alive()
 	routes["/readyz"] = health.Ready()
-	n.endpoint, err = endpoint.New(port, n.auth, receiver{n}, routes, log)
+	if err := n.openRegistration(routes); err != nil {
+		return nil, err
+	}
+	n.logins = auth.WithRoles(n.withRegistered(n.auth), n.accounts.roles, cfg.Roles)
+	n.endpoint, err = endpoint.New(port, n.logins, receiver{n}, routes, log)
 	if err != nil {
 		return nil, err
 	}
@@ -215,6 +224,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"tokens":          n.tokens.Run,
 		"accounts":        n.accounts.run,
 		"auth":            n.auth.Run,
+		"registration":    n.runRegistration,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 	} {
 		background.Go(func() {
@@ -435,6 +445,9 @@ func (n receiver) Opened(c *endpoint.Conn) {
 		n.presence.Login(c)
 	}
 	n.tokens.Opened(tokenClient{c, n.Node})
+	if n.registration != nil {
+		n.registration.Opened(registeredConn{c})
+	}
 }
 
 // Receive is called for each message of a client that has logged in.
@@ -443,6 +456,9 @@ func (n receiver) Receive(c *endpoint.Conn, m *protocol.Message) { n.pipe.receiv
 // Closed is called when such a client has gone.
 func (n receiver) Closed(c *endpoint.Conn) {
 	n.tokens.Closed(tokenClient{c, n.Node})
+	if n.registration != nil {
+		n.registration.Closed(registeredConn{c})
+	}
 	for _, r := range n.pipe.rooms {
 		if r != nil {
 			r.Closed(c)

@@ -48,10 +48,9 @@ func TokenIssuer(cfg Config) string {
 	return "hadal/" + cfg.Cluster.Name
 }
 
-// logins is all that decides who a client is: the cluster's own tokens before the
-// strategies of a configuration, and the roles of whomever they accept.
-func (n *Node) logins(strategies auth.Authenticator, cfg Config) auth.Authenticator {
-	return auth.WithRoles(auth.Chain{n.tokens, strategies}, n.accounts.roles, cfg.Roles)
+// withTokens puts the cluster's own tokens before the strategies.
+func (n *Node) withTokens(strategies auth.Authenticator) auth.Authenticator {
+	return auth.Chain{n.tokens, strategies}
 }
 
 // tokenClient is a connection as the room of tokens sees it.
@@ -114,7 +113,7 @@ func (n *Node) renewed(c sub.Client, data string) (*auth.User, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), renewTime)
 	defer cancel()
-	was, now, err := n.tokens.Renew(ctx, c.ID(), params.Token, n.auth)
+	was, now, err := n.tokens.Renew(ctx, c.ID(), params.Token, n.logins)
 	for _, told := range []error{tokens.ErrExpired, tokens.ErrRevoked, tokens.ErrInvalid, tokens.ErrNotRenewable} {
 		if errors.Is(err, told) {
 			return nil, told

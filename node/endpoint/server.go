@@ -82,8 +82,9 @@ type Server struct {
 // New prepares the port and reads the certificate, nothing else. routes are
 // further HTTP paths, matched exactly, but for those that end with a slash, which stand
 // for all that begin so and have no route of their own; every other path is answered
-// 404. A key
-// and certificate that cannot be used are an error naming them.
+// 404. Requests have the address of the client in RemoteAddr, as far as TrustedProxies let
+// it be known, and without a port. A key and certificate that cannot be used are an error
+// naming them.
 func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]http.Handler, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -348,6 +349,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveWebSocket(w, r)
 		return
 	}
+	r.RemoteAddr = s.clientAddr(r)
 	if h, ok := s.routes[r.URL.Path]; ok {
 		h.ServeHTTP(w, r)
 		return

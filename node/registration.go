@@ -1,0 +1,111 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"hadal/auth"
+	"hadal/auth/register"
+	"hadal/auth/web"
+	"hadal/node/endpoint"
+)
+
+// This file joins the registrations of clients with the port and its connections.
+
+// openRegistration makes the room, if there are registrations, and adds its routes.
+func (n *Node) openRegistration(routes map[string]http.Handler) error {
+	c := n.cfg.Registration
+	if !c.Enabled() {
+		return nil
+	}
+	room, err := register.New(c, register.Deps{
+		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: n.auth, Log: n.log,
+		BasicElsewhere: slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type != "none" && a.Type != "jwt" }),
+	})
+	if err != nil {
+		return err
+	}
+	n.registration = room
+	for path, h := range room.Routes() {
+		routes[path] = h
+	}
+	if c.Mode == register.Authenticated && n.cfg.Admin.Token == "" && n.cfg.Tokens.APISecret == "" {
+		n.log.Warn("nobody can register the first client: set tokens.apiSecret or admin.token, whose bearer may", "key", "registration.mode")
+	}
+	// Whoever comes first is the user of that id, and a strategy that makes its users up
+	// cannot say that it has one.
+	if c.Mode == register.Open && c.UserPrefix == "" && slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type == "http" || a.Type == "jwt" }) {
+		n.log.Warn("everybody may register under the id of a user of http or jwt: set registration.userPrefix to what no user id begins with",
+			"key", "registration.userPrefix")
+	}
+	return nil
+}
+
+// withRegistered asks for registered clients before the strategies.
+func (n *Node) withRegistered(strategies auth.Authenticator) auth.Authenticator {
+	if n.registration == nil {
+		return strategies
+	}
+	return auth.Chain{n.registration, strategies}
+}
+
+// isOperator says whether a secret is one by which the operator, or a backend, is known to
+// HTTP. Both are compared, whatever the first says.
+func (n *Node) isOperator(secret string) bool {
+	operator, backend := web.SameSecret(secret, n.cfg.Admin.Token), web.SameSecret(secret, n.cfg.Tokens.APISecret)
+	return operator || backend
+}
+
+// runRegistration ends logins of registered clients that are over, until ctx ends.
+func (n *Node) runRegistration(ctx context.Context) error {
+	if n.registration == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return n.registration.Run(ctx)
+}
+
+// registeredConn is a connection as the room of registrations sees it.
+type registeredConn struct{ *endpoint.Conn }
+
+// EndLogin implements register.Conn.
+func (c registeredConn) EndLogin() { c.End(endpoint.TokenRevoked) }
+
+// collectRegistration tells of registered clients, if there may be any.
+func (n *Node) collectRegistration(count, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	if n.registration == nil {
+		return
+	}
+	s := n.registration.Stats()
+	for call, results := range s.Calls {
+		for result, v := range results {
+			count(descRegistration, float64(v), call, result)
+		}
+	}
+	for result, v := range s.Logins {
+		count(descRegLogins, float64(v), result)
+	}
+	count(descRegEnded, float64(s.Ended))
+	gauge(descRegOpen, float64(s.Connections))
+}
+
+// validateRegistration checks what registrations need of the rest, too.
+func (c Config) validateRegistration(m *mistakes) {
+	*m = append(*m, flatten(c.Registration.Validate())...)
+	if !c.Registration.Enabled() {
+		return
+	}
+	taken := map[string]string{"httpServer.options.healthCheckPath": c.HTTPServer.Options.HealthCheckPath}
+	for i, e := range c.ConnectionEndpoints {
+		taken[fmt.Sprintf("connectionEndpoints[%d].options.urlPath", i)] = e.Options.URLPath
+	}
+	for key, path := range taken {
+		if slices.Contains(register.Paths, path) {
+			m.add(key, "%q is where clients register: choose another path, or set registration.mode: off", path)
+		}
+	}
+}

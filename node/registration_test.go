@@ -1,0 +1,255 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/gorilla/websocket"
+
+	"hadal/auth"
+	"hadal/auth/register"
+	"hadal/auth/vault"
+	"hadal/protocol"
+)
+
+const (
+	pluginKey = "the-key-of-the-plugin-0123456789-abcdef"
+	otherKey  = "another-key-0123456789-0123456789-0123"
+)
+
+// registering is a node where clients can register.
+func registering(t *testing.T, change func(*Config)) *running {
+	t.Helper()
+	n := run(t, func(c *Config) {
+		c.Records.Store = "memory"
+		c.Registration.Mode = register.Open
+		c.Admin.Token = "the-operators-token"
+		if change != nil {
+			change(c)
+		}
+	})
+	n.vault.Put(vault.NewMemory()) // unless it has one
+	return n
+}
+
+// post asks the public port.
+func post(t *testing.T, n *running, path, authorization, body string) (status int, answer map[string]any) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.Addr().String()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusNotFound || strings.HasPrefix(string(text), "{") {
+		if err := json.Unmarshal(text, &answer); err != nil {
+			t.Fatalf("%s is answered %d %q: %v", path, resp.StatusCode, text, err)
+		}
+	}
+	return resp.StatusCode, answer
+}
+
+func pairOf(id, key string) string { return fmt.Sprintf(`{"clientID":%q,"authKey":%q}`, id, key) }
+
+// bearerOf is a new token of a client.
+func bearerOf(t *testing.T, n *running, id, key string) string {
+	t.Helper()
+	status, answer := post(t, n, "/login", "", pairOf(id, key))
+	token, _ := answer["bearerToken"].(string)
+	if status != http.StatusOK || token == "" {
+		t.Fatalf("login of %s is answered %d %v", id, status, answer)
+	}
+	return token
+}
+
+// enter logs in with parameters, and returns the connection and the answer.
+func enter(t *testing.T, n *running, params string) (*peer, protocol.Message) {
+	t.Helper()
+	p := &peer{t, challenge(t, n)}
+	p.say(protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: params, Has: protocol.HasData})
+	m, err := p.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, m
+}
+
+// closedWith waits for the goodbye of the server.
+func (p *peer) closedWith() string {
+	p.t.Helper()
+	for {
+		_, err := p.read()
+		if closed, ok := err.(*websocket.CloseError); ok {
+			return fmt.Sprint(closed.Code, " ", closed.Text)
+		} else if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+func TestARegisteredClientConnectsUntilItsLoginEnds(t *testing.T) {
+	n := registering(t, func(c *Config) {
+		c.Auth = []auth.Config{{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{"ann": {Password: "pw"}}}}}
+		c.Registration.Role = "guest"
+	})
+	if status, answer := post(t, n, "/register", "", pairOf("plugin", pluginKey)); status != http.StatusCreated || answer["clientID"] != "plugin" {
+		t.Fatalf("register is answered %d %v", status, answer)
+	}
+	for id, want := range map[string]int{"plugin": http.StatusConflict, "ann": http.StatusConflict, "open": http.StatusBadRequest} {
+		if status, answer := post(t, n, "/register", "", pairOf(id, otherKey)); status != want {
+			t.Errorf("registering %s is answered %d %v, want %d", id, status, answer, want)
+		}
+	}
+	first := bearerOf(t, n, "plugin", pluginKey)
+	byToken, m := enter(t, n, `{"token":"`+first+`"}`)
+	if m.Action != protocol.AuthAuthSuccessful {
+		t.Fatalf("the token is answered %s %s", m.Action.Name(m.Topic), m.Data)
+	}
+	byKey, m := enter(t, n, pairOf("plugin", pluginKey))
+	if m.Action != protocol.AuthAuthSuccessful {
+		t.Fatalf("the pair is answered %s %s", m.Action.Name(m.Topic), m.Data)
+	}
+	if _, m := enter(t, n, pairOf("plugin", otherKey)); m.Action != protocol.AuthAuthUnsuccessful {
+		t.Errorf("a wrong pair is answered %s", m.Action.Name(m.Topic))
+	}
+	if _, m := enter(t, n, `{"username":"ann","password":"pw"}`); m.Action != protocol.AuthAuthSuccessful {
+		t.Errorf("a user of the file is answered %s", m.Action.Name(m.Topic))
+	}
+	for _, c := range n.endpoint.Conns() {
+		if u := c.User(); u != nil && u.ID == "plugin" && u.ServerData != `{"role":"guest"}` {
+			t.Errorf("the client has the server data %s, want its role", u.ServerData)
+		}
+	}
+
+	second := bearerOf(t, n, "plugin", pluginKey)
+	if got, want := byToken.closedWith(), "1008 token revoked"; got != want {
+		t.Errorf("after a later login the connection ends with %q, want %q", got, want)
+	}
+	if _, m := enter(t, n, `{"token":"`+first+`"}`); m.Action != protocol.AuthAuthUnsuccessful {
+		t.Errorf("the earlier token is answered %s", m.Action.Name(m.Topic))
+	}
+	again, m := enter(t, n, `{"token":"`+second+`"}`)
+	if m.Action != protocol.AuthAuthSuccessful {
+		t.Fatalf("the later token is answered %s", m.Action.Name(m.Topic))
+	}
+	byKey.say(protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionPing})
+	byKey.hear(protocol.TopicConnection, protocol.ConnectionPong)
+
+	if status, _ := post(t, n, "/unregister", "Bearer "+second, `{"clientID":"plugin"}`); status != http.StatusOK {
+		t.Errorf("unregister is answered %d, want 200", status)
+	}
+	for name, p := range map[string]*peer{"by token": again, "by key": byKey} {
+		if got, want := p.closedWith(), "1008 token revoked"; got != want {
+			t.Errorf("after unregister the connection %s ends with %q, want %q", name, got, want)
+		}
+	}
+	text := metricsText(t, n)
+	for _, want := range []string{
+		`hadal_registration_requests_total{call="register",result="ok"} 1`, `hadal_registration_requests_total{call="register",result="exists"} 2`,
+		`hadal_registration_ended_total 3`, `hadal_registration_connections 0`, `hadal_registration_logins_total{result="refused"} 2`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	for _, secret := range []string{pluginKey, otherKey, first, second} {
+		if strings.Contains(n.log.String()+text, secret) {
+			t.Errorf("%q stands in the log or the metrics", secret)
+		}
+	}
+}
+
+func metricsText(t *testing.T, n *running) string {
+	t.Helper()
+	w := &strings.Builder{}
+	families, err := n.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			name := f.GetName()
+			if len(labels) > 0 {
+				name += "{" + strings.Join(labels, ",") + "}"
+			}
+			fmt.Fprintf(w, "%s %v\n", name, m.GetCounter().GetValue()+m.GetGauge().GetValue())
+		}
+	}
+	return w.String()
+}
+
+func TestRegistrationIsOffUnlessTheConfigurationSaysElse(t *testing.T) {
+	n := registering(t, func(c *Config) { c.Registration.Mode = register.Off })
+	for _, path := range register.Paths {
+		if status, _ := post(t, n, path, "Bearer the-operators-token", pairOf("plugin", pluginKey)); status != http.StatusNotFound {
+			t.Errorf("%s is answered %d, want 404", path, status)
+		}
+	}
+	n = registering(t, func(c *Config) { c.Registration.Mode = register.Authenticated })
+	for authorization, want := range map[string]int{"": http.StatusUnauthorized, "Bearer x": http.StatusUnauthorized, "Bearer the-operators-token": http.StatusCreated} {
+		if status, _ := post(t, n, "/register", authorization, pairOf("plugin", pluginKey)); status != want {
+			t.Errorf("with %q: %d, want %d", authorization, status, want)
+		}
+	}
+}
+
+// The address that counts is the client's, not that of a proxy that the operator trusts.
+func TestRegistrationsAreCountedByTheAddressBehindATrustedProxy(t *testing.T) {
+	n := registering(t, func(c *Config) { c.Registration.PerMinute, c.TrustedProxies = 2, []string{"127.0.0.1"} })
+	ask := func(id, from string) int {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.Addr().String()+"/register", strings.NewReader(pairOf(id, pluginKey)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("X-Forwarded-For", from)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	for i, c := range []struct {
+		from string
+		want int
+	}{{"192.0.2.1", 201}, {"192.0.2.1", 201}, {"192.0.2.1", 429}, {"192.0.2.2", 201}} {
+		if got := ask(fmt.Sprint("client", i), c.from); got != c.want {
+			t.Errorf("registration %d, from %s: %d, want %d", i, c.from, got, c.want)
+		}
+	}
+}
+
+func TestPathsOfRegistrationsAreTakenWhileTheyAreOn(t *testing.T) {
+	c := Default()
+	c.HTTPServer.Options.HealthCheckPath = "/login"
+	if err := c.Validate(); err != nil {
+		t.Errorf("registration is off, and still: %v", err)
+	}
+	c.Registration.Mode, c.Registration.BearerTTL = "opne", 0
+	err := c.Validate()
+	for _, want := range []string{`httpServer.options.healthCheckPath: "/login" is where clients register`, `registration.mode: "opne"`, "registration.bearerTTL: 0s"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+}
