@@ -38,7 +38,8 @@ APT_mount    := mount
 APT_ip       := iproute2
 APT_tc       := iproute2
 APT_initdb   := postgresql
-COMMANDS     := chromium node npm gcc mkfs.ext4 chattr mount ip tc initdb
+APT_curl     := curl
+COMMANDS     := chromium node npm gcc mkfs.ext4 chattr mount ip tc initdb curl
 
 # Some of them are where only root looks, or, as Debian's PostgreSQL, nobody.
 empty :=

@@ -124,8 +124,8 @@ type registered struct {
 type bearerAnswer struct {
 	ClientID    string `json:"clientID"`
 	BearerToken string `json:"bearerToken"`
-	// ExpiresAt is when the token ends, in RFC 3339.
-	ExpiresAt time.Time `json:"expiresAt"`
+	// ExpiresAt is when the token ends, in milliseconds since 1970.
+	ExpiresAt int64 `json:"expiresAt"`
 }
 
 // serveRegister answers POST /register.
@@ -174,7 +174,7 @@ func (r *Room) serveLogin(req *http.Request) (int, any, error) {
 		return 0, nil, hideUnknown(err)
 	}
 	r.log.Info("client has a new bearer token", "client", body.ClientID, "remote", req.RemoteAddr)
-	return http.StatusOK, bearerAnswer{body.ClientID, token, b.expires().UTC()}, nil
+	return http.StatusOK, bearerAnswer{body.ClientID, token, b.expires().UnixMilli()}, nil
 }
 
 // serveUnregister answers POST /unregister.
