@@ -33,6 +33,16 @@ func TestAChainKnowsTheUsersOfItsStrategies(t *testing.T) {
 	if got, err := l.Knows(t.Context(), "egon"); got || err != nil {
 		t.Errorf("one that cannot tell: %v, %v, want that it knows nobody", got, err)
 	}
+	for name, want := range map[string]bool{"egon": true, "nobody": false} { // behind what judges where credentials come from
+		made, err := New([]Config{{Type: "file", Options: Options{Users: map[string]Entry{"egon": {Password: "pw"}}}}}, false, Deps{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Replace(Chain{made})
+		if got, err := l.Knows(t.Context(), name); got != want || err != nil {
+			t.Errorf("%q of the configured strategies: %v, %v, want %v", name, got, err, want)
+		}
+	}
 	for name, want := range map[string]bool{"": true, "open": true, "OPEN": true, "hadal/x": true, "opener": false, "ann": false} {
 		if got := Special(name); got != want {
 			t.Errorf("Special(%q) = %v, want %v", name, got, want)

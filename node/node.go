@@ -137,6 +137,9 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.registration != nil {
+		n.endpoint.Guard(n.registration.Guard)
+	}
 	n.admin, err = admin.New(cfg.Admin, admin.Deps{
 		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Logins: operator{n}, Users: n.accounts, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,
 		Routes: n.tokens.OperatorRoutes(), Metrics: n.metrics.handler(), Health: health, Info: n.Info, Log: log,

@@ -253,3 +253,84 @@ func TestPathsOfRegistrationsAreTakenWhileTheyAreOn(t *testing.T) {
 		}
 	}
 }
+
+// upgraded asks for a WebSocket with an Authorization header, and logs in with nothing
+// else. It returns the answer of HTTP where there was no WebSocket.
+func upgraded(t *testing.T, n *running, authorization string) (*peer, protocol.Message, *http.Response) {
+	t.Helper()
+	ws, resp, err := websocket.DefaultDialer.Dial("ws://"+n.Addr().String()+"/deepstream", http.Header{"Authorization": {authorization}})
+	if err != nil {
+		if resp == nil {
+			t.Fatal(err)
+		}
+		return nil, protocol.Message{}, resp
+	}
+	t.Cleanup(func() { ws.Close() })
+	p := &peer{t, ws}
+	p.say(protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionChallenge, URL: "x"})
+	p.hear(protocol.TopicConnection, protocol.ConnectionAccept)
+	p.say(protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: `{}`, Has: protocol.HasData})
+	m, err := p.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, m, nil
+}
+
+func basicOf(id, key string) string {
+	r := &http.Request{Header: http.Header{}}
+	r.SetBasicAuth(id, key)
+	return r.Header.Get("Authorization")
+}
+
+func TestBasicAndBearerOfTheUpgradeLogInOrAreAnswered401(t *testing.T) {
+	n := registering(t, func(c *Config) {
+		c.Auth = []auth.Config{{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{"ann": {Password: "pw"}}}}}
+	})
+	if status, _ := post(t, n, "/register", "", pairOf("plugin", pluginKey)); status != http.StatusCreated {
+		t.Fatalf("register is answered %d", status)
+	}
+	token := bearerOf(t, n, "plugin", pluginKey)
+	_, want := post(t, n, "/login", "", pairOf("plugin", otherKey))
+	for name, c := range map[string]struct {
+		authorization string
+		user          string // who it logs in; without one it is answered 401
+	}{
+		"a pair":          {basicOf("plugin", pluginKey), "plugin"},
+		"a token":         {"Bearer " + token, "plugin"},
+		"a user's":        {basicOf("ann", "pw"), "ann"},
+		"a wrong key":     {basicOf("plugin", otherKey), ""},
+		"a wrong token":   {"Bearer " + token + "x", ""},
+		"nobody's token":  {"Bearer hb~cGx1Z2lu", ""},
+		"a key and more":  {basicOf("plugin", pluginKey+"x"), ""},
+		"an empty key":    {basicOf("plugin", ""), ""},
+		"a token's start": {"Bearer " + token[:len(token)-1], ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, m, resp := upgraded(t, n, c.authorization)
+			switch {
+			case c.user == "" && resp == nil:
+				t.Errorf("answered %s, want 401", m.Action.Name(m.Topic))
+			case c.user == "":
+				defer resp.Body.Close()
+				text, err := io.ReadAll(resp.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got map[string]any
+				if err := json.Unmarshal(text, &got); err != nil || resp.StatusCode != http.StatusUnauthorized || fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("answered %d %s (%v), want 401 %v", resp.StatusCode, text, err, want)
+				}
+			case p == nil:
+				defer resp.Body.Close()
+				t.Errorf("answered %d, want a WebSocket", resp.StatusCode)
+			case m.Action != protocol.AuthAuthSuccessful:
+				t.Errorf("answered %s %s, want a login", m.Action.Name(m.Topic), m.Data)
+			}
+		})
+	}
+	// An unknown name may be a user's of the file, who is judged at the login.
+	if _, m, resp := upgraded(t, n, basicOf("nobody", pluginKey)); resp != nil || m.Action != protocol.AuthAuthUnsuccessful {
+		t.Errorf("Basic of nobody is answered %s, %v, want a refused login", m.Action.Name(m.Topic), resp)
+	}
+}
