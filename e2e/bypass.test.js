@@ -77,6 +77,7 @@ async function seed (node, name) {
 // unharmed looks at the records from outside.
 async function unharmed (node, ...names) {
   const list = await node.run('records', 'list', '--data-dir', node.dataDir)
+  assert.equal(list.code, 0, list.stderr)
   assert.deepEqual(list.stdout.split('\n').filter(Boolean).sort(), names.sort())
   for (const name of names) {
     const { stdout } = await node.run('records', 'get', name, '--data-dir', node.dataDir)

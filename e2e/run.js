@@ -43,7 +43,10 @@ function run (transport, files) {
   console.log(`\n---- ${files.length} files over ${transport}${nodes > 1 ? `, clients spread over ${nodes} nodes` : ''} ----`)
   // A stock client that lost its way may try to connect for ever, after its test.
   const forced = atLeast(20, 14) ? ['--test-force-exit'] : []
-  const args = ['--test', '--test-reporter=spec', ...forced, ...files]
+  // Files wait for timers more than they work, above all where there are several nodes. By
+  // itself Node runs one less at once than there are processors.
+  const beside = atLeast(20, 10) ? ['--test-concurrency=2'] : []
+  const args = ['--test', '--test-reporter=spec', ...forced, ...beside, ...files]
   const { status } = spawnSync(process.execPath, args, {
     stdio: 'inherit', env: { ...process.env, HADAL_E2E_TRANSPORT: transport }
   })

@@ -12,9 +12,21 @@ export const nodes = Number(process.env.HADAL_E2E_NODES || 1)
 // and users, after a client was told that it has them.
 const news = 150
 
+// steps are how many pauses news is made of: each of them is late on a machine that is
+// busy, on which nodes take longer too.
+const steps = 10
+
+// clusters are those of this process that run.
+const clusters = new Set()
+
 // spread waits until what a client was told is known at the other nodes as well, which a
 // client at another node may count on only then.
-export const spread = () => nodes > 1 ? pause(news) : undefined
+export async function spread () {
+  if (nodes === 1) return
+  for (let i = 0; i < steps; i++) await pause(news / steps)
+  // None of the nodes has been kept from running all the while.
+  await Promise.all([...clusters].map(cluster => cluster.seen()))
+}
 
 export class Cluster {
   #next = 0
@@ -64,8 +76,12 @@ export class Cluster {
   async start () {
     await this.#all(node => node.start())
     await this.#ready()
+    clusters.add(this)
     return this
   }
+
+  // seen waits until every node that runs has done something.
+  seen () { return this.#all(node => node.get('/health-check').catch(() => null)) }
 
   // ready waits until all are, for as long as a node has to start.
   async #ready () {
@@ -84,7 +100,11 @@ export class Cluster {
     }
   }
 
-  async signal (name) { return (await this.#all(node => node.signal(name)))[0] }
+  async signal (name) {
+    clusters.delete(this)
+    return (await this.#all(node => node.signal(name)))[0]
+  }
+
   kill () { return this.signal('SIGKILL') }
   stop () { return this.signal('SIGTERM') }
   async restart () {
@@ -93,8 +113,19 @@ export class Cluster {
   }
 
   hangup () { for (const node of this.nodes) node.hangup() }
-  freeze () { for (const node of this.nodes) node.freeze() }
-  thaw () { for (const node of this.nodes) node.thaw() }
 
-  async remove () { await this.#all(node => node.remove()) }
+  freeze () {
+    clusters.delete(this)
+    for (const node of this.nodes) node.freeze()
+  }
+
+  thaw () {
+    for (const node of this.nodes) node.thaw()
+    clusters.add(this)
+  }
+
+  async remove () {
+    clusters.delete(this)
+    await this.#all(node => node.remove())
+  }
 }

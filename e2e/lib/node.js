@@ -29,8 +29,10 @@ export const certificate = () => ({
   cert: join(process.env.HADAL_E2E_CERT, 'cert.pem')
 })
 
-// defaults is what every node starts with: quiet, and quick to give up.
+// defaults is what every node starts with: quiet, and quick to give up, but for the store,
+// which has much to do when many files are run.
 const defaults = () => ({
+  record: { storageRetrievalTimeout: 20000 },
   logLevel: 'INFO',
   auth: [{ type: 'none' }],
   permission: { type: 'none' },
