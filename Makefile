@@ -13,7 +13,7 @@ NPM     ?= npm
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # FUZZTIME is how long each fuzz target runs; `make test-long` raises it.
-FUZZTIME ?= 4s
+FUZZTIME ?= 2s
 
 # CRASH are flags of the crash test; `make test-long` says --full.
 CRASH ?=
@@ -66,10 +66,13 @@ cluster: build ## Build, then three nodes on this machine; data in ./hadal-data/
 
 .PHONY: test
 test: ## All tests: lint, unit and race, short fuzz, crashes, the JS client, a browser
-	@began=$$SECONDS; \
+	@began=$$SECONDS; took=; \
 	for step in deps lint test-unit test-replicas test-chaos test-deploy test-fuzz test-crash test-cluster test-e2e test-e2e-cluster test-browser; do \
+		from=$$SECONDS; \
 		$(MAKE) --no-print-directory $$step || { printf '\n==== FAILED: make %s\n' "$$step"; exit 1; }; \
+		took+="$$(printf '\n%6d s  %s' "$$((SECONDS - from))" "$$step")"; \
 	done; \
+	printf '\n==== How long the steps took%s\n' "$$took"; \
 	printf '\n==== All tests passed in %d s\n' "$$((SECONDS - began))"
 
 .PHONY: test-long
@@ -109,9 +112,9 @@ test-replicas: ## Stores on several servers in one process, whose leaders die
 	$(GO) test -count=1 -timeout 10m -run 'Replicated' ./node
 
 .PHONY: test-chaos
-test-chaos: ## The rooms of three nodes under faults from 200 seeds
-	$(call section,Chaos, 200 seeds)
-	HADAL_CHAOS_SEEDS=200 $(GO) test -count=1 -timeout 10m -run '^TestChaos' ./node
+test-chaos: ## The rooms of three nodes under faults from 100 seeds
+	$(call section,Chaos, 100 seeds)
+	HADAL_CHAOS_SEEDS=100 $(GO) test -count=1 -timeout 10m -run '^TestChaos' ./node
 
 # deploy is a module of its own: what reads charts and manifests is large.
 .PHONY: test-deploy
@@ -122,7 +125,7 @@ test-deploy: ## The unit, the compose file and the chart, by helm lint and kubec
 # Go's fuzzer before 1.27 sometimes reports its own time limit as a failure
 # (go.dev/issue/75804); one that found something says where it wrote the input.
 .PHONY: test-fuzz
-test-fuzz: ## Every fuzz target for FUZZTIME (4s)
+test-fuzz: ## Every fuzz target for FUZZTIME (2s)
 	$(call section,Fuzz tests, $(FUZZTIME) each)
 	@log=$$(mktemp); git ls-files --cached --others --exclude-standard '*_test.go' \
 	| xargs awk '/^func Fuzz[A-Za-z0-9_]*\(/ { sub(/^func /, ""); sub(/\(.*/, ""); print FILENAME, $$0 }' \
@@ -175,7 +178,7 @@ soak-cluster: cluster-binaries ## Clients that come and go at three nodes, and w
 	$(call section,Soak of three nodes)
 	bin/cluster soak
 
-# HADAL_CHAOS_SEEDS is how many seeds `make chaos` runs; `make test` runs 200.
+# HADAL_CHAOS_SEEDS is how many seeds `make chaos` runs; `make test` runs 100.
 HADAL_CHAOS_SEEDS ?= 3000
 
 .PHONY: chaos
