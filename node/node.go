@@ -126,6 +126,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	port := cfg.Endpoint()
 	port.HTTP.MaxConnections = maxConnections(port.HTTP.MaxConnections, log)
 	routes := n.tokens.Routes()
+	routes[tokens.PathRefresh] = crossOrigin(routes[tokens.PathRefresh], port.HTTP.AllowsOrigin)
 	routes[cfg.HTTPServer.Options.HealthCheckPath] = health.Check()
 	routes["/healthz"] = health.Alive()
 	routes["/readyz"] = health.Ready()

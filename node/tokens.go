@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,6 +52,28 @@ func TokenIssuer(cfg Config) string {
 // withTokens puts the cluster's own tokens before the strategies.
 func (n *Node) withTokens(strategies auth.Authenticator) auth.Authenticator {
 	return auth.Chain{n.tokens, strategies}
+}
+
+// crossOrigin lets pages of other origins post to h, as far as they may connect. They do
+// so without cookies: what they send in the body is all that counts.
+func crossOrigin(h http.Handler, allowed func(origin string) bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin, header := r.Header.Get("Origin"), w.Header()
+		header.Add("Vary", "Origin")
+		if origin == "" || !allowed(origin) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		header.Set("Access-Control-Allow-Origin", origin)
+		if r.Method != http.MethodOptions {
+			h.ServeHTTP(w, r)
+			return
+		}
+		header.Set("Access-Control-Allow-Methods", http.MethodPost)
+		header.Set("Access-Control-Allow-Headers", "Content-Type")
+		header.Set("Access-Control-Max-Age", "600")
+		w.WriteHeader(http.StatusNoContent)
+	})
 }
 
 // tokenClient is a connection as the room of tokens sees it.

@@ -2,11 +2,14 @@ package node
 
 import (
 	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
 	"hadal/auth/tokens"
+	"hadal/node/endpoint"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -70,6 +73,32 @@ func TestMistakesInTokensOpenWithTheirKey(t *testing.T) {
 	for _, want := range []string{"tokens.signingKeys[0].secret: ", "tokens.refreshTTL: "} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestPagesThatMayConnectMayRefresh(t *testing.T) {
+	asked := 0
+	h := crossOrigin(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }), endpoint.HTTPConfig{Origins: []string{"https://a.example/"}}.AllowsOrigin)
+	for _, c := range []struct {
+		method, origin, allowed string
+		asked                   int
+	}{
+		{http.MethodPost, "https://a.example", "https://a.example", 1},
+		{http.MethodOptions, "https://a.example", "https://a.example", 0},
+		{http.MethodPost, "https://b.example", "", 1},
+		{http.MethodOptions, "https://b.example", "", 1},
+		{http.MethodPost, "", "", 1},
+	} {
+		asked = 0
+		r := httptest.NewRequestWithContext(t.Context(), c.method, tokens.PathRefresh, nil)
+		if c.origin != "" {
+			r.Header.Set("Origin", c.origin)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if got := w.Header().Get("Access-Control-Allow-Origin"); got != c.allowed || asked != c.asked {
+			t.Errorf("%s from %q: allowed %q, asked %d; want %q, %d", c.method, c.origin, got, asked, c.allowed, c.asked)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -90,6 +91,14 @@ type WebSocketConfig struct {
 	QueueHardLimit int `yaml:"queueHardLimit"`
 	// QueueStall is how long a client may leave a full queue without reading.
 	QueueStall time.Duration `yaml:"queueStall"`
+}
+
+// AllowsOrigin says whether a page of an origin may speak to the port.
+func (c HTTPConfig) AllowsOrigin(origin string) bool {
+	if len(c.Origins) == 0 {
+		return c.AllowAllOrigins
+	}
+	return slices.ContainsFunc(c.Origins, func(a string) bool { return strings.EqualFold(strings.TrimSuffix(a, "/"), origin) })
 }
 
 // DefaultConfig is complete. It listens on loopback only.

@@ -190,16 +190,13 @@ func (s *Server) turnsAway() bool {
 // originAllowed judges the Origin header. Browsers send it always; a client that
 // sends none is no page that somebody was lured to.
 func (s *Server) originAllowed(origin []string) bool {
-	allowed := s.cfg.HTTP.Origins
-	if len(origin) == 0 || len(allowed) == 0 && s.cfg.HTTP.AllowAllOrigins {
+	switch len(origin) {
+	case 0:
 		return true
+	case 1:
+		return s.cfg.HTTP.AllowsOrigin(origin[0])
 	}
-	for _, a := range allowed {
-		if len(origin) == 1 && strings.EqualFold(strings.TrimSuffix(a, "/"), origin[0]) {
-			return true
-		}
-	}
-	return false
+	return s.cfg.HTTP.AllowsOrigin("")
 }
 
 // hasToken says whether a comma-separated header holds a token.
