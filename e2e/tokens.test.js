@@ -277,6 +277,11 @@ test('a key is exchanged without anybody being refused', async t => {
   await login(t, node, { token: fresh.token })
   assert.deepEqual(await rejection(connect(t, node).login({ token: old.token })), { reason: 'TOKEN_INVALID' })
   assert.equal(kid((await refresh(old, node)).token), 'two') // its refresh token goes on
+  // What is wrong changes nothing.
+  await node.configure({ tokens: { signingKeys: [{ ...key('three'), secret: 'short' }] } })
+  node.hangup()
+  while (!/reload refused.*signingKeys\[0\]\.secret/.test(node.log)) await pause(10)
+  assert.equal(kid((await mint('ann', {}, node)).token), 'two')
 })
 
 test('no secret is in a log', async () => {

@@ -37,7 +37,7 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	if _, err := perms.New(cfg.Permission); err != nil {
 		return fmt.Errorf("permission: %w", err)
 	}
-	if err := errors.Join(flatten(cfg.Tokens.Validate())...); err != nil {
+	if err := cfg.Tokens.Validate(); err != nil {
 		return fmt.Errorf("tokens: %w", err)
 	}
 	if err := n.endpoint.Reload(); err != nil {
