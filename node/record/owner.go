@@ -62,13 +62,13 @@ type effect struct {
 	do func(err error)
 }
 
-// end makes happen what waits for the batch.
+// end makes happen what waits for the batch, also what comes to wait for it meanwhile.
 func (b *batch) end(err error) {
-	for _, effect := range b.effects {
-		effect.do(err)
+	for i := 0; i < len(b.effects); i++ {
+		b.effects[i].do(err)
 	}
-	for _, r := range b.served {
-		r.leave()
+	for i := 0; i < len(b.served); i++ {
+		b.served[i].leave()
 	}
 }
 
@@ -109,6 +109,7 @@ type owner struct {
 	open     *batch
 	flying   *batch // being appended, or nil
 	held     *batch // whose append failed and will be repeated, or nil
+	telling  *batch // which is durable, and of which not everybody has been told, or nil
 	appended chan error
 
 	fault    error               // why the store was given up; nil when all is well
@@ -438,11 +439,25 @@ func (o *owner) handle(e *entry, r *request) {
 
 // finish ends a request that was served, now or with the batch that it waits for.
 func (o *owner) finish(e *entry, r *request) {
-	if e == nil || e.batch == nil || o.fast {
-		r.leave()
+	if b := o.bearer(e); b != nil && !o.fast {
+		b.served = append(b.served, r)
 		return
 	}
-	e.batch.served = append(e.batch.served, r)
+	r.leave()
+}
+
+// bearer is the batch of which the present state of e is to be told, or nil when that
+// may be now. Something may come to be served while a batch is told: it must not
+// overtake what others have yet to hear of the same record.
+func (o *owner) bearer(e *entry) *batch {
+	switch {
+	case e == nil:
+		return nil
+	case e.batch != nil:
+		return e.batch
+	default:
+		return o.telling
+	}
 }
 
 // apply makes s the state of e. It becomes durable with the open batch.
@@ -485,11 +500,11 @@ func (o *owner) after(e *entry, r *request, do func(err error)) {
 // whenDurable runs do when the present state of e is durable, or with an error when it
 // will not be.
 func (o *owner) whenDurable(e *entry, r *request, do func(err error)) {
-	if e == nil || e.batch == nil {
-		do(nil)
+	if b := o.bearer(e); b != nil {
+		b.effects = append(b.effects, effect{r, do})
 		return
 	}
-	e.batch.effects = append(e.batch.effects, effect{r, do})
+	do(nil)
 }
 
 // afterAll runs do when everything so far is durable.
@@ -501,6 +516,8 @@ func (o *owner) afterAll(do func(err error)) {
 		o.flying.effects = append(o.flying.effects, effect{nil, do})
 	case o.held != nil:
 		o.held.effects = append(o.held.effects, effect{nil, do})
+	case o.telling != nil:
+		o.telling.effects = append(o.telling.effects, effect{nil, do})
 	default:
 		do(nil)
 	}
@@ -566,10 +583,12 @@ func (o *owner) settle(ctx context.Context, err error) {
 			e.was = recollection{state{op.Version, op.Data, !op.Delete}, true}
 		}
 	}
+	o.telling = b
 	if o.fault != nil && !o.losing {
 		o.back(ctx) // before anybody is told
 	}
 	b.end(nil)
+	o.telling = nil
 }
 
 func hasPrefix(name string, prefixes []string) bool {

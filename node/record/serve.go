@@ -140,7 +140,7 @@ func (o *owner) subscribeAndHead(ctx context.Context, r *request) {
 	for _, name := range r.names {
 		one := &request{kind: kindSubscribeAndHeadOne, client: r.client, name: name, action: r.action, correlationID: r.correlationID, has: r.has}
 		e := o.cache.get(name)
-		if e == nil || !e.loaded || len(e.queue) > 0 || e.parked != nil || e.batch != nil || !e.state.exists {
+		if e == nil || !e.loaded || len(e.queue) > 0 || e.parked != nil || o.bearer(e) != nil || !e.state.exists {
 			later = append(later, one)
 			continue
 		}
