@@ -23,7 +23,7 @@ import (
 // acknowledged is there, and what was refused for good is not; no version was given
 // twice; no subscriber has seen a version fall, and each has the last one.
 func TestNothingIsLostWhenOwnersAndLinksChange(t *testing.T) {
-	seeds := 6
+	seeds := 30
 	if testing.Short() {
 		seeds = 2
 	}
