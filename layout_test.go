@@ -35,7 +35,8 @@ var arrows = map[string][]string{
 	// The server.
 	"node":          {anything},
 	"node/admin":    {"auth", "perms", "protocol"},
-	"node/endpoint": {"auth", "protocol"},
+	"node/endpoint": {"node/rate", "auth", "protocol"},
+	"node/rate":     {},
 	"node/sub":      {"auth", "protocol"},
 	"node/listen":   {"node/sub", "cluster", "auth", "protocol"},
 	"node/event":    features,

@@ -77,6 +77,10 @@ type Config struct {
 	AllowOpenFallback bool `yaml:"allowOpenFallback"`
 	// Roles says where the roles of users come from.
 	Roles auth.RolesConfig `yaml:"roles"`
+	// RateLimits lists how many messages a user may send, by topic and action. What is
+	// beyond is denied, as by a rule. Each node counts for itself; all connections of a
+	// user count together, and those of clients without a name by address.
+	RateLimits []RateLimit `yaml:"rateLimits"`
 	// Permission says who may do what.
 	Permission perms.Config `yaml:"permission"`
 	// Admin configures the operator's listener.
@@ -268,6 +272,7 @@ func (c Config) Validate() error {
 	}
 	c.validateRegistration(&m)
 	c.validatePermission(&m)
+	c.validateRateLimits(&m)
 	m = append(m, flatten(c.Admin.Validate())...)
 	m = append(m, flatten(c.Cluster.Validate())...)
 	if c.Cluster.Enabled() && c.Records.Store != "disk" {

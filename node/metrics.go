@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -55,6 +56,7 @@ var (
 	descNotLoggedIn   = desc("sockets_not_logged_in", "TCP connections of the public port without a login.")
 	descTurnedAway    = desc("sockets_refused_total", "TCP connections turned away to bound their number, by reason.", "reason")
 	descSubsRefused   = desc("subscriptions_refused_total", "Subscriptions and provided procedures beyond maxSubscriptions of their client.", "topic")
+	descRateRefused   = desc("messages_refused_total", "Messages beyond rateLimits, by the entry that refused them; an empty action or role is every one.", "topic", "action", "role")
 	descListenRefused = desc("listen_refused_total", "Patterns refused and switched off, and matches skipped because too much time was wasted.", "topic", "reason")
 	descOpen          = desc("connections", "Open client connections, logged in or not.")
 	descConnections   = desc("connections_total", "Client connections since start.")
@@ -158,6 +160,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for l, v := range byLabel(e.Out) {
 		count(descOut, v, l.topic, l.action)
+	}
+	refused := make(map[RateLimit]uint64) // two entries may say the same
+	for _, l := range n.pipe.rates.stats() {
+		refused[RateLimit{Topic: l.Topic, Action: l.Action, Role: l.Role}] += l.Refused
+	}
+	for l, v := range refused {
+		count(descRateRefused, float64(v), strings.ToUpper(l.Topic), strings.ToUpper(l.Action), l.Role)
 	}
 	count(descUndecodable, float64(e.Undecodable))
 	count(descBytes, float64(e.BytesIn), "in")

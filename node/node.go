@@ -121,6 +121,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	} {
 		n.pipe.rooms[topic] = r
 	}
+	n.pipe.rates = newRateLimits(cfg.RateLimits)
 	n.metrics = newMetrics(n)
 	health := admin.NewHealth(n.Ready)
 	port := cfg.Endpoint()
@@ -230,6 +231,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"auth":            n.auth.Run,
 		"registration":    n.runRegistration,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
+		"rate limits": n.pipe.rates.Run,
 	} {
 		background.Go(func() {
 			if err := run(rooms); err != nil && rooms.Err() == nil {
@@ -445,6 +447,9 @@ type receiver struct{ *Node }
 
 // Opened is called when a client has logged in.
 func (n receiver) Opened(c *endpoint.Conn) {
+	if n.pipe.rates != nil {
+		c.Attach(n.pipe.rates.opened(c.User(), c.RemoteAddr()))
+	}
 	if n.cfg.EnabledFeatures.Presence {
 		n.presence.Login(c)
 	}
@@ -467,5 +472,8 @@ func (n receiver) Closed(c *endpoint.Conn) {
 		if r != nil {
 			r.Closed(c)
 		}
+	}
+	if s, ok := c.Attached().(*spending); ok {
+		n.pipe.rates.closed(s)
 	}
 }

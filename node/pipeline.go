@@ -41,6 +41,8 @@ const (
 // The name that is checked is the name that is used, because a message has
 // either one name or a list, never both, when it leaves fit.
 type pipeline struct {
+	rates *rateLimits // nil where nothing is limited
+
 	rooms [protocol.TopicPresence + 1]room // by topic; nil where a feature is off
 	rules door
 	// session answers what a client asks about its own login; nil where there is none.
@@ -79,6 +81,10 @@ func (p *pipeline) receive(c sub.Client, m *protocol.Message) {
 		return
 	}
 	m.Judged = p.rules.Generation() // before they are asked: see sub.Gate
+	if p.rates != nil && !p.rates.admit(c, m) {
+		p.deny(c, m)
+		return
+	}
 	switch {
 	case m.Topic == protocol.TopicRecord && m.Action == protocol.RecordSubscribeCreateAndRead:
 		// Acknowledged whatever becomes of its names (spec 15, trap 8): which rules

@@ -64,6 +64,7 @@ type Conn struct {
 	busy    atomic.Bool               // the reader handles a message: it cannot hear
 	kept    atomic.Int64              // see Reserve
 	sdk     atomic.Pointer[string]
+	tied    any           // see Attach
 	form    protocol.Form // set before login, by the reader
 
 	// Of the reader alone:
@@ -98,6 +99,12 @@ func (c *Conn) RemoteAddr() string { return c.remote }
 
 // Since is when the client connected.
 func (c *Conn) Since() time.Time { return c.since }
+
+// Attach ties something of the receiver's to the connection. It is for Opened only.
+func (c *Conn) Attach(v any) { c.tied = v }
+
+// Attached is what Attach was given; only from within Receive and Closed.
+func (c *Conn) Attached() any { return c.tied }
 
 // SDK is the client's own word on what it is, such as "javascript/7.0.5"; empty
 // before its challenge.
