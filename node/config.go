@@ -48,6 +48,15 @@ type Config struct {
 	ConnectionEndpoints []EndpointConfig `yaml:"connectionEndpoints"`
 	// HTTPServer is the port that clients connect to.
 	HTTPServer HTTPServerConfig `yaml:"httpServer"`
+	// ConnectionRate bounds how fast clients connect to this node.
+	ConnectionRate endpoint.ConnectionRateConfig `yaml:"connectionRate"`
+	// MaxConnectionsPerUser is how many connections a user may have on one node; the
+	// login of one more is refused, and told why. A client that lost its connection may
+	// come back before the node notices that, so leave some to spare. Clients without a
+	// name have no bound. 0 is without bound.
+	MaxConnectionsPerUser int `yaml:"maxConnectionsPerUser"`
+	// Clients says which clients are too old.
+	Clients endpoint.ClientsConfig `yaml:"clients"`
 	// TrustedProxies lists addresses or CIDR ranges whose forwarding headers are
 	// believed when a client's address is determined.
 	TrustedProxies []string `yaml:"trustedProxies"`
@@ -199,6 +208,10 @@ func Default() Config {
 // Endpoint is what the endpoint room needs of c. c must be valid.
 func (c Config) Endpoint() endpoint.Config {
 	return endpoint.Config{
+		ConnectionRate:        c.ConnectionRate,
+		MaxConnectionsPerUser: c.MaxConnectionsPerUser,
+		Clients:               c.Clients,
+
 		HTTP:           c.HTTPServer.Options,
 		WebSocket:      c.ConnectionEndpoints[0].Options,
 		TrustedProxies: c.TrustedProxies,
@@ -265,6 +278,7 @@ func (c Config) Validate() error {
 	m.atLeast("listen.responseTimeout", c.Listen.ResponseTimeout, time.Millisecond)
 	m.atLeast("listen.rematchInterval", c.Listen.RematchInterval, 0)
 	m.atLeast("listen.matchCooldown", c.Listen.MatchCooldown, 0)
+	m.min("listen.maxPatterns", int64(c.Listen.MaxPatterns), 1)
 	c.validateRecords(&m)
 	c.validateAuth(&m)
 	for _, err := range flatten(c.Tokens.Validate()) {

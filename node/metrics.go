@@ -55,6 +55,7 @@ var (
 	descSockets       = desc("sockets", "TCP connections of the public port, those that speak HTTP included.")
 	descNotLoggedIn   = desc("sockets_not_logged_in", "TCP connections of the public port without a login.")
 	descTurnedAway    = desc("sockets_refused_total", "TCP connections turned away to bound their number, by reason.", "reason")
+	descOutdated      = desc("clients_outdated_total", "Clients older than clients.warnBelow or clients.refuseBelow, by what became of them.", "result")
 	descSubsRefused   = desc("subscriptions_refused_total", "Subscriptions and provided procedures beyond maxSubscriptions of their client.", "topic")
 	descRateRefused   = desc("messages_refused_total", "Messages beyond rateLimits, by the entry that refused them; an empty action or role is every one.", "topic", "action", "role")
 	descListenRefused = desc("listen_refused_total", "Patterns refused and switched off, and matches skipped because too much time was wasted.", "topic", "reason")
@@ -148,6 +149,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(descNotLoggedIn, float64(e.NotLoggedIn))
 	for reason, v := range e.Refused {
 		count(descTurnedAway, float64(v), reason)
+	}
+	for result, v := range e.Outdated {
+		count(descOutdated, float64(v), result)
 	}
 	for result, v := range e.Logins {
 		count(descLogins, float64(v), result)

@@ -11,6 +11,13 @@ import (
 
 // Config configures the public port: HTTP and, on the same port, WebSocket.
 type Config struct {
+	// ConnectionRate bounds how fast clients connect.
+	ConnectionRate ConnectionRateConfig `yaml:"connectionRate"`
+	// MaxConnectionsPerUser is how many connections a user may have here; 0 is without
+	// bound.
+	MaxConnectionsPerUser int `yaml:"maxConnectionsPerUser"`
+	// Clients says which clients are too old.
+	Clients ClientsConfig `yaml:"clients"`
 	// HTTP is the file's httpServer.options.
 	HTTP HTTPConfig
 	// WebSocket is the options of the ws-binary entry of connectionEndpoints.
@@ -164,6 +171,8 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	c.Upgrade.validate(bad)
+
+	c.validateLimits(bad)
 
 	w := c.WebSocket
 	if !strings.HasPrefix(w.URLPath, "/") {

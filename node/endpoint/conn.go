@@ -75,6 +75,8 @@ type Conn struct {
 	attempts  int           // of the login goroutine, one of which runs at a time
 	uncounted int           // refusals that were no attempt; likewise
 
+	unwanted string // why it may not log in, as JSON text; empty if it may. The reader's too
+
 	wire wire
 }
 
@@ -355,6 +357,7 @@ func (c *Conn) challenged(m *protocol.Message) {
 	sdk := clip(m.SDKType, 32) + "/" + clip(m.SDKVersion, 32)
 	c.sdk.Store(&sdk)
 	c.form = formFor(m.SDKType, m.SDKVersion)
+	c.age(m.SDKType, m.SDKVersion)
 	if !c.state.CompareAndSwap(uint32(stateNew), uint32(stateChallenged)) {
 		return // the login timeout was faster
 	}
@@ -434,6 +437,7 @@ func (c *Conn) run(w http.ResponseWriter, r *http.Request) {
 	c.wire.in.release()
 	if user := c.user.Load(); user != nil {
 		c.closed()
+		c.srv.seats.leave(user)
 	}
 	c.logEnd()
 	c.wire.finish()

@@ -25,10 +25,12 @@ const (
 const (
 	refusedFull    = iota // maxConnections
 	refusedCrowded        // maxUnauthenticated or maxUnauthenticatedPerAddress
+	refusedHasty          // connectionRate.perAddress
+	refusedRush           // connectionRate.global
 	refusals
 )
 
-var refusalNames = [refusals]string{"too many connections", "too many without login"}
+var refusalNames = [refusals]string{"too many connections", "too many without login", "too fast from an address", "too fast"}
 
 // gate counts the sockets of the port and says whom to turn away. It knows each
 // from accept to close as a guest; a guest that has not logged in, be it that it
@@ -346,14 +348,21 @@ func (g *gate) count(why int) {
 	if last != 0 && now-last < int64(complainEvery) || !g.complained[why].CompareAndSwap(last, now) {
 		return
 	}
-	if why == refusedFull {
+	switch why {
+	case refusedFull:
 		g.log.Warn("clients are turned away: there are too many connections. Raise maxConnections, and the limit of open files "+
 			"(ulimit -n, LimitNOFILE=), or add nodes", "limit", g.max, "total", n)
-		return
+	case refusedCrowded:
+		g.log.Warn("connections without a login are closed, the oldest first: there are too many. If they are your users', raise "+
+			"maxUnauthenticated and maxUnauthenticatedPerAddress, or name the proxy before the node in trustedProxies",
+			"limit", g.newcomersMax, "limitPerAddress", g.perAddress, "total", n)
+	case refusedHasty:
+		g.log.Warn("clients are refused because their address connects too often. If they are your users, raise connectionRate.perAddress "+
+			"and perAddressBurst, or name the proxy before the node in trustedProxies", "total", n)
+	case refusedRush:
+		g.log.Warn("clients are refused because too many connect at once. If the node can take more, raise connectionRate.global and "+
+			"globalBurst, or add nodes", "total", n)
 	}
-	g.log.Warn("connections without a login are closed, the oldest first: there are too many. If they are your users', raise "+
-		"maxUnauthenticated and maxUnauthenticatedPerAddress, or name the proxy before the node in trustedProxies",
-		"limit", g.newcomersMax, "limitPerAddress", g.perAddress, "total", n)
 }
 
 // stats counts the sockets and the newcomers among them.

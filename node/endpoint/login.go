@@ -44,6 +44,10 @@ func (c *Conn) handleAuth(m *protocol.Message) {
 		c.close(InvalidAuthData)
 		return
 	}
+	if c.unwanted != "" {
+		c.turnDown()
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), loginLimit)
 	if !c.wire.onEnd(cancel) {
 		cancel()
@@ -148,7 +152,15 @@ func (c *Conn) open(u *auth.User) {
 		named.ID = auth.Anonymous
 		u = &named
 	}
+	if !c.srv.seats.take(u) {
+		c.srv.logins[loginRefused].Add(1)
+		c.srv.log.Info("login refused: the user has as many connections as maxConnectionsPerUser allows",
+			"event", "AUTH_UNSUCCESSFUL", "conn", c.id, "user", u.ID, "remote", c.remote)
+		c.refuse(overbooked)
+		return
+	}
 	if !c.state.CompareAndSwap(uint32(stateChallenged), uint32(stateOpen)) {
+		c.srv.seats.leave(u)
 		c.srv.logins[loginAbandoned].Add(1) // the login timeout was faster
 		return
 	}
@@ -182,13 +194,18 @@ func (c *Conn) refuse(reason string) {
 	}
 	c.say(protocol.TopicAuth, protocol.AuthTooManyAuthAttempts)
 	c.srv.log.Info("too many failed logins", "event", "TOO_MANY_AUTH_ATTEMPTS", "conn", c.id, "remote", c.remote)
+	c.lastWords(TooManyAuthAttempts)
+}
+
+// lastWords closes the connection once the client has seen what it was told.
+func (c *Conn) lastWords(why Reason) {
 	timer := time.NewTimer(lastWords)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-c.srv.stopping:
 	}
-	c.close(TooManyAuthAttempts)
+	c.close(why)
 }
 
 // stray counts a message that no client sends before its login, and ends one

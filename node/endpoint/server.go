@@ -65,6 +65,10 @@ type Server struct {
 	logins   [loginResults]atomic.Uint64
 	panics   atomic.Uint64
 
+	arrivals *arrivals
+	seats    *seats
+	outdated outdated
+
 	draining atomic.Pointer[drain] // nil unless Drain was called
 	held     atomic.Bool           // as Hold says
 
@@ -106,6 +110,7 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 		}
 	}
 	s.gate = newGate(&s.cfg.HTTP, s.trusted, log)
+	s.arrivals, s.seats = newArrivals(cfg.ConnectionRate), newSeats(cfg.MaxConnectionsPerUser)
 	s.melody = newMelody(&s.cfg, log)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // a connection of HTTP/2 cannot be taken over

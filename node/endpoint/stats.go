@@ -26,6 +26,8 @@ const (
 	AuthenticationTimeout
 	// TooManyAuthAttempts is a client that failed to log in too often.
 	TooManyAuthAttempts
+	// Outdated is a client that is too old to log in.
+	Outdated
 	// InvalidAuthData is a login without parameters that are a JSON object.
 	InvalidAuthData
 	// TextFrame is a client that sent text; every message is binary.
@@ -73,6 +75,7 @@ var reasonTable = [reasons]struct {
 	SlowConsumer:          {"slow consumer", melody.ClosePolicyViolation, slog.LevelWarn},
 	AuthenticationTimeout: {"authentication timeout", melody.ClosePolicyViolation, slog.LevelInfo},
 	TooManyAuthAttempts:   {"too many authentication attempts", melody.ClosePolicyViolation, slog.LevelWarn},
+	Outdated:              {"client is too old", melody.ClosePolicyViolation, slog.LevelInfo},
 	InvalidAuthData:       {"invalid authentication data", melody.ClosePolicyViolation, slog.LevelWarn},
 	TextFrame:             {"text frame", melody.CloseUnsupportedData, slog.LevelWarn},
 	MessageTooBig:         {"message too big", melody.CloseMessageTooBig, slog.LevelWarn},
@@ -153,6 +156,8 @@ type Stats struct {
 	Sockets, NotLoggedIn uint64
 	// Refused counts by reason the sockets that were turned away to bound them.
 	Refused map[string]uint64
+	// Outdated counts by result (warned, refused) the clients that are too old.
+	Outdated map[string]uint64
 	// Logins counts by result: accepted, refused, failed (could not be judged),
 	// abandoned (the client left first), busy (too many logins at once).
 	Logins map[string]uint64
@@ -184,6 +189,7 @@ func (s *Server) Stats() Stats {
 		Logins:      make(map[string]uint64, loginResults),
 		Closed:      make(map[string]uint64, reasons),
 		Refused:     make(map[string]uint64, refusals),
+		Outdated:    make(map[string]uint64, outdatedResults),
 		Panics:      s.panics.Load(),
 	}
 	s.mu.Lock()
@@ -193,6 +199,9 @@ func (s *Server) Stats() Stats {
 	st.Sockets, st.NotLoggedIn = uint64(sockets), uint64(newcomers)
 	for i, name := range refusalNames {
 		st.Refused[name] = s.gate.refused[i].Load()
+	}
+	for i, name := range outdatedNames {
+		st.Outdated[name] = s.outdated.counts[i].Load()
 	}
 	for i, name := range loginNames {
 		st.Logins[name] = s.logins[i].Load()

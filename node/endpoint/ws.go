@@ -178,7 +178,7 @@ func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status in
 		w.Header().Set("Connection", "close")
 		return http.StatusServiceUnavailable, "too many connections"
 	}
-	return 0, ""
+	return s.hurry(w, r)
 }
 
 // turnsAway says whether nobody is let in, and where else to go is not known.

@@ -3,7 +3,7 @@ package listen
 import "time"
 
 // Config configures pattern listening for events and records alike. The keys
-// are deepstream's.
+// are deepstream's, but for the last.
 type Config struct {
 	// ShuffleProviders asks matching providers in random order instead of the
 	// order in which they registered. In a cluster that order is kept among the providers
@@ -18,6 +18,9 @@ type Config struct {
 	// MatchCooldown is how long a name that nobody accepted rests before it is
 	// offered again.
 	MatchCooldown time.Duration `yaml:"matchCooldown"`
+	// MaxPatterns is how many patterns one client may listen to, of records and of events
+	// each. They count among its maxSubscriptions too, a short one as ten.
+	MaxPatterns int `yaml:"maxPatterns"`
 }
 
 // DefaultConfig is complete.
@@ -27,5 +30,6 @@ func DefaultConfig() Config {
 		ResponseTimeout:  500 * time.Millisecond,
 		RematchInterval:  30 * time.Second,
 		MatchCooldown:    10 * time.Second,
+		MaxPatterns:      1000,
 	}
 }

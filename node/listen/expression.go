@@ -14,7 +14,7 @@ import (
 var (
 	errEmpty    = errors.New("the pattern is empty")
 	errTooLong  = fmt.Errorf("the pattern is longer than %d bytes", maxPattern)
-	errTooMany  = fmt.Errorf("the client listens to %d patterns already", maxPatterns)
+	errTooMany  = errors.New("the client listens to as many patterns as it may: raise listen.maxPatterns")
 	errTooMuch  = errors.New("the client has as many subscriptions and patterns as it may: raise maxSubscriptions")
 	errPanicked = errors.New("the expression cannot be used")
 )

@@ -17,8 +17,6 @@ import (
 const (
 	// maxPattern is the longest pattern in bytes.
 	maxPattern = 4096
-	// maxPatterns is how many patterns one client may listen to.
-	maxPatterns = 1000
 	// patternBytes and patternShare say what a pattern weighs among the subscriptions
 	// of its client (sub.Client.Reserve): compiled, a short one is as large as ten of
 	// them, and each four bytes of it as one.
@@ -181,6 +179,9 @@ func New(topic protocol.Topic, cfg Config, subs *sub.Registry, table cluster.Tab
 	}
 	if cfg.ResponseTimeout <= 0 {
 		cfg.ResponseTimeout = DefaultConfig().ResponseTimeout
+	}
+	if cfg.MaxPatterns <= 0 {
+		cfg.MaxPatterns = DefaultConfig().MaxPatterns
 	}
 	r := &Registry{
 		topic: topic, act: act, cfg: cfg, subs: subs, table: table, bus: bus, kind: kind,
@@ -382,7 +383,7 @@ func (r *Registry) listen(c sub.Client, m *protocol.Message) {
 		})
 		r.ack(c, m)
 		return
-	case len(own) >= maxPatterns:
+	case len(own) >= r.cfg.MaxPatterns:
 		r.mu.Unlock()
 		r.refuse(c, m, errTooMany)
 		return

@@ -307,7 +307,7 @@ func TestOneClientMayNotListenWithoutEnd(t *testing.T) {
 	inRecords(t, func(w *world) {
 		c := w.client()
 		own := make(map[string]*listener) // as many as it may have, but one
-		for i := range maxPatterns - 1 {
+		for i := range w.cfg.MaxPatterns - 1 {
 			own[fmt.Sprint("p", i)] = &listener{c: c}
 		}
 		w.mu.Lock()
