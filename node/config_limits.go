@@ -11,7 +11,7 @@ import (
 type RateLimit struct {
 	// Topic is EVENT, RECORD, RPC or PRESENCE.
 	Topic string `yaml:"topic"`
-	// Action is what the client asks, such as EMIT, SUBSCRIBE, CREATE_AND_UPDATE or
+	// Action is what the client asks, such as EMIT, SUBSCRIBE, CREATEANDUPDATE or
 	// REQUEST. Without one the limit is on all of the topic together, but for answers of
 	// providers and for what takes something back (UNSUBSCRIBE, UNLISTEN, UNPROVIDE).
 	Action string `yaml:"action"`
