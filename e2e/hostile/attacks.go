@@ -35,6 +35,7 @@ var attacks = []attack{
 	{name: "trickle", crowd: 8, run: trickle, memory: 128},
 	{name: "addresses", crowd: 8, run: addresses, memory: 256},
 	{name: "logins", crowd: 32, run: guess, memory: 256},
+	{name: "flood", crowd: 32, run: flood, memory: 256},
 	{name: "full", crowd: 8, run: fill, memory: 256, full: true},
 	{name: "requests", crowd: 16, run: requests, memory: 128},
 	{name: "pings", crowd: 8, run: pings, memory: 128},
@@ -140,17 +141,19 @@ func unlogged(ctx context.Context, a *attacker) {
 
 // addresses is unlogged from very many addresses.
 func addresses(ctx context.Context, a *attacker) {
-	anywhere := func() *net.Dialer {
-		d := from(66)
-		if d.LocalAddr != nil {
-			d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, byte(1+a.rnd.IntN(200)), byte(a.rnd.IntN(256)), byte(1+a.rnd.IntN(250)))}
-		}
-		return d
-	}
-	a.hold(ctx, anywhere, func(nc net.Conn) error {
+	a.hold(ctx, a.anywhere, func(nc net.Conn) error {
 		_, err := io.WriteString(nc, upgrade)
 		return err
 	})
+}
+
+// anywhere dials from an address that hardly anybody had before.
+func (a *attacker) anywhere() *net.Dialer {
+	d := from(66)
+	if d.LocalAddr != nil {
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, byte(1+a.rnd.IntN(200)), byte(a.rnd.IntN(256)), byte(1+a.rnd.IntN(250)))}
+	}
+	return d
 }
 
 // trickle sends the heads of requests byte by byte, on many connections in turn.
@@ -172,10 +175,18 @@ func trickle(ctx context.Context, a *attacker) {
 	}
 }
 
-// guess tries passwords.
+// guess tries passwords, from one address, which the node has wait soon.
 func guess(ctx context.Context, a *attacker) {
+	a.guessFrom(ctx, func() *net.Dialer { return from(66) })
+}
+
+// flood tries passwords from everywhere, so that only what the node spends on slow
+// hashes at all holds it back.
+func flood(ctx context.Context, a *attacker) { a.guessFrom(ctx, a.anywhere) }
+
+func (a *attacker) guessFrom(ctx context.Context, dialer func() *net.Dialer) {
 	for ctx.Err() == nil {
-		nc, err := a.dial(ctx)
+		nc, err := a.dialFrom(ctx, dialer())
 		if err != nil {
 			continue
 		}
