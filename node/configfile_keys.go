@@ -463,7 +463,7 @@ func (l *loader) readEnvironment() {
 		switch k.typ.Kind() {
 		case reflect.String:
 			at.plain = false // taken as it is
-		case reflect.Slice, reflect.Interface:
+		case reflect.Slice, reflect.Interface, reflect.Map:
 			src.loads = true
 			v, err := parseSource(src)
 			if err != nil {

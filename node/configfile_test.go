@@ -76,6 +76,16 @@ func TestFileChangesWhatItNames(t *testing.T) {
 				c.Cluster.Name, c.Cluster.Secret, c.Cluster.Join = "c", "0123456789abcdef", []string{"b:2", "c:3"}
 			},
 		},
+		"limits are read": {
+			text: "rateLimits: [{topic: EVENT, action: EMIT, perSecond: 5, role: guest}, {topic: RPC, perSecond: 1, burst: 9}]\nclients: {refuseBelow: {javascript: '7.0.0', '*': '*'}}\nconnectionRate: {global: 5}",
+			env:  []string{"HADAL_CLIENTS_WARNBELOW={javascript: '7.0.5'}", "HADAL_MAXCONNECTIONSPERUSER=3"},
+			want: func(c *Config) {
+				c.RateLimits = []RateLimit{{Topic: "EVENT", Action: "EMIT", PerSecond: 5, Role: "guest"}, {Topic: "RPC", PerSecond: 1, Burst: 9}}
+				c.Clients.RefuseBelow = map[string]string{"javascript": "7.0.0", "*": "*"}
+				c.Clients.WarnBelow = map[string]string{"javascript": "7.0.5"}
+				c.ConnectionRate.Global, c.MaxConnectionsPerUser = 5, 3
+			},
+		},
 		"a hash in quotes is no comment":            {text: "serverName: 'a#b' # c", want: func(c *Config) { c.ServerName = "a#b" }},
 		"a hash without a space is no comment":      {text: "serverName: a#b", want: func(c *Config) { c.ServerName = "a#b" }},
 		"a file may begin with a byte order mark":   {text: "\ufeffserverName: a", want: func(c *Config) { c.ServerName = "a" }},
