@@ -3,6 +3,7 @@ package node
 import (
 	_ "embed" // config_default.yml
 	"fmt"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -39,6 +40,9 @@ func (c Config) Show() ([]byte, error) {
 func shown(k keyPath, v reflect.Value) (any, bool) {
 	if secretKeys[k.pattern] && v.String() != "" && (!keyFiles[k.pattern] || isPEM(v.String())) {
 		return hidden, true
+	}
+	if urlKeys[k.pattern] {
+		return literal(withoutSecrets(v.String())), v.String() != ""
 	}
 	switch x := v.Interface().(type) {
 	case time.Duration:
@@ -105,6 +109,24 @@ func shown(k keyPath, v reflect.Value) (any, bool) {
 // has a use for it. Elsewhere 0 and [] are values like any other.
 func unused(k keyPath, v reflect.Value) bool {
 	return v.IsZero() && strings.HasPrefix(k.pattern, "auth.")
+}
+
+// urlKeys are URLs of others' servers, which may hold what those know this one by.
+var urlKeys = map[string]bool{"auth.options.endpointUrl": true, "auth.options.jwksUrl": true}
+
+// withoutSecrets is a URL whose user and query, if it has them, are hidden.
+func withoutSecrets(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return hidden
+	}
+	if u.User != nil {
+		u.User = url.User(hidden)
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = hidden
+	}
+	return u.String()
 }
 
 // isPEM says whether a value is a certificate or key itself, not its path.
