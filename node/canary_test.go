@@ -19,7 +19,6 @@ import (
 	"github.com/gorilla/websocket"
 
 	"hadal/auth"
-	"hadal/auth/vault"
 	"hadal/protocol"
 )
 
@@ -330,8 +329,7 @@ func runLogged(t *testing.T, cfg Config, log *logBuffer) *running {
 		stopped = true
 		t.Fatalf("the node ended at once: %v\n%s", err, log)
 	}
-	n.vault.Put(vault.NewMemory()) // unless it has one
-	return &running{n, log, stop}
+	return &running{Node: n, log: log, stop: stop}
 }
 
 // shownConfig is what the operator is shown of a configuration.

@@ -12,7 +12,6 @@ import (
 
 	"hadal/auth"
 	"hadal/auth/register"
-	"hadal/auth/vault"
 	"hadal/protocol"
 )
 
@@ -32,7 +31,6 @@ func registering(t *testing.T, change func(*Config)) *running {
 			change(c)
 		}
 	})
-	n.vault.Put(vault.NewMemory()) // unless it has one
 	return n
 }
 

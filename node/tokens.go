@@ -147,6 +147,9 @@ func (n *Node) renewed(c sub.Client, data string) (*auth.User, error) {
 		return nil, errUnavailable
 	}
 	n.log.Debug("token renewed", "conn", c.ID(), "user", now.ID)
+	if conn, ok := c.(*endpoint.Conn); ok && n.registration != nil {
+		n.registration.Opened(registeredConn{conn}) // it may be by a token of that room now
+	}
 	if was.ServerData == now.ServerData {
 		return now, nil // the rules cannot tell the two apart
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/crypto/bcrypt"
@@ -159,11 +160,11 @@ func (s *site) verdict(a auth.Attempt) auth.Verdict {
 
 // conn is a connection.
 type conn struct {
-	user  *auth.User
+	user  atomic.Pointer[auth.User]
 	ended chan struct{}
 }
 
-func (c *conn) User() *auth.User { return c.user }
+func (c *conn) User() *auth.User { return c.user.Load() }
 func (c *conn) EndLogin()        { close(c.ended) }
 
 func (c *conn) over() bool {
@@ -173,6 +174,12 @@ func (c *conn) over() bool {
 	default:
 		return false
 	}
+}
+
+func connOf(u *auth.User) *conn {
+	c := &conn{ended: make(chan struct{})}
+	c.user.Store(u)
+	return c
 }
 
 // opened is a connection of who made an attempt, which must be accepted.
@@ -190,5 +197,5 @@ func (s *site) judged(a auth.Attempt) *conn {
 	if v.Opinion != auth.Accepted {
 		s.t.Fatalf("verdict %+v, want accepted", v)
 	}
-	return &conn{user: v.User, ended: make(chan struct{})}
+	return connOf(v.User)
 }

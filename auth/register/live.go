@@ -26,7 +26,7 @@ type Conn interface {
 	EndLogin()
 }
 
-// Opened is told of each connection that has logged in.
+// Opened is told of each connection that has logged in, or whose login was renewed.
 func (r *Room) Opened(c Conn) {
 	s := c.User().Session
 	if s == nil {

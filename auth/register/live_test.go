@@ -186,10 +186,14 @@ func TestARenewedConnectionIsJudgedByItsNewToken(t *testing.T) {
 		s := newSite(t, vault.NewMemory(), nil)
 		defer s.running()()
 		s.registered("plugin", goodKey)
-		elsewhere, renewed := s.opened(auth.Attempt{Name: "plugin", Password: goodKey}), s.opened(auth.Attempt{Name: "plugin", Password: goodKey})
+		token := s.loggedIn("plugin", goodKey)
+		another := &auth.User{ID: "plugin", Session: &auth.Session{ID: "another strategy's"}}
+		elsewhere, renewed := s.opened(auth.Attempt{Token: token}), connOf(another)
+		s.Opened(renewed)
 		synctest.Wait()
-		elsewhere.user = &auth.User{ID: "plugin", Session: &auth.Session{ID: "another strategy's"}}
-		renewed.user = s.judged(auth.Attempt{Token: s.loggedIn("plugin", goodKey)}).user
+		elsewhere.user.Store(another)
+		renewed.user.Store(s.judged(auth.Attempt{Token: token}).User())
+		s.Opened(renewed)
 		synctest.Wait()
 		if renewed.over() {
 			t.Fatal("the renewed connection ended with a token that is good")
