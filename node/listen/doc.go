@@ -93,7 +93,9 @@
 //     (spec 15, trap 38). Every LISTEN and UNLISTEN is acknowledged, but for an
 //     invalid pattern.
 //   - Only the client that was asked may accept or reject, and with the pattern it
-//     was asked for. A candidate that leaves is a rejection; the others stay.
+//     was asked for. Another listener that accepts, or one that does so too late, is
+//     told SUBSCRIPTION_FOR_PATTERN_REMOVED. A candidate that leaves is a rejection; the
+//     others stay.
 //   - A name nobody accepted rests for MatchCooldown: the rematch passes it over.
 //     A provider that registers meanwhile is asked at once, alone. When the last
 //     subscriber leaves, the failure is forgotten.

@@ -565,6 +565,7 @@ func TestACandidateThatDoesNotAnswerIsPassedOver(t *testing.T) {
 		p1.expect(t, timedOut("r"))
 		p2.expect(t, ack("r"), found("r", "r"))
 		w.answer(p1, recAccept, "r", "r") // too late
+		p1.expect(t, removed("r", "r"))   // the official client knows no timeout
 		if w.HasProvider("r") {
 			t.Error("a late accept was taken")
 		}

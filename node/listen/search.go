@@ -189,6 +189,9 @@ func (r *Registry) answered(c sub.Client, m *protocol.Message, accept bool) {
 	if n == nil || n.asked == nil || n.waiting || n.asked.c.ID() != c.ID() || n.asked.p.text != m.Name {
 		r.count.Stray++
 		r.log.Debug("listen answer ignored: not asked", "conn", c.ID(), "name", m.Subscription)
+		if accept {
+			r.deny(n, c, m)
+		}
 		return
 	}
 	l := n.asked
@@ -206,6 +209,20 @@ func (r *Registry) answered(c sub.Client, m *protocol.Message, accept bool) {
 	default:
 		r.accepted(n, l)
 	}
+}
+
+// deny tells a client that accepts n, which may be nil, too late or unasked that it does
+// not provide: the official client takes no notice of LISTEN_RESPONSE_TIMEOUT, and would go
+// on for good beside whoever was asked after it.
+func (r *Registry) deny(n *name, c sub.Client, m *protocol.Message) {
+	l := r.listeners[c.ID()][m.Name]
+	if l == nil || l.gone {
+		return
+	}
+	if n != nil && (n.provider != nil && n.provider.c.ID() == c.ID() || n.asked != nil && !n.waiting && n.asked.c.ID() == c.ID()) {
+		return // it does provide, or is asked, by another pattern
+	}
+	r.tell(l, r.act.removed, strings.Clone(m.Subscription))
 }
 
 // accepted makes l the provider of n.
