@@ -201,6 +201,7 @@ for (const [kind, { subscribe, unsubscribe }] of Object.entries(kinds)) {
     const [[, one], [, liar]] = await turns(...providers)
     await one.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name, subscription })
     liar.send(TOPIC, 'LISTEN_ACCEPT', { name, subscription })
+    await liar.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_REMOVED', { name, subscription })
     await liar.silent()
     one.send(TOPIC, 'LISTEN_REJECT', { name, subscription })
     await liar.expect(TOPIC, 'SUBSCRIPTION_FOR_PATTERN_FOUND', { name, subscription })
