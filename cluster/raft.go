@@ -293,6 +293,9 @@ func (r *Raft) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.store.Close()) }()
+	if r.store.cramped != nil {
+		r.o.Log.Warn("raft's file has no room in reserve: free space on the volume, and start the node again", "err", r.store.cramped)
+	}
 	streams := newRaftStreams(r.o.Stream, r.o.Self.ID, r.o.Self.Raft, r.part(partAnswer))
 	r.streams = streams
 	streams.serve[streamLease] = r.serveLease

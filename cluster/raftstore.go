@@ -29,6 +29,8 @@ var errDamagedEntry = errors.New("the entry is damaged")
 type raftStore struct {
 	db   *bbolt.DB
 	path string
+	// cramped is why the file has no room in reserve, or nil.
+	cramped error
 }
 
 var (
@@ -53,12 +55,11 @@ func openRaftStore(path string) (*raftStore, error) {
 		}
 		return nil
 	})
-	if err == nil {
-		err = makeRoom(db)
-	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("raft log %s cannot be prepared: %w", path, withCure(err)), db.Close())
 	}
+	// A disk that is full already must not keep the node from its vote.
+	s.cramped = withCure(makeRoom(db))
 	return s, nil
 }
 

@@ -334,8 +334,14 @@ func (d door) InProcessConn() (net.Conn, error) {
 		d.s.reloading.RUnlock()
 		return nil, err
 	}
-	return &newcomer{Conn: c, settled: sync.OnceFunc(d.s.reloading.RUnlock)}, nil
+	n := &newcomer{Conn: c, settled: sync.OnceFunc(d.s.reloading.RUnlock)}
+	// The client also leaves behind, without a word, what does not begin as a server does.
+	time.AfterFunc(newcomerLimit, n.settled)
+	return n, nil
 }
+
+// newcomerLimit is longer than a client waits for a server to let it in.
+const newcomerLimit = 2 * nats.DefaultTimeout
 
 // newcomer is a connection that calls settled once when the server has let it in: when
 // the first answer to what it wrote arrives, which it first writes when the server has
@@ -349,10 +355,14 @@ type newcomer struct {
 
 // Write implements net.Conn.
 func (n *newcomer) Write(p []byte) (int, error) {
-	if !n.in.Load() {
-		n.wrote.Store(true)
+	n.wrote.Store(true)
+	k, err := n.Conn.Write(p)
+	if err != nil {
+		// The client gives up without closing what it could not write to.
+		n.in.Store(true)
+		n.settled()
 	}
-	return n.Conn.Write(p)
+	return k, err
 }
 
 // Read implements net.Conn.

@@ -158,8 +158,12 @@ func (s *recordStores) keepLogins(ctx context.Context) {
 	for _, st := range s.all() {
 		owner = owner || st.partition == seesTo
 	}
+	if !owner {
+		l.need = replicaNeed{} // who is it meanwhile may change it
+		return
+	}
 	wanted := s.node.place.Replicas(seesTo)
-	if !owner || !l.need.due(wanted, time.Now()) {
+	if !l.need.due(wanted, time.Now()) {
 		return
 	}
 	if err := s.replicateLogins(ctx, l, wanted); err != nil && ctx.Err() == nil {
