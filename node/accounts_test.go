@@ -18,7 +18,7 @@ func TestARoleOfTheStoreCountsForEveryKindOfLogin(t *testing.T) {
 		c.Auth = []auth.Config{{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{"ann": {Password: "pw", ServerData: map[string]any{"role": "guest", "age": 3}}}}}}
 		c.Tokens.SigningKeys = []tokens.Key{{ID: "a", Alg: "HS256", Secret: "a secret of thirty-two characters"}}
 		c.Tokens.APISecret = "the secret of the backend"
-		c.Registration.Role = "guest"
+		c.Registration.Role, c.Registration.UserPrefix = "guest", "client/"
 	})
 	if status, answer := post(t, n, "/register", "", pairOf("plugin", pluginKey)); status != 201 {
 		t.Fatalf("register is answered %d %v", status, answer)
@@ -28,7 +28,7 @@ func TestARoleOfTheStoreCountsForEveryKindOfLogin(t *testing.T) {
 	if status != 200 && status != 201 || token == "" {
 		t.Fatalf("minting is answered %d %v", status, answer)
 	}
-	logins := map[string]string{"ann": `{"username":"ann","password":"pw"}`, "plugin": pairOf("plugin", pluginKey), "bob": `{"token":"` + token + `"}`}
+	logins := map[string]string{"ann": `{"username":"ann","password":"pw"}`, "client/plugin": pairOf("plugin", pluginKey), "bob": `{"token":"` + token + `"}`}
 	// role is that of a user who logs in now.
 	role := func(id string) string {
 		t.Helper()

@@ -11,6 +11,7 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -342,6 +343,9 @@ func (n *Node) announce() {
 	n.log.Info("admin is here", "socket", n.admin.Socket())
 	if addr := n.admin.Addr(); addr != nil {
 		n.log.Info("admin is here too", "url", "http://"+addr.String())
+	}
+	if (n.cfg.Tokens.Enabled() || n.cfg.Registration.Enabled()) && slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type == "none" }) {
+		n.log.Warn("everybody may log in under any name, also those of tokens and of registered clients: name another strategy, such as file, in auth", "key", "auth")
 	}
 	if n.cfg.Permission.Type == "none" {
 		n.log.Warn("every client may do everything: set permission.type to config and write rules", "key", "permission.type")

@@ -36,12 +36,6 @@ func (n *Node) openRegistration(routes map[string]http.Handler) error {
 	if c.Mode == register.Authenticated && n.cfg.Admin.Token == "" && n.cfg.Tokens.APISecret == "" {
 		n.log.Warn("nobody can register the first client: set tokens.apiSecret or admin.token, whose bearer may", "key", "registration.mode")
 	}
-	// Whoever comes first is the user of that id, and a strategy that makes its users up
-	// cannot say that it has one.
-	if c.Mode == register.Open && c.UserPrefix == "" && slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type == "http" || a.Type == "jwt" }) {
-		n.log.Warn("everybody may register under the id of a user of http or jwt: set registration.userPrefix to what no user id begins with",
-			"key", "registration.userPrefix")
-	}
 	return nil
 }
 
@@ -56,7 +50,7 @@ func (n *Node) withRegistered(strategies auth.Authenticator) auth.Authenticator 
 // isOperator says whether a secret is one by which the operator, or a backend, is known to
 // HTTP. Both are compared, whatever the first says.
 func (n *Node) isOperator(secret string) bool {
-	operator, backend := web.SameSecret(secret, n.cfg.Admin.Token), web.SameSecret(secret, n.cfg.Tokens.APISecret)
+	operator, backend := web.SameSecret(secret, n.cfg.Admin.Token), n.tokens.IsBackend(secret)
 	return operator || backend
 }
 
@@ -107,5 +101,12 @@ func (c Config) validateRegistration(m *mistakes) {
 		if slices.Contains(register.Paths, path) {
 			m.add(key, "%q is where clients register: choose another path, or set registration.mode: off", path)
 		}
+	}
+	// A strategy that makes its users up, or gives them ids that are not their names, cannot
+	// say whose an id is.
+	others := slices.ContainsFunc(c.Auth, func(a auth.Config) bool { return a.Type == "storage" || a.Type == "http" || a.Type == "jwt" })
+	if c.Registration.UserPrefix == "" && (others || c.Tokens.Enabled()) {
+		m.add("registration.userPrefix", "is empty, so who registers could take the id of a user of storage, http, jwt or tokens, with all its rights: "+
+			"set it to what no such id begins with, such as client/")
 	}
 }

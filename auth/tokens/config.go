@@ -3,6 +3,7 @@ package tokens
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -152,7 +153,8 @@ func (k Key) parse() (*signingKey, error) {
 	if !strings.Contains(k.Key, "-----BEGIN") {
 		var err error
 		if pem, err = os.ReadFile(k.Key); err != nil {
-			return nil, fmt.Errorf("key: %w", err)
+			// Without the name: what should be one may be a key that lost its first line.
+			return nil, fmt.Errorf("key: neither a private key in PEM nor the name of a file that can be read: %w", reasonOf(err))
 		}
 	}
 	if err := ready.readPrivate(pem); err != nil {
@@ -167,4 +169,13 @@ func (k Key) parse() (*signingKey, error) {
 		return nil, fmt.Errorf("key: does not fit %s: %w", k.Alg, err)
 	}
 	return ready, nil
+}
+
+// reasonOf is why a file cannot be read, without its name.
+func reasonOf(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }

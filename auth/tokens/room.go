@@ -14,6 +14,7 @@ import (
 
 	"hadal/auth"
 	"hadal/auth/vault"
+	"hadal/auth/web"
 )
 
 const (
@@ -116,6 +117,11 @@ func (r *Room) Reload(cfg Config) error {
 		r.enabling.Do(func() { close(r.enabled) })
 	}
 	return nil
+}
+
+// IsBackend says whether a secret is the apiSecret of the moment.
+func (r *Room) IsBackend(secret string) bool {
+	return web.SameSecret(secret, r.maker.Load().cfg.APISecret)
 }
 
 // Stats returns the numbers of this moment.

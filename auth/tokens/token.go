@@ -136,6 +136,8 @@ func (m *maker) open(text string, now time.Time) (*claims, error) {
 		return nil, errForeign
 	case err != nil, c.Audience != m.issuer, c.ID == "", auth.CheckName(c.Subject) != nil:
 		return nil, ErrInvalid
+	case time.UnixMilli(c.IssuedMillis).After(now.Add(clockTolerance)):
+		return nil, ErrInvalid // no revocation would concern it
 	}
 	// Longer than any token may live revocations are not remembered.
 	if most := time.UnixMilli(c.IssuedMillis).Add(m.cfg.longest()).Unix(); c.Expires > most+1 {

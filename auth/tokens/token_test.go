@@ -128,7 +128,7 @@ func TestKeysThatCannotBeUsedAreRefused(t *testing.T) {
 		{Key{ID: "a", Alg: "RS256"}, "signingKeys[0].key: is missing"},
 		{Key{ID: "a", Alg: "RS256", Key: keys["ES256"].Key}, "signingKeys[0].key: is no private key for RS256"},
 		{Key{ID: "a", Alg: "ES384", Key: keys["ES256"].Key}, "signingKeys[0].key: does not fit ES384"},
-		{Key{ID: "a", Alg: "ES256", Key: filepath.Join(dir, "none")}, "signingKeys[0].key: open"},
+		{Key{ID: "a", Alg: "ES256", Key: filepath.Join(dir, "none")}, "signingKeys[0].key: neither"},
 	} {
 		err := testConfig(c.key).Validate()
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
