@@ -13,8 +13,13 @@ import (
 // a while: the time that it takes to check a history grows fast with its length.
 const lanes = 8
 
-// opsOf is after how many questions a record is replaced.
-const opsOf = 250
+const (
+	// opsOf is after how many questions a record is replaced.
+	opsOf = 250
+	// doubtsOf is after how many changes of unknown outcome it is, if that comes first: each
+	// may have happened at any time since, so the time to check doubles with every one.
+	doubtsOf = 4
+)
 
 // names are the records of a trial. It may be used from anywhere.
 type names struct {
@@ -29,7 +34,8 @@ type record struct {
 	// version is what the writers believe that it has; they all go by it, so they
 	// compete.
 	version atomic.Int32
-	asked   int // guarded by names.mu
+	doubts  atomic.Int32 // changes of which nobody knows whether they were made
+	asked   int          // guarded by names.mu
 }
 
 // mortal says whether a record may be deleted, so that its versions begin anew.
@@ -57,7 +63,7 @@ func (n *names) next(lane int) *record {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	t := n.lane[lane]
-	if t.asked++; t.asked >= opsOf {
+	if t.asked++; t.asked >= opsOf || t.doubts.Load() >= doubtsOf {
 		n.renewLocked(lane)
 	}
 	return t

@@ -117,6 +117,9 @@ func (w *writer) exchange(r *record, q question) bool {
 	called := w.history.now()
 	a, said, err := w.at.ask(q)
 	w.history.add(w.client, q, called, a)
+	if a.outcome == unknown && q.kind.changes() {
+		r.doubts.Add(1)
+	}
 	switch {
 	case err != nil:
 		if errors.Is(err, errUnanswered) {
