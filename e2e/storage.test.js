@@ -1,6 +1,7 @@
 // Users that are stored, embedded and in PostgreSQL: how they get in, what they are sent,
 // and what becomes of them when something restarts or is away.
 import assert from 'node:assert/strict'
+import { setTimeout as pause } from 'node:timers/promises'
 import { connect, login, logins, rejection } from './lib/client.js'
 import { command, startNode } from './lib/node.js'
 import { Postgres, startPostgres } from './lib/postgres.js'
@@ -57,7 +58,13 @@ for (const backend of ['embedded', 'postgres']) {
     const [ada, bob] = await logins(t, node, [{ username: 'ada', password: 'a right password' }, { username: 'bob', password: 'another password' }])
     assert.deepEqual(ada.clientData, { id, color: 'red' })
     assert.match(bob.clientData.id, uuid)
-    assert.deepEqual(await bob.presence.getAll([id, 'ada']), { [id]: true, ada: false })
+    // Who has logged in is told before others see it.
+    let seen = await bob.presence.getAll([id, 'ada'])
+    for (let tries = 0; !seen[id] && tries < 100; tries++) {
+      await pause(20)
+      seen = await bob.presence.getAll([id, 'ada'])
+    }
+    assert.deepEqual(seen, { [id]: true, ada: false })
 
     // A wrong password and a name that nobody has are the same to a client.
     assert.equal(await refusedWith(t, node, { username: 'ada', password: 'wrong' }), undefined)
