@@ -187,7 +187,7 @@ func hunt(ctx context.Context, s *settings, binary, name, fault string, seed uin
 }
 
 // mutantRounds is how many trials a mutant may survive at most.
-const mutantRounds = 5
+const mutantRounds = 15
 
 // mutants holds nodes that are built to be wrong to the same promises.
 func mutants(ctx context.Context, s *settings) (string, error) {
