@@ -69,7 +69,8 @@ const (
 // Server is the embedded NATS server, with this process's connection to it. The
 // connections outlive it: Supervise restarts it in its place.
 //
-// Locks are taken in the order lifecycle, reloading, mu.
+// Locks are taken in the order lifecycle, reloading, mu; dialed before a connection's own,
+// which it holds while it takes reloading and mu to connect anew.
 type Server struct {
 	opts Options // with the defaults filled in
 	dir  string
