@@ -61,6 +61,8 @@ var (
 	descListenRefused = desc("listen_refused_total", "Patterns refused and switched off, and matches skipped because too much time was wasted.", "topic", "reason")
 	descOpen          = desc("connections", "Open client connections, logged in or not.")
 	descConnections   = desc("connections_total", "Client connections since start.")
+	descSpoken        = desc("endpoint_connections", "Open client connections by endpoint, as connectionEndpoints names them.", "endpoint")
+	descSpokenTotal   = desc("endpoint_connections_total", "Client connections since start by endpoint.", "endpoint")
 	descLogins        = desc("logins_total", "Login attempts by result.", "result")
 	descClosed        = desc("connections_closed_total", "Ended connections by reason.", "reason")
 	descIn            = desc("messages_in_total", "Messages from clients.", "topic", "action")
@@ -145,6 +147,10 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e := n.endpoint.Stats()
 	gauge(descOpen, float64(e.Open))
 	count(descConnections, float64(e.Connections))
+	for name, d := range e.Dialects {
+		gauge(descSpoken, float64(d.Open), name)
+		count(descSpokenTotal, float64(d.Connections), name)
+	}
 	gauge(descSockets, float64(e.Sockets))
 	gauge(descNotLoggedIn, float64(e.NotLoggedIn))
 	for reason, v := range e.Refused {

@@ -20,8 +20,11 @@ type Config struct {
 	Clients ClientsConfig `yaml:"clients"`
 	// HTTP is the file's httpServer.options.
 	HTTP HTTPConfig
-	// WebSocket is the options of the ws-binary entry of connectionEndpoints.
+	// WebSocket is the options of the ws-binary entry of connectionEndpoints; without a
+	// path there is none.
 	WebSocket WebSocketConfig
+	// Dialects are the others that are spoken on the port, over WebSocket.
+	Dialects []Dialect
 	// TrustedProxies lists addresses or CIDR ranges whose forwarding headers
 	// are believed when the client's address is determined.
 	TrustedProxies []string `yaml:"trustedProxies"`

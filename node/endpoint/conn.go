@@ -65,7 +65,10 @@ type Conn struct {
 	kept    atomic.Int64              // see Reserve
 	sdk     atomic.Pointer[string]
 	tied    any           // see Attach
-	form    protocol.Form // set before login, by the reader
+	dialect *Dialect      // what it speaks
+	codec   Codec         // how, unless that is the binary protocol
+	pinged  atomic.Int64  // Server.clock at the last ping, where the server pings
+	form    protocol.Form // of broadcasts; set before login, by the reader
 
 	// Of the reader alone:
 
@@ -128,7 +131,14 @@ func (c *Conn) Answer(m *protocol.Message) {
 		return
 	}
 	c.counters.sent(m)
-	c.wire.push(protocol.EncodeFrame(c.form, m, ""), true, m.Alone)
+	c.push(c.answer(m), true, m.Alone)
+}
+
+// push queues a frame, if there is one: not every dialect has words for everything.
+func (c *Conn) push(b []byte, answer, alone bool) {
+	if len(b) > 0 {
+		c.wire.push(b, answer, alone)
+	}
 }
 
 // AnswerShared is Answer for what several clients may ask for: its bytes are
@@ -138,7 +148,7 @@ func (c *Conn) AnswerShared(o *protocol.Outbound) {
 		return
 	}
 	c.counters.sent(&o.Message)
-	c.wire.push(o.Frame(c.form), true, false)
+	c.push(o.Frame(c.form), true, false)
 }
 
 // Send queues a broadcast. It never blocks and may be called under a lock. A
@@ -148,17 +158,17 @@ func (c *Conn) Send(o *protocol.Outbound) {
 		return
 	}
 	c.counters.sent(&o.Message)
-	c.wire.push(o.Frame(c.form), false, o.Alone)
+	c.push(o.Frame(c.form), false, o.Alone)
 }
 
 // Pace blocks while more bytes of answers wait for the client than
 // queueSoftLimit, or until it has gone. Only from within Receive.
-func (c *Conn) Pace() { c.wire.pace(c.srv.cfg.WebSocket.QueueSoftLimit) }
+func (c *Conn) Pace() { c.wire.pace(c.dialect.Options.QueueSoftLimit) }
 
 // Reserve counts n more of what the server keeps for this client (sub.Client), up
 // to maxSubscriptions. It never blocks.
 func (c *Conn) Reserve(n int) bool {
-	if most := c.srv.cfg.WebSocket.MaxSubscriptions; c.kept.Add(int64(n)) <= int64(most) || most == 0 {
+	if most := c.dialect.Options.MaxSubscriptions; c.kept.Add(int64(n)) <= int64(most) || most == 0 {
 		return true
 	}
 	c.kept.Add(-int64(n))
@@ -168,7 +178,7 @@ func (c *Conn) Reserve(n int) bool {
 			user = u.ID
 		}
 		c.srv.log.Warn("client is refused more subscriptions: if it needs them, raise maxSubscriptions",
-			"conn", c.id, "user", user, "limit", c.srv.cfg.WebSocket.MaxSubscriptions)
+			"conn", c.id, "user", user, "limit", c.dialect.Options.MaxSubscriptions)
 	}
 	return false
 }
@@ -187,6 +197,10 @@ func (c *Conn) End(why Reason) { c.close(why) }
 // close says goodbye: what is queued is written, then a close frame.
 func (c *Conn) close(why Reason) {
 	if !c.wire.end(why) {
+		return
+	}
+	if c.wire.plain {
+		go c.wire.goodbye() // ends with the socket
 		return
 	}
 	if s := c.session.Load(); s != nil {
@@ -213,6 +227,8 @@ func (c *Conn) connected(s *melody.Session) {
 		c.wire.lent = nil
 	}
 	c.session.Store(s)
+	c.wire.open.Store(true)
+	c.greet()
 	if c.Gone() { // already: the server is going away
 		sayGoodbye(s, c.wire.reason())
 	}
@@ -228,13 +244,21 @@ func (c *Conn) drop(why Reason) {
 // messages holds the structs that messages are decoded into.
 var messages = sync.Pool{New: func() any { return new(protocol.Message) }}
 
-// receive is called by melody's read pump for each binary message.
-func (c *Conn) receive(b []byte) {
+// receive is called by melody's read pump for each message; binary is its kind.
+func (c *Conn) receive(b []byte, binary bool) {
 	defer c.recovered("message")
 	c.busy.Store(true)
 	defer c.busy.Store(false)
 	c.awaitVerdict()
 	if c.Gone() {
+		return
+	}
+	if binary != c.dialect.Binary {
+		c.close(map[bool]Reason{false: TextFrame, true: BinaryFrame}[binary])
+		return
+	}
+	if c.codec != nil {
+		c.decode(b)
 		return
 	}
 	m := messages.Get().(*protocol.Message)
@@ -322,6 +346,10 @@ func (c *Conn) say(t protocol.Topic, a protocol.Action) {
 	if c.Gone() {
 		return
 	}
+	if c.codec != nil {
+		c.Answer(&protocol.Message{Topic: t, Action: a})
+		return
+	}
 	c.counters.out.cell(t, a).Add(1)
 	c.wire.push(notices[notice{t, a}], true, false)
 }
@@ -356,7 +384,9 @@ var notices = func() map[notice][]byte {
 func (c *Conn) challenged(m *protocol.Message) {
 	sdk := clip(m.SDKType, 32) + "/" + clip(m.SDKVersion, 32)
 	c.sdk.Store(&sdk)
-	c.form = formFor(m.SDKType, m.SDKVersion)
+	if c.codec == nil {
+		c.form = formFor(m.SDKType, m.SDKVersion)
+	}
 	c.age(m.SDKType, m.SDKVersion)
 	if !c.state.CompareAndSwap(uint32(stateNew), uint32(stateChallenged)) {
 		return // the login timeout was faster
@@ -427,20 +457,13 @@ func (c *Conn) recovered(during string) {
 func (c *Conn) run(w http.ResponseWriter, r *http.Request) {
 	log := c.srv.log
 	if log.Enabled(context.Background(), slog.LevelDebug) {
-		log.Debug("client connected", "event", "INCOMING_CONNECTION", "conn", c.id, "remote", c.remote)
+		log.Debug("client connected", "event", "INCOMING_CONNECTION", "conn", c.id, "remote", c.remote, "dialect", c.dialect.Name)
 	}
 	if err := c.srv.melody.HandleRequest(w, r); err != nil {
 		c.wire.end(ConnectionLost)
 		log.Debug("upgrade failed", "conn", c.id, "err", err)
 	}
-	c.awaitVerdict()
-	c.wire.in.release()
-	if user := c.user.Load(); user != nil {
-		c.closed()
-		c.srv.seats.leave(user)
-	}
-	c.logEnd()
-	c.wire.finish()
+	c.ended()
 }
 
 // closed tells the receiver.

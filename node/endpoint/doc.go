@@ -1,4 +1,4 @@
-// Package endpoint is the public port: it serves HTTP and, on one path, the
+// Package endpoint is the public port: it serves HTTP and, on paths of their own, the
 // WebSocket connections of clients, from the first byte to login, messages and
 // goodbye. It knows who a client is and what it may send next, and nothing of
 // what messages mean: those of logged-in clients go to a Receiver.
@@ -28,6 +28,17 @@
 // times under a lock of sub; so only readers ask for it, for what they send on,
 // and only while messages come to them one by one: a burst is better written
 // together.
+//
+// # Dialects
+//
+// A path of the port speaks one Dialect, whose Codec turns frames into messages and back;
+// without a codec it is the binary protocol. What is broadcast is put into bytes once for
+// each protocol.Form in use and shared; what a client is answered goes through its own
+// codec, which may remember what it asked. A client that does not speak WebSocket has a
+// Plain connection: its reader, which knows the dialect, logs it in and hands its messages
+// on, and there is no melody, so the wire has a pump of its own that lives while something
+// waits. All else, from the gate to the goodbye, is the same for all, and no room can tell
+// them apart.
 //
 // # Too much for a client
 //

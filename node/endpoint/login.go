@@ -116,7 +116,7 @@ func (c *Conn) judge(a *auth.Attempt, v auth.Verdict, err error) {
 	default:
 		s.logins[loginRefused].Add(1)
 		attrs := []any{"event", "AUTH_UNSUCCESSFUL", "conn", c.id, "remote", c.remote}
-		if s.cfg.WebSocket.LogInvalidAuthData {
+		if c.dialect.Options.LogInvalidAuthData {
 			attrs = append(attrs, "user", clip(username(a.Params), 128))
 		}
 		s.log.Info("login refused", attrs...)
@@ -189,7 +189,7 @@ func (c *Conn) deny(reason string) {
 // refuse answers a failed login and counts it.
 func (c *Conn) refuse(reason string) {
 	c.deny(reason)
-	if c.attempts++; c.attempts < c.srv.cfg.WebSocket.MaxAuthAttempts {
+	if c.attempts++; c.attempts < c.dialect.Options.MaxAuthAttempts {
 		return
 	}
 	c.say(protocol.TopicAuth, protocol.AuthTooManyAuthAttempts)

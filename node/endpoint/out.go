@@ -64,6 +64,11 @@ type wire struct {
 	conn *Conn    // whom it belongs to
 	nc   net.Conn // TCP, TLS above TCP, or a test's own
 
+	// plain says that there is no WebSocket and so no melody: the wire has a pump of its
+	// own, a goroutine that lives while something waits.
+	plain bool
+	// open says that frames can be written: the upgrade was answered, where there is one.
+	open atomic.Bool
 	// upgraded is false while gorilla writes the HTTP answer through Write.
 	upgraded bool
 	// lent is what gorilla was given for the upgrade; nil after it.
@@ -106,7 +111,7 @@ func (w *wire) push(b []byte, answer, alone bool) {
 	if alone && w.writeNow(frame{b, answer}) {
 		return
 	}
-	limits := &w.conn.srv.cfg.WebSocket
+	limits := w.conn.dialect.Options
 	w.mu.Lock()
 	if w.gone.Load() {
 		w.mu.Unlock()
@@ -138,7 +143,7 @@ func (w *wire) push(b []byte, answer, alone bool) {
 // crowded says whether so much waits that it has to be seen to move. The caller
 // holds mu.
 func (w *wire) crowded() bool {
-	limits := &w.conn.srv.cfg.WebSocket
+	limits := w.conn.dialect.Options
 	return w.broadcasts > limits.QueueSoftLimit || w.answers > answersWatched*limits.QueueHardLimit
 }
 
@@ -162,8 +167,8 @@ func (w *wire) enqueue(f frame, front bool) (ring bool) {
 // left goes to the queue. It does not block, and reports false, having done
 // nothing, when the frame must be queued.
 func (w *wire) writeNow(f frame) bool {
-	// sock is nil above TLS; before there is a session nobody has upgraded.
-	if w.in.sock == nil || len(f.b) >= largeFrame || w.conn.session.Load() == nil || !w.writing.TryLock() {
+	// sock is nil above TLS.
+	if w.in.sock == nil || len(f.b) >= largeFrame || !w.open.Load() || !w.writing.TryLock() {
 		return false
 	}
 	defer w.writing.Unlock()
@@ -204,6 +209,10 @@ func (w *wire) putBack(f frame) {
 // session that has ended: there is one doorbell at a time, and the channel
 // holds four envelopes.
 func (w *wire) ring() {
+	if w.plain {
+		go w.pump() // there is one at a time; it ends when nothing waits
+		return
+	}
 	if s := w.conn.session.Load(); s != nil {
 		_ = s.WriteBinary(nil) // only melody.ErrSessionClosed: nobody is left to wake
 	}
@@ -293,11 +302,7 @@ func (w *wire) Write(p []byte) (int, error) {
 		}
 		// What came meanwhile waits for another doorbell, so that a pong gets its
 		// turn between two batches.
-		w.mu.Lock()
-		w.rung = w.queue != nil
-		again := w.rung
-		w.mu.Unlock()
-		if again {
+		if w.more() {
 			w.ring()
 		}
 		return len(p), nil
@@ -319,6 +324,42 @@ func (w *wire) Write(p []byte) (int, error) {
 
 // opClose is the opcode of a close frame.
 const opClose = 8
+
+// more says whether something has come meanwhile, for which there must be another doorbell.
+func (w *wire) more() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rung = w.queue != nil
+	return w.rung
+}
+
+// pump writes what waits where melody does not.
+func (w *wire) pump() {
+	for {
+		w.writing.Lock()
+		err := w.flush()
+		w.writing.Unlock()
+		if err != nil {
+			_ = w.Close() // whoever reads learns of it
+			return
+		}
+		if !w.more() {
+			return
+		}
+	}
+}
+
+// goodbye ends a connection without melody: what waits is written, then the sending side
+// is closed.
+func (w *wire) goodbye() {
+	w.writing.Lock()
+	err := w.flush()
+	w.writing.Unlock()
+	w.mu.Lock()
+	w.saidGoodbye = err == nil
+	w.mu.Unlock()
+	_ = w.Close() // the reader closes the rest
+}
 
 // flush writes everything that waits. The caller holds writing.
 func (w *wire) flush() error {
@@ -399,7 +440,7 @@ func (w *wire) writeFrame(f frame) error {
 
 // wrote takes written bytes off the books.
 func (w *wire) wrote(answers, broadcasts int) {
-	limits := &w.conn.srv.cfg.WebSocket
+	limits := w.conn.dialect.Options
 	w.mu.Lock()
 	w.answers -= answers
 	w.broadcasts -= broadcasts
@@ -421,7 +462,7 @@ func (w *wire) wrote(answers, broadcasts int) {
 // set anew for each frame, is not passed on (see SetWriteDeadline).
 func (w *wire) write(p []byte) error {
 	srv := w.conn.srv
-	limit := 2 * srv.cfg.WebSocket.HeartbeatInterval
+	limit := 2 * w.conn.dialect.Options.HeartbeatInterval
 	// Moving a deadline costs a timer; so it moves in steps of a quarter.
 	if until := srv.now() + limit; until-w.deadline > limit/4 {
 		w.deadline = until
@@ -568,7 +609,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 func (w *wire) trust() {
 	c := w.conn
 	if s := c.session.Load(); s != nil && state(c.state.Load()) == stateOpen {
-		s.WebsocketConnection().SetReadLimit(c.srv.cfg.WebSocket.MaxMessageSize)
+		s.WebsocketConnection().SetReadLimit(c.dialect.Options.MaxMessageSize)
 		w.in.trusted = true
 	}
 }

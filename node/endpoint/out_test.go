@@ -500,7 +500,7 @@ func sinkConns(tb testing.TB, ts *testServer, n int) ([]*Conn, []*sink) {
 		for _, c := range before {
 			seen[c] = true
 		}
-		ts.start(sinks[i], nil, &auth.Attempt{RemoteAddr: "127.0.0.1", Header: header})
+		ts.start(sinks[i], nil, &auth.Attempt{RemoteAddr: "127.0.0.1", Header: header}, ts.speak[ts.cfg.WebSocket.URLPath])
 		for _, c := range ts.Conns() {
 			if !seen[c] {
 				conns[i] = c
@@ -679,7 +679,7 @@ func TestAClientThatIsClosedDuringItsUpgradeHearsAGoodbye(t *testing.T) {
 	ts := serve(t, testConfig(), anybody, &funcReceiver{})
 	s := newSink()
 	s.mu.Lock() // the answer to the upgrade hangs
-	ts.start(s, nil, &auth.Attempt{RemoteAddr: "127.0.0.1", Header: http.Header{"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}})
+	ts.start(s, nil, &auth.Attempt{RemoteAddr: "127.0.0.1", Header: http.Header{"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}}, ts.speak[ts.cfg.WebSocket.URLPath])
 	c := ts.Conns()[0]
 	c.close(GoingAway)
 	s.mu.Unlock()
@@ -725,7 +725,7 @@ func BenchmarkReceive(b *testing.B) {
 			frame := protocol.Append(nil, m)
 			b.ReportAllocs()
 			for b.Loop() {
-				conns[0].receive(frame)
+				conns[0].receive(frame, true)
 			}
 		})
 	}

@@ -48,7 +48,8 @@ type Server struct {
 	log     *slog.Logger
 	routes  map[string]http.Handler
 	proxies []netip.Prefix
-	cert    *certificate // nil without TLS
+	speak   map[string]*Dialect // by path
+	cert    *certificate        // nil without TLS
 	http    *http.Server
 	melody  *melody.Melody
 	gate    *gate
@@ -80,6 +81,7 @@ type Server struct {
 	serving  bool               // guarded by mu
 	stop     bool               // stopping is closed; guarded by mu
 	conns    map[*Conn]struct{} // guarded by mu
+	spoken   map[string]uint64  // connections there have been by dialect; guarded by mu
 	running  sync.WaitGroup     // one for each of conns; grows under mu while not stop
 }
 
@@ -103,15 +105,17 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
 		conns:    make(map[*Conn]struct{}),
+		spoken:   make(map[string]uint64),
 	}
 	if cfg.HTTP.SSL.Cert != "" {
 		if s.cert, err = loadCertificate(cfg.HTTP.SSL, log); err != nil {
 			return nil, err
 		}
 	}
+	s.speak = dialects(append([]Dialect{{Name: "ws-binary", Options: &s.cfg.WebSocket, Binary: true}}, cfg.Dialects...))
 	s.gate = newGate(&s.cfg.HTTP, s.trusted, log)
 	s.arrivals, s.seats = newArrivals(cfg.ConnectionRate), newSeats(cfg.MaxConnectionsPerUser)
-	s.melody = newMelody(&s.cfg, log)
+	s.melody = newMelody(s.speak, log)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // a connection of HTTP/2 cannot be taken over
 	s.http = &http.Server{
@@ -322,8 +326,12 @@ func (s *Server) closing() bool {
 }
 
 // newConn registers a connection; nil when the server is ending.
-func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt) *Conn {
-	c := &Conn{srv: s, remote: visit.RemoteAddr, since: time.Now(), visit: visit, guest: s.gate.guestOf(nc)}
+func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt, d *Dialect) *Conn {
+	c := &Conn{srv: s, dialect: d, remote: visit.RemoteAddr, since: time.Now(), visit: visit, guest: s.gate.guestOf(nc)}
+	if d.Codec != nil {
+		c.codec = d.Codec()
+		c.form = c.codec.Form()
+	}
 	c.started = s.clock.Load()
 	c.heardAt.Store(c.started)
 	newWire(c, nc, early)
@@ -335,6 +343,7 @@ func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt) *Conn {
 	c.id = s.lastID.Add(1)
 	c.counters = &s.counters[c.id%counterShards]
 	s.conns[c] = struct{}{}
+	s.spoken[d.Name]++
 	s.running.Add(1)
 	return c
 }
@@ -350,8 +359,8 @@ func (s *Server) removed(c *Conn) {
 
 // serveHTTP finds who answers a path.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == s.cfg.WebSocket.URLPath {
-		s.serveWebSocket(w, r)
+	if d := s.speak[r.URL.Path]; d != nil {
+		s.serveWebSocket(w, r, d)
 		return
 	}
 	r.RemoteAddr = s.clientAddr(r)
@@ -375,10 +384,9 @@ func (s *Server) now() time.Duration { return time.Since(s.began) }
 // sweepLoop looks at all connections now and then, until Shutdown has ended:
 // goodbyes can get stuck too.
 func (s *Server) sweepLoop() {
-	w := &s.cfg.WebSocket
-	period := min(w.HeartbeatInterval/4, w.QueueStall/2)
-	if w.UnauthenticatedClientTimeout > 0 {
-		period = min(period, w.UnauthenticatedClientTimeout/4)
+	period := s.cfg.WebSocket.sweepEvery()
+	for _, d := range s.cfg.Dialects {
+		period = min(period, d.Options.sweepEvery())
 	}
 	period = max(period, minSweep)
 	ticker := time.NewTicker(period)
@@ -397,19 +405,30 @@ func (s *Server) sweepLoop() {
 	}
 }
 
-// sweep ends the connections that are silent, not logged in, or stuck. What it
-// reads of a connection may be one period old, so it waits that much longer.
-func (s *Server) sweep(now, period time.Duration) {
-	var (
-		w      = &s.cfg.WebSocket
-		clock  = s.clock.Load()
-		silent = int64(2*w.HeartbeatInterval + period)
-		login  = int64(w.UnauthenticatedClientTimeout + period)
-	)
-	if w.UnauthenticatedClientTimeout == 0 {
-		login = clock + 1
+// sweepEvery is how often connections of a dialect are to be looked at.
+func (w *WebSocketConfig) sweepEvery() time.Duration {
+	period := min(w.HeartbeatInterval/4, w.QueueStall/2)
+	if w.UnauthenticatedClientTimeout > 0 {
+		period = min(period, w.UnauthenticatedClientTimeout/4)
 	}
+	return period
+}
+
+// sweep ends the connections that are silent, not logged in, or stuck, and pings those
+// that wait for it. What it reads of a connection may be one period old, so it waits that
+// much longer.
+func (s *Server) sweep(now, period time.Duration) {
+	clock := s.clock.Load()
 	for _, c := range s.list() {
+		w := c.dialect.Options
+		silent := int64(2*w.HeartbeatInterval + period)
+		login := int64(w.UnauthenticatedClientTimeout + period)
+		if w.UnauthenticatedClientTimeout == 0 {
+			login = clock + 1
+		}
+		if c.dialect.Greets && !c.Gone() && clock-c.pinged.Load() >= int64(w.HeartbeatInterval-period) {
+			c.ping(clock)
+		}
 		switch {
 		case c.wire.stalled(now, w.QueueStall):
 			c.wire.end(SlowConsumer) // or a reason that stands already

@@ -30,8 +30,10 @@ const (
 	Outdated
 	// InvalidAuthData is a login without parameters that are a JSON object.
 	InvalidAuthData
-	// TextFrame is a client that sent text; every message is binary.
+	// TextFrame is a client that sent text on a path where every message is binary.
 	TextFrame
+	// BinaryFrame is a client that sent a binary message on a path where all are text.
+	BinaryFrame
 	// MessageTooBig is a client that sent more than maxMessageSize in a message.
 	MessageTooBig
 	// ProtocolError is a client that does not speak WebSocket.
@@ -78,6 +80,7 @@ var reasonTable = [reasons]struct {
 	Outdated:              {"client is too old", melody.ClosePolicyViolation, slog.LevelInfo},
 	InvalidAuthData:       {"invalid authentication data", melody.ClosePolicyViolation, slog.LevelWarn},
 	TextFrame:             {"text frame", melody.CloseUnsupportedData, slog.LevelWarn},
+	BinaryFrame:           {"binary frame", melody.CloseUnsupportedData, slog.LevelWarn},
 	MessageTooBig:         {"message too big", melody.CloseMessageTooBig, slog.LevelWarn},
 	ProtocolError:         {"protocol error", melody.CloseProtocolError, slog.LevelWarn},
 	Disconnected:          {"disconnected by the operator", melody.ClosePolicyViolation, slog.LevelInfo},
@@ -151,6 +154,8 @@ type Stats struct {
 	Open uint64
 	// Connections is how many there have been.
 	Connections uint64
+	// Dialects counts both by dialect.
+	Dialects map[string]DialectStats
 	// Sockets is the number of TCP connections at the moment, those of Open and
 	// those that speak HTTP; NotLoggedIn how many of them have not logged in.
 	Sockets, NotLoggedIn uint64
@@ -174,6 +179,10 @@ type Stats struct {
 	Panics uint64
 }
 
+// DialectStats counts the connections of one dialect: those of the moment, and all there
+// have been.
+type DialectStats struct{ Open, Connections uint64 }
+
 // MessageCount is how often a message occurred. Action 0 stands for all numbers
 // that the protocol does not know.
 type MessageCount struct {
@@ -190,10 +199,19 @@ func (s *Server) Stats() Stats {
 		Closed:      make(map[string]uint64, reasons),
 		Refused:     make(map[string]uint64, refusals),
 		Outdated:    make(map[string]uint64, outdatedResults),
+		Dialects:    make(map[string]DialectStats),
 		Panics:      s.panics.Load(),
 	}
 	s.mu.Lock()
 	st.Open = uint64(len(s.conns))
+	for name, n := range s.spoken {
+		st.Dialects[name] = DialectStats{Connections: n}
+	}
+	for c := range s.conns {
+		d := st.Dialects[c.dialect.Name]
+		d.Open++
+		st.Dialects[c.dialect.Name] = d
+	}
 	s.mu.Unlock()
 	sockets, newcomers := s.gate.stats()
 	st.Sockets, st.NotLoggedIn = uint64(sockets), uint64(newcomers)

@@ -29,9 +29,16 @@ const controlFrame = 128
 
 // newMelody makes the WebSocket engine, whose events go to the Conn below each
 // session.
-func newMelody(cfg *Config, log *slog.Logger) *melody.Melody {
+func newMelody(speak map[string]*Dialect, log *slog.Logger) *melody.Melody {
 	m := melody.New()
-	m.Config.MaxMessageSize = min(maxLoginMessage, cfg.WebSocket.MaxMessageSize) // until wire.trust
+	var spoken []string
+	m.Config.MaxMessageSize = maxLoginMessage // until wire.trust
+	for _, d := range speak {
+		m.Config.MaxMessageSize = min(m.Config.MaxMessageSize, d.Options.MaxMessageSize)
+		if d.Subprotocol != "" {
+			spoken = append(spoken, d.Subprotocol)
+		}
+	}
 	m.Config.PingPeriod = forever
 	m.Config.PongWait = forever
 	m.Config.WriteWait = forever
@@ -41,13 +48,14 @@ func newMelody(cfg *Config, log *slog.Logger) *melody.Melody {
 		// The wire buffers reads, and writes little through gorilla.
 		ReadBufferSize:  controlFrame,
 		WriteBufferSize: controlFrame,
+		Subprotocols:    spoken,
 		CheckOrigin:     func(*http.Request) bool { return true }, // checked before
 		// No compression: frames are shared between clients, so they are not
 		// made by gorilla.
 	}
 	m.HandleConnect(func(s *melody.Session) { wireOf(s).conn.connected(s) })
-	m.HandleMessageBinary(func(s *melody.Session, b []byte) { wireOf(s).conn.receive(b) })
-	m.HandleMessage(func(s *melody.Session, _ []byte) { wireOf(s).conn.close(TextFrame) })
+	m.HandleMessageBinary(func(s *melody.Session, b []byte) { wireOf(s).conn.receive(b, true) })
+	m.HandleMessage(func(s *melody.Session, b []byte) { wireOf(s).conn.receive(b, false) })
 	m.HandleError(func(s *melody.Session, err error) {
 		if errors.Is(err, melody.ErrMessageBufferFull) {
 			log.Error("melody's buffer is full although one doorbell rings at a time", "conn", wireOf(s).conn.id)
@@ -89,8 +97,8 @@ func reasonOf(err error) Reason {
 
 // serveWebSocket answers a request for the WebSocket path: it takes the socket
 // over and returns, so that everything the HTTP server holds for it is freed.
-func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	if status, text := s.checkUpgrade(w, r); status != 0 {
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, d *Dialect) {
+	if status, text := s.checkUpgrade(w, r, d); status != 0 {
 		http.Error(w, text, status)
 		return
 	}
@@ -113,30 +121,30 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.start(nc, early, visit)
+	s.start(nc, early, visit, d)
 }
 
 // start serves an upgrade that was checked and whose socket is ours, on a new
 // goroutine.
-func (s *Server) start(nc net.Conn, early []byte, visit *auth.Attempt) {
-	c := s.newConn(nc, early, visit)
+func (s *Server) start(nc net.Conn, early []byte, visit *auth.Attempt, d *Dialect) {
+	c := s.newConn(nc, early, visit, d)
 	if c == nil {
 		s.decline(nc) // shutting down
 		return
 	}
 	s.gate.upgraded(c)
-	key := visit.Header["Sec-Websocket-Key"]
+	header := http.Header{
+		"Connection":            {"Upgrade"},
+		"Upgrade":               {"websocket"},
+		"Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key":     visit.Header["Sec-Websocket-Key"],
+	}
+	if d.Subprotocol != "" {
+		header["Sec-Websocket-Protocol"] = []string{d.Subprotocol}
+	}
 	go func() { // Shutdown waits for it, through removed
 		defer s.removed(c)
-		c.run(&handover{wire: &c.wire}, &http.Request{
-			Method: http.MethodGet,
-			Header: http.Header{
-				"Connection":            {"Upgrade"},
-				"Upgrade":               {"websocket"},
-				"Sec-Websocket-Version": {"13"},
-				"Sec-Websocket-Key":     key,
-			},
-		})
+		c.run(&handover{wire: &c.wire}, &http.Request{Method: http.MethodGet, Header: header})
 	}()
 }
 
@@ -148,7 +156,7 @@ func (s *Server) decline(nc net.Conn) {
 
 // checkUpgrade says with which status, if any, to refuse an upgrade. All that
 // gorilla would refuse is refused here, while HTTP can still say so.
-func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status int, text string) {
+func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request, d *Dialect) (status int, text string) {
 	switch {
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
@@ -164,6 +172,8 @@ func (s *Server) checkUpgrade(w http.ResponseWriter, r *http.Request) (status in
 		return http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64"
 	case r.ContentLength != 0:
 		return http.StatusBadRequest, "an upgrade has no body"
+	case d.Subprotocol != "" && !offers(r, d.Subprotocol):
+		return http.StatusBadRequest, "clients of this path offer the subprotocol " + d.Subprotocol
 	case !s.originAllowed(r.Header["Origin"]):
 		return http.StatusForbidden, "origin not allowed"
 	case s.closing():
