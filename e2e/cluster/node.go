@@ -229,7 +229,9 @@ func (n *node) awaitReady(ctx context.Context, within time.Duration) error {
 		case <-ended:
 			return fmt.Errorf("node %s has ended instead of getting ready: its log is %s", n.name, n.logFile)
 		case <-give:
-			return fmt.Errorf("node %s is not ready after %v: its log is %s", n.name, within, n.logFile)
+			_, why := n.readiness(ctx)
+			err := fmt.Errorf("node %s is not ready after %v, and says %q: its log is %s", n.name, within, why, n.logFile)
+			return errors.Join(err, n.signal(syscall.SIGQUIT)) // its goroutines go to its log
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(50 * time.Millisecond):
