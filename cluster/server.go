@@ -86,6 +86,10 @@ type Server struct {
 	// app is the account of everything of ours on the embedded server, nil without one.
 	app atomic.Pointer[server.Account]
 
+	// hangAfter and endAfter are the bounds for the embedded server, which end ends.
+	hangAfter, endAfter time.Duration
+	end                 func(*server.Server)
+
 	lifecycle sync.Mutex // held while a server is started or stopped
 	// reloading is held while the server takes new options, and read by each connection
 	// that is being made: the server would turn away whoever has not said yet who it is,
@@ -98,6 +102,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	srv      *server.Server // guarded by mu; nil while there is none
+	health   *checkup       // guarded by mu; of srv, or of the one before
 	release  func()         // guarded by lifecycle; of the timers, or nil
 	lines    *serverLog     // guarded by mu; of srv
 	routes   []string       // guarded by mu; as SetRoutes says
@@ -138,6 +143,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	s := &Server{
 		opts: opts, dir: dir, disk: disk{dir: dir, reserve: opts.DiskReserve}, log: opts.Log,
 		alarm: make(chan struct{}, 1), password: newID(),
+		hangAfter: hangAfter, endAfter: endAfter, end: shutDown,
 	}
 	if c := opts.Cluster; c != nil {
 		s.routes, s.port = c.Routes, c.Port
@@ -209,15 +215,17 @@ func (s *Server) boot(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		shutDown(srv)
-		return withCure(err)
+		return withCure(errors.Join(err, endWithin(srv, s.end, s.endAfter)))
 	}
+	health := newCheckup(srv, complaintsOf)
 	var found complaints
 	if s.opts.Cluster == nil {
-		found = complaintsOf(srv)
+		if found, err = health.complaints(startPatience); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
-	s.srv, s.started, s.lines = srv, found, log
+	s.srv, s.health, s.started, s.lines = srv, health, found, log
 	s.app.Store(srv.GlobalAccount())
 	if addr := srv.ClusterAddr(); addr != nil {
 		s.port = addr.Port // a restart must be found where this one was
@@ -394,7 +402,9 @@ func (s *Server) Close() {
 	if s.nc != nil {
 		s.nc.Close()
 	}
-	shutDown(s.take())
+	if err := endWithin(s.take(), s.end, s.endAfter); err != nil {
+		s.log.Error("embedded server does not end", "err", err)
+	}
 	if s.release != nil {
 		s.release()
 	}

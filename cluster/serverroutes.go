@@ -365,7 +365,9 @@ func peerID(name string) string {
 
 // joined says why this server cannot do its part in the cluster, or nil.
 func (s *Server) joined() error {
-	srv := s.server()
+	s.mu.Lock()
+	srv, health := s.srv, s.health
+	s.mu.Unlock()
 	if srv == nil {
 		return errStopped
 	}
@@ -381,7 +383,10 @@ func (s *Server) joined() error {
 		if look > 0 {
 			time.Sleep(readyPause)
 		}
-		all := complaintsOf(srv)
+		all, err := health.complaints(s.hangAfter)
+		if err != nil {
+			return err
+		}
 		if len(all) == 0 {
 			s.mu.Lock()
 			s.wasReady = true
@@ -405,8 +410,7 @@ func (s *Server) joined() error {
 // Nobody but Supervise begins either again; the others of the group go on meanwhile. What
 // passes by itself, no leader or a stream that catches up, is none, nor is a store that
 // goes on failing for it: a minority that restarted would be no better off.
-func (s *Server) illInCluster(srv *server.Server, d doubts) error {
-	all := complaintsOf(srv)
+func illInCluster(all complaints, d doubts) error {
 	for _, e := range all {
 		if strings.Contains(e, "write error") || strings.Contains(e, "apply error") || strings.Contains(e, "is not running") {
 			return errors.New(e)

@@ -195,10 +195,11 @@ func (p *pauses) restarted(now time.Time) {
 	p.last = now
 }
 
-// Supervise restarts the embedded server when it has stopped, or a stream has, or
-// Suspect goes on being called; not before the data directory can be written and
-// has room again. It returns nil when ctx ends. It does nothing, and sets no
-// timer, until the server logs something or Suspect is called.
+// Supervise restarts the embedded server when it has stopped, or hangs, or a stream has
+// stopped, or Suspect goes on being called; not before the data directory can be written
+// and has room again. It returns nil when ctx ends, and an error when the server hangs and
+// does not end, so that the process has to. It does nothing, and sets no timer, until the
+// server logs something or Suspect is called.
 func (s *Server) Supervise(ctx context.Context) error {
 	var p pauses
 	s.look()
@@ -207,20 +208,22 @@ func (s *Server) Supervise(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.alarm:
-			s.attend(ctx, &p)
+			if err := s.attend(ctx, &p); err != nil {
+				return err
+			}
 		}
 	}
 }
 
 // attend looks at the server and does what there is to do, until all is well or
-// ctx ends.
-func (s *Server) attend(ctx context.Context, p *pauses) {
+// ctx ends. The error is that nothing can be done.
+func (s *Server) attend(ctx context.Context, p *pauses) error {
 	var failed error // the last restart
 	for ctx.Err() == nil {
 		reason, reads := s.ill()
 		if reason == nil {
 			s.recovered()
-			return
+			return nil
 		}
 		first := s.troubled(reason, failed) // at once, as to find out more may take time
 		waits := s.restartable(reads)
@@ -232,6 +235,9 @@ func (s *Server) attend(ctx context.Context, p *pauses) {
 		}
 		if first {
 			s.log.Error("embedded server takes no writes", "err", reason, "waits", waits)
+			if errors.Is(reason, errHangs) {
+				s.log.Error("embedded server hangs: this is where", "goroutines", stacks())
+			}
 		}
 		pause := p.left(time.Now())
 		if waits != nil {
@@ -244,15 +250,18 @@ func (s *Server) attend(ctx context.Context, p *pauses) {
 			}
 			continue
 		}
-		failed = s.restart(ctx, reason)
+		if failed = s.restart(ctx, reason); errors.Is(failed, errNoEnd) {
+			return failed
+		}
 		p.restarted(time.Now())
 	}
+	return nil
 }
 
 // ill says what is wrong with the server, and whether it can still be read.
 func (s *Server) ill() (reason error, reads bool) {
 	s.mu.Lock()
-	srv, closed, d, first, started := s.srv, s.closed, s.doubts, s.first, s.started
+	srv, health, closed, d, first, started := s.srv, s.health, s.closed, s.doubts, s.first, s.started
 	s.mu.Unlock()
 	switch {
 	case closed:
@@ -261,10 +270,15 @@ func (s *Server) ill() (reason error, reads bool) {
 		return nil, false // it keeps nothing
 	case srv == nil || !srv.JetStreamEnabled():
 		return errStopped, false
-	case s.opts.Cluster != nil:
-		return s.illInCluster(srv, d), true
 	}
-	for _, e := range complaintsOf(srv) {
+	all, err := health.complaints(s.hangAfter)
+	switch {
+	case err != nil:
+		return err, false
+	case s.opts.Cluster != nil:
+		return illInCluster(all, d), true
+	}
+	for _, e := range all {
 		// A stream that is being made has a directory and is not there. One that was
 		// not there at the first start is no different afterwards.
 		missing := strings.HasSuffix(e, notRecovered)
@@ -280,7 +294,8 @@ func (s *Server) ill() (reason error, reads bool) {
 
 // complaints is what the server's own health check finds: streams with a write
 // error, and directories of streams that it could not open, which end in
-// notRecovered.
+// notRecovered. That it is not ready for connections is none: boot has seen that it is,
+// and a look that may take a millisecond says otherwise of a machine that is busy.
 type complaints []string
 
 const notRecovered = "could not be recovered"
@@ -288,7 +303,9 @@ const notRecovered = "could not be recovered"
 func complaintsOf(srv *server.Server) complaints {
 	var all complaints
 	for _, e := range srv.Healthz(&server.HealthzOptions{Details: true}).Errors {
-		all = append(all, e.Error)
+		if e.Type != server.HealthzErrorConn {
+			all = append(all, e.Error)
+		}
 	}
 	return all
 }
@@ -332,8 +349,10 @@ func (s *Server) restart(ctx context.Context, reason error) error {
 	began := time.Now()
 	old := s.take()
 	s.hangUp()
-	shutDown(old)
-	err := settle(s.dir, s.opts.SyncInterval)
+	err := endWithin(old, s.end, s.endAfter)
+	if err == nil {
+		err = settle(s.dir, s.opts.SyncInterval)
+	}
 	if err == nil {
 		err = s.boot(ctx)
 	}

@@ -133,7 +133,8 @@ func gapOnce(ctx context.Context, r *rig, f gapFault, source *rand.Rand) (lost, 
 }
 
 // writeOn writes one record again and again, by nodes other than the victim, until ctx
-// ends. begun is told when the first write is acknowledged.
+// ends. begun is told when the first write is acknowledged, or that none was for as long
+// as patience: what the round before has upset may take a while.
 func writeOn(ctx context.Context, r *rig, victim *node, name string, number int, begun chan<- error) (longest time.Duration) {
 	var s *session
 	defer func() {
@@ -141,9 +142,9 @@ func writeOn(ctx context.Context, r *rig, victim *node, name string, number int,
 			s.close()
 		}
 	}()
-	told := false
+	told, since := false, time.Now()
 	tell := func(err error) {
-		if !told {
+		if !told && (err == nil || time.Since(since) > patience) {
 			begun <- err
 			told = true
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -70,6 +71,7 @@ var fullWords = regexp.MustCompile(`(?i)disk is full|no space|room`)
 func fillDisk(ctx context.Context, o *ordeals) error {
 	n := o.last()
 	life, _ := n.life()
+	since := n.logged()
 	if err := o.small.fill(); err != nil {
 		return err
 	}
@@ -102,7 +104,40 @@ func fillDisk(ctx context.Context, o *ordeals) error {
 	if err := o.small.free(); err != nil {
 		return err
 	}
+	if err := o.revive(ctx, n, since); err != nil {
+		return err
+	}
 	return o.isWhole(ctx, "there was room", n)
+}
+
+// hangs is what a node says that ends because it cannot restart its embedded server.
+const hangs = "hangs and does not end"
+
+// revive waits until a node is ready, or has ended with the words that say that it has to
+// be started again, as a supervisor would: NATS has a deadlock that a full disk finds now
+// and then.
+func (o *ordeals) revive(ctx context.Context, n *node, since int64) error {
+	ready, stop := context.WithTimeout(ctx, 2*patience)
+	defer stop()
+	_, ended := n.life()
+	for !n.ready(ready) {
+		select {
+		case <-ended:
+			said, err := n.saidSince(since)
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(said, hangs) {
+				return violation(fmt.Sprintf("node %s has ended because its disk was full: its log is %s", n.name, n.logFile))
+			}
+			say("%s has ended because its embedded server hung, and is started again", n.name)
+			return n.start(o.binary)
+		case <-ready.Done():
+			return nil // isWhole says why it is not
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // newTerms has the leader change, so that every node has a term and a vote to write down.
