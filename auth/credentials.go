@@ -17,7 +17,7 @@ const (
 	Malformed = "MALFORMED_CREDENTIALS"
 )
 
-// door decides which credentials the strategies see, before they are asked: what the
+// door decides which credentials all ways in see, before they are asked: what the
 // client sends itself goes before what its connection came with. Else a client whose
 // token has run out could never log in with a fresh one, because it cannot change the
 // headers it connects with.
@@ -28,15 +28,33 @@ type door struct {
 	secrets, names []string
 }
 
-// newDoor is the door in front of a chain.
-func newDoor(chain Chain) *door {
-	d := &door{Chain: chain, secrets: []string{"password", "token", "jwt", "authKey"}, names: []string{"username", "clientID"}}
-	for _, a := range chain {
-		if j, ok := a.(*jwtStrategy); ok {
-			d.secrets = append(d.secrets, j.tokenKeys...)
+// NewDoor asks ways in their order, as a Chain, with those credentials alone that count:
+// of an attempt that brings a secret in its parameters they see nothing of the upgrade
+// (Token, Name, Password). There is one door, in front of all ways in, so that none of
+// them lets somebody in by the upgrade whom another one would judge by his login. Like
+// what New returns, it may have work for Live.Run, and is a Knower.
+func NewDoor(ways ...Authenticator) Authenticator {
+	return &door{
+		Chain:   ways,
+		secrets: append([]string{"password", "token", "jwt", "authKey"}, Chain(ways).keysOfTokens()...),
+		names:   []string{"username", "clientID"},
+	}
+}
+
+// tokenKeeper is an Authenticator that looks for tokens under keys of the parameters that
+// are configured.
+type tokenKeeper interface {
+	keysOfTokens() []string
+}
+
+// keysOfTokens implements tokenKeeper: those of all strategies.
+func (c Chain) keysOfTokens() (keys []string) {
+	for _, a := range c {
+		if k, ok := a.(tokenKeeper); ok {
+			keys = append(keys, k.keysOfTokens()...)
 		}
 	}
-	return d
+	return keys
 }
 
 // Authenticate implements Authenticator.
@@ -52,17 +70,28 @@ func (d *door) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 		return Verdict{Opinion: Refused, Reason: reason(a.Broken)}, nil
 	case a.Token != "" && (a.Name != "" || a.Password != ""):
 		return Verdict{Opinion: Refused, Reason: reason(Conflicting)}, nil
-	case a.Token != "":
-	case has(a.Params, d.names):
+	case a.Token == "" && has(a.Params, d.names):
 		seen.Name, seen.Password = "", ""
-	default:
-		params, err := withBasic(a.Params, a.Name, a.Password)
-		if err != nil {
-			return Verdict{}, err
-		}
-		seen.Params = params
 	}
 	return d.Chain.Authenticate(ctx, &seen)
+}
+
+// strategies are those of the configuration. They find a name and password of the upgrade
+// among the parameters, so that none need know where these came from.
+type strategies struct{ Chain }
+
+// Authenticate implements Authenticator.
+func (s strategies) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
+	if a.Name == "" && a.Password == "" {
+		return s.Chain.Authenticate(ctx, a)
+	}
+	params, err := withBasic(a.Params, a.Name, a.Password)
+	if err != nil {
+		return Verdict{}, err
+	}
+	seen := *a
+	seen.Params = params
+	return s.Chain.Authenticate(ctx, &seen)
 }
 
 // has says whether one of the keys is in the parameters.

@@ -43,7 +43,7 @@ func TestWhichCredentialsCount(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &witness{}
-			d := newDoor(Chain{w, &jwtStrategy{tokenKeys: []string{"idToken"}}})
+			d := NewDoor(strategies{Chain{w, &jwtStrategy{tokenKeys: []string{"idToken"}}}})
 			before := c.a
 			v, err := d.Authenticate(t.Context(), &c.a)
 			if err != nil {
@@ -80,7 +80,7 @@ func TestBasicLogsInWithAPassword(t *testing.T) {
 		{Attempt{Params: `{"username":"egon","password":"no"}`, Name: "egon", Password: "pw"}, Refused},
 		{Attempt{Params: `{"username":"egon","password":"pw"}`, Name: "egon", Password: "no"}, Accepted},
 	} {
-		if v, err := a.Authenticate(t.Context(), &c.a); err != nil || v.Opinion != c.want {
+		if v, err := NewDoor(a).Authenticate(t.Context(), &c.a); err != nil || v.Opinion != c.want {
 			t.Errorf("%+v: got %+v, %v, want %d", c.a, v, err, c.want)
 		}
 	}

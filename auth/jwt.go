@@ -46,8 +46,9 @@ type jwtStrategy struct {
 }
 
 var (
-	_ guarded = (*jwtStrategy)(nil)
-	_ runner  = (*jwtStrategy)(nil)
+	_ guarded     = (*jwtStrategy)(nil)
+	_ runner      = (*jwtStrategy)(nil)
+	_ tokenKeeper = (*jwtStrategy)(nil)
 )
 
 // newJWT checks the options, each mistake opening with key, and reads the key files.
@@ -110,6 +111,8 @@ func newJWT(key string, o *Options, report bool, log *slog.Logger) (*jwtStrategy
 }
 
 func (j *jwtStrategy) reports() bool { return j.report }
+
+func (j *jwtStrategy) keysOfTokens() []string { return j.tokenKeys }
 
 // run keeps the set of keys fresh.
 func (j *jwtStrategy) run(ctx context.Context) {

@@ -34,7 +34,7 @@ func (l *Live) Replace(a Authenticator) {
 
 // Run does what the strategies have to do in the background, such as loading the keys of
 // tokens again, until ctx ends. Those that were replaced end. It sees what New returned,
-// also in a Chain. It returns ctx's error when nothing of it runs.
+// also in a Chain and behind a door. It returns ctx's error when nothing of it runs.
 func (l *Live) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		l.runUntilReplaced(ctx)

@@ -30,8 +30,8 @@ const Types = "none, file, storage, http or jwt"
 
 // New makes the strategies of the file's `auth` list and joins them to one
 // chain. It reads the users files and keys, starts nothing, and joins all mistakes it
-// finds, each opening with its key. What it returns may have work to do in the background:
-// see Live.Run.
+// finds, each opening with its key. What it returns stands behind a door (NewDoor), and may
+// have work to do in the background: see Live.Run.
 //
 // A list in which somebody with a wrong password would be let in under that
 // very name, because a strategy without passwords stands in it too, is refused
@@ -99,7 +99,7 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 			return nil, err
 		}
 	}
-	return newDoor(chain), nil // also around one: a chain turns "no opinion" into a refusal
+	return strategies{chain}, nil // also around one: a chain turns "no opinion" into a refusal
 }
 
 // guarded is a strategy that lets in only those who prove who they are. Every strategy

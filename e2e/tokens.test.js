@@ -12,7 +12,7 @@ const apiSecret = 'the secret of the backend, as of every test'
 const key = id => ({ id, alg: 'HS256', secret: `${id}: a secret with at least thirty-two characters` })
 const admin = "user.data !== null && user.data.role === 'admin'"
 const config = {
-  auth: [{ type: 'file', options: { users: { operator: { password: 'pw' } } } }],
+  auth: [{ type: 'file', options: { users: { operator: { password: 'pw', clientData: { likes: 'order' } } } } }],
   tokens: { signingKeys: [key('one')], apiSecret, grace: 200 },
   permission: {
     type: 'config',
@@ -91,6 +91,30 @@ test('a token that was changed, or names another user, is refused', async t => {
   for (const params of [{ token: token.slice(0, -4) + 'AAAA' }, { token, username: 'bob' }]) {
     assert.deepEqual(await rejection(connect(t, node).login(params)), { reason: 'TOKEN_INVALID' })
   }
+})
+
+test('what a login brings goes before the bearer of its connection, and has nothing of its rights', async t => {
+  const bearer = token => ({ socketOptions: { ...(node.secure ? { ca: node.ca } : {}), headers: { authorization: `Bearer ${token}` } } })
+  const ann = await mint('ann', { role: 'admin', clientData: { likes: 'red' } })
+  const old = await mint('ann', { role: 'admin', ttl: 1000 })
+  // By the bearer alone it is ann, and by a name beside it nobody else.
+  const alone = await login(t, one(0), {}, bearer(ann.token))
+  assert.deepEqual(alone.clientData, { likes: 'red' })
+  await subscribed(alone, 'admin/news')
+  assert.deepEqual(await rejection(connect(t, one(1), bearer(ann.token)).login({ username: 'operator' })), { reason: 'TOKEN_INVALID' })
+  // By a password it is the operator, who may not what ann may.
+  const operator = await login(t, one(1), { username: 'operator', password: 'pw' }, bearer(ann.token))
+  assert.deepEqual(operator.clientData, { likes: 'order' })
+  operator.event.subscribe('admin/news', () => {})
+  await told(operator, 'EVENT', 'SUBSCRIBE', 'admin/news')
+  await rejection(connect(t, one(2), bearer(ann.token)).login({ username: 'operator', password: 'wrong' }))
+  // The client cannot change its headers when their token has run out.
+  await pause(Math.max(0, old.expiresAt - Date.now()) + 20)
+  const client = connect(t, one(2), bearer(old.token))
+  assert.deepEqual(await rejection(client.login({})), { reason: 'TOKEN_EXPIRED' })
+  await client.login({ token: (await mint('gus')).token })
+  client.event.subscribe('admin/news', () => {})
+  await told(client, 'EVENT', 'SUBSCRIBE', 'admin/news')
 })
 
 test('an expired token ends the connection, and the same client goes on with a fresh one', async t => {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
 	"runtime"
@@ -51,7 +52,8 @@ type Node struct {
 	auth     *auth.Live // what a reload exchanges of logins
 	// logins are all that decide who a client is, with the roles of whomever they accept.
 	logins auth.Authenticator
-	// tokens are the cluster's own; asked by auth, before the configured strategies.
+	// tokens are the cluster's own; asked by auth, like registration, before the configured
+	// strategies.
 	tokens *tokens.Room
 	// registration is nil when it is off.
 	registration *register.Room
@@ -109,7 +111,11 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if n.tokens, err = n.newTokens(); err != nil {
 		return nil, err
 	}
-	n.auth = auth.NewLive(n.withTokens(strategies))
+	if n.registration, err = n.newRegistration(); err != nil {
+		return nil, err
+	}
+	n.auth = auth.NewLive(n.waysIn(strategies))
+	n.logins = auth.WithRoles(n.auth, n.accounts.roles, cfg.Roles)
 	n.rules = perms.NewLive(rules, references{n}, log)
 	n.eventListen = listen.New(protocol.TopicEvent, cfg.Listen, n.eventSubs, place, place, log)
 	n.recordListen = listen.New(protocol.TopicRecord, cfg.Listen, n.recordSubs, place, place, log)
@@ -132,10 +138,9 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	routes[cfg.HTTPServer.Options.HealthCheckPath] = health.Check()
 	routes["/healthz"] = health.Alive()
 	routes["/readyz"] = health.Ready()
-	if err := n.openRegistration(routes); err != nil {
-		return nil, err
+	if n.registration != nil {
+		maps.Copy(routes, n.registration.Routes())
 	}
-	n.logins = auth.WithRoles(n.withRegistered(n.auth), n.accounts.roles, cfg.Roles)
 	n.endpoint, err = endpoint.New(port, n.logins, receiver{n}, routes, log)
 	if err != nil {
 		return nil, err

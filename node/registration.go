@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,35 +15,34 @@ import (
 
 // This file joins the registrations of clients with the port and its connections.
 
-// openRegistration makes the room, if there are registrations, and adds its routes.
-func (n *Node) openRegistration(routes map[string]http.Handler) error {
+// newRegistration makes the room; nil when there are no registrations.
+func (n *Node) newRegistration() (*register.Room, error) {
 	c := n.cfg.Registration
 	if !c.Enabled() {
-		return nil
-	}
-	room, err := register.New(c, register.Deps{
-		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: n.auth, Log: n.log,
-		BasicElsewhere: slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type != "none" && a.Type != "jwt" }),
-	})
-	if err != nil {
-		return err
-	}
-	n.registration = room
-	for path, h := range room.Routes() {
-		routes[path] = h
+		return nil, nil
 	}
 	if c.Mode == register.Authenticated && n.cfg.Admin.Token == "" && n.cfg.Tokens.APISecret == "" {
 		n.log.Warn("nobody can register the first client: set tokens.apiSecret or admin.token, whose bearer may", "key", "registration.mode")
 	}
-	return nil
+	return register.New(c, register.Deps{
+		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: others{n}, Log: n.log,
+		BasicElsewhere: slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type != "none" && a.Type != "jwt" }),
+	})
 }
 
-// withRegistered asks for registered clients before the strategies.
-func (n *Node) withRegistered(strategies auth.Authenticator) auth.Authenticator {
+// others is the strategies as registrations, which are made before them, ask them.
+type others struct{ *Node }
+
+// Knows implements auth.Knower.
+func (n others) Knows(ctx context.Context, name string) (bool, error) { return n.auth.Knows(ctx, name) }
+
+// waysIn is all that decides who a client is: registered clients and the cluster's own
+// tokens are asked for before the strategies, all behind one door.
+func (n *Node) waysIn(strategies auth.Authenticator) auth.Authenticator {
 	if n.registration == nil {
-		return strategies
+		return auth.NewDoor(n.tokens, strategies)
 	}
-	return auth.Chain{n.registration, strategies}
+	return auth.NewDoor(n.registration, n.tokens, strategies)
 }
 
 // isOperator says whether a secret is one by which the operator, or a backend, is known to

@@ -50,7 +50,7 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	if err := n.tokens.Reload(cfg.Tokens); err != nil {
 		return fmt.Errorf("tokens: %w", err)
 	}
-	n.auth.Replace(n.withTokens(strategies))
+	n.auth.Replace(n.waysIn(strategies))
 	n.accounts.keep(cfg)
 	began := time.Now()
 	if err := n.shareRules(ctx, cfg.Permission); err != nil {

@@ -49,11 +49,6 @@ func TokenIssuer(cfg Config) string {
 	return "hadal/" + cfg.Cluster.Name
 }
 
-// withTokens puts the cluster's own tokens before the strategies.
-func (n *Node) withTokens(strategies auth.Authenticator) auth.Authenticator {
-	return auth.Chain{n.tokens, strategies}
-}
-
 // crossOrigin lets pages of other origins post to h, as far as they may connect. They do
 // so without cookies: what they send in the body is all that counts.
 func crossOrigin(h http.Handler, allowed func(origin string) bool) http.Handler {

@@ -103,15 +103,16 @@ func (r *Room) judge(ctx context.Context, c credentials, remote string) (*auth.U
 }
 
 // Guard looks at what comes with an upgrade before it is accepted: credentials of this
-// room that are wrong are answered 401, and false is returned. remote is the address of
-// the client. The attempt has no parameters yet.
+// room that are wrong are answered 401, and false is returned. A token that has expired is
+// let through, because a client that cannot change its headers may log in with a fresh
+// one. The attempt has no parameters yet.
 func (r *Room) Guard(w http.ResponseWriter, req *http.Request, a *auth.Attempt) bool {
 	found := credentialsOf(&auth.Attempt{Params: "{}", Token: a.Token, Name: a.Name, Password: a.Password})
 	ctx, cancel := context.WithTimeout(req.Context(), callLimit)
 	defer cancel()
 	_, err := r.judge(ctx, found, a.RemoteAddr)
 	switch {
-	case err == nil, errors.Is(err, errNobody):
+	case err == nil, errors.Is(err, errNobody), errors.Is(err, errExpired):
 		return true
 	case errors.Is(err, errUnknown) && found.fallible && r.deps.BasicElsewhere:
 		return true

@@ -32,7 +32,7 @@
 // of a login; where these name nobody, of the bearer token and the Basic credentials that
 // came with the upgrade. Bearer tokens begin with hb~, so that those of other strategies
 // are left to them. Guard judges the same credentials before the upgrade, where HTTP can
-// still answer 401.
+// still answer 401; but a token that has only expired is told so at the login.
 //
 // # Ways out
 //

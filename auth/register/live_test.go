@@ -174,6 +174,11 @@ func TestATokenIsGoodForItsTime(t *testing.T) {
 		if v := s.verdict(auth.Attempt{Token: token}); v.Opinion != auth.Refused || v.Reason != `"TOKEN_EXPIRED"` || !v.Uncounted {
 			t.Errorf("the token is %+v, want refused as expired, and not counted", v)
 		}
+		// Its client may have a fresh one for the login, and cannot change the headers.
+		w := httptest.NewRecorder()
+		if !s.Guard(w, httptest.NewRequest(http.MethodGet, "/deepstream", nil), &auth.Attempt{Token: token}) {
+			t.Errorf("the upgrade with it is answered %d %s", w.Code, w.Body)
+		}
 		if a := s.post("/unregister", "Bearer "+token, registered{"plugin"}); a.status != http.StatusUnauthorized {
 			t.Errorf("by HTTP it is answered %d %s, want 401", a.status, a.raw)
 		}
