@@ -169,3 +169,40 @@ func TestOrdersOfAChain(t *testing.T) {
 		}
 	}
 }
+
+// Where users come in by another way, a strategy that asks for nothing would let anybody
+// be one of them; and the list may be empty.
+func TestNoneStandsBesideNoOtherWayIn(t *testing.T) {
+	yes := true
+	file := Config{Type: "file", Options: Options{Users: map[string]Entry{"egon": {Password: "pw"}}, ReportInvalidParameters: &yes}}
+	deps := Deps{Beside: []string{"tokens", "registration"}}
+	for _, c := range []struct {
+		name string
+		list []Config
+		open bool // allowOpenFallback
+		want string
+	}{
+		{"none", []Config{{Type: "none"}}, false, "auth[0]: none, which"},
+		{"file, none", []Config{file, {Type: "none"}}, false, "auth[1]: none, which"},
+		{"none where it is meant", []Config{{Type: "none"}}, true, ""},
+		{"file", []Config{file}, false, ""},
+		{"nothing", nil, false, ""},
+	} {
+		_, err := New(c.list, c.open, deps)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		} else if err != nil && !strings.Contains(err.Error(), "any user of tokens and registration: write auth: []") {
+			t.Errorf("%s: %v names no cure", c.name, err)
+		}
+	}
+	a, err := New(nil, false, deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := NewDoor(a).Authenticate(t.Context(), &Attempt{Params: `{"username":"egon"}`, Name: "egon", Password: "pw"}); err != nil || v.Opinion != Refused {
+		t.Errorf("without strategies: %+v, %v", v, err)
+	}
+	if _, err := New(nil, true, Deps{}); err == nil || !strings.HasPrefix(err.Error(), "auth: the list is empty") {
+		t.Errorf("a node that nobody could log in to: %v", err)
+	}
+}

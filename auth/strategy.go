@@ -23,10 +23,17 @@ type Deps struct {
 	Turnstile *Turnstile
 	// Log is told what an operator should know, and no secret; nil tells nobody.
 	Log *slog.Logger
+	// Beside lists, by their keys of the configuration, the other ways in that there are
+	// beside the strategies, whose users nobody else may be (tokens, registration). Where
+	// there is one, the list of strategies may be empty.
+	Beside []string
 }
 
+// guardedTypes are the strategies that ask for credentials.
+const guardedTypes = "file, storage, http or jwt"
+
 // Types names the strategies, for whoever chose one that there is not.
-const Types = "none, file, storage, http or jwt"
+const Types = "none, " + guardedTypes
 
 // New makes the strategies of the file's `auth` list and joins them to one
 // chain. It reads the users files and keys, starts nothing, and joins all mistakes it
@@ -35,10 +42,12 @@ const Types = "none, file, storage, http or jwt"
 //
 // A list in which somebody with a wrong password would be let in under that
 // very name, because a strategy without passwords stands in it too, is refused
-// unless allowOpenFallback is true (spec 06 §5, spec 15 trap 28).
+// unless allowOpenFallback is true (spec 06 §5, spec 15 trap 28). So is such a strategy
+// where users come in by another way than the list (Deps.Beside).
 func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error) {
-	if len(cfgs) == 0 {
-		return nil, errors.New("auth: the list is empty: name at least one strategy, such as {type: none}")
+	if len(cfgs) == 0 && len(deps.Beside) == 0 {
+		return nil, errors.New("auth: the list is empty, and there are neither tokens nor registrations by which to log in: " +
+			"name at least one strategy, such as {type: none}")
 	}
 	if deps.Vault == nil {
 		deps.Vault = vault.NewSlot()
@@ -89,13 +98,13 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for _, a := range chain[:len(chain)-1] {
-		if a, ok := a.(follower); ok {
+	for i, a := range chain {
+		if a, ok := a.(follower); ok && i < len(chain)-1 {
 			a.followed()
 		}
 	}
 	if !allowOpenFallback {
-		if err := checkFallback(chain); err != nil {
+		if err := checkFallback(chain, deps.Beside); err != nil {
 			return nil, err
 		}
 	}
@@ -119,12 +128,17 @@ type follower interface {
 	followed()
 }
 
-// checkFallback refuses a chain in which the name of a user with a password
-// can be had without it.
-func checkFallback(chain Chain) error {
+// checkFallback refuses a chain in which the name of a user with a password, or of one
+// who comes in by another way beside the chain, can be had without it.
+func checkFallback(chain Chain, beside []string) error {
 	for open, a := range chain {
 		if _, ok := a.(none); !ok {
 			continue
+		}
+		if len(beside) > 0 {
+			return fmt.Errorf("auth[%d]: none, which is also what is there without the key auth, lets anybody in under the name of any user of %s: "+
+				"write auth: [] if only these are to log in, or a strategy that asks for credentials (%s), or allowOpenFallback: true",
+				open, strings.Join(beside, " and "), guardedTypes)
 		}
 		for i, a := range chain {
 			g, ok := a.(guarded)

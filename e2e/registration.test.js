@@ -211,7 +211,7 @@ test('a taken name of another strategy is nobody\'s to register', async () => {
 test('registration is off unless the configuration says else, and may ask who registers', async t => {
   const off = await startNode({}, { t, secure: false, alone: 'what a node answers that has it off is the same on all' })
   assert.equal((await post('/register', { clientID: 'a', authKey: key('a') }, operator, off)).status, 404)
-  const closed = await startNode({ registration: { mode: 'authenticated' }, admin: { token: apiSecret } },
+  const closed = await startNode({ auth: [], registration: { mode: 'authenticated' }, admin: { token: apiSecret } },
     { t, secure: false, alone: 'who may register is judged by each node for itself' })
   const register = (clientID, headers) => post('/register', { clientID, authKey: key(clientID) }, headers, closed)
   assert.equal((await register('first')).status, 401)

@@ -48,7 +48,9 @@ func newAccounts(cfg Config, v vault.Vault, log *slog.Logger) (*accounts, error)
 
 // strategies makes those of a configuration.
 func (l *accounts) strategies(cfg Config) (auth.Authenticator, error) {
-	return auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{Vault: l.vault, Users: l.stores, Turnstile: l.turns, Log: l.log})
+	return auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{
+		Vault: l.vault, Users: l.stores, Turnstile: l.turns, Log: l.log, Beside: cfg.besideAuth(),
+	})
 }
 
 // keep has the tables of a configuration be those that there are.

@@ -53,6 +53,7 @@ func tokensWay() wayIn {
 	return wayIn{
 		config: func(_ *testing.T, c *Config, mark func() string) {
 			api = mark()
+			c.Auth = nil
 			c.Tokens.APISecret = api
 			c.Tokens.SigningKeys = []tokens.Key{{ID: "a", Alg: "HS256", Secret: mark()}}
 			c.Upgrade.Query, c.Upgrade.Cookie, c.Upgrade.Origins = "token", "token", []string{"https://example.com"}
@@ -77,7 +78,7 @@ func tokensWay() wayIn {
 
 func registrationWay() wayIn {
 	return wayIn{
-		config: func(_ *testing.T, c *Config, _ func() string) { c.Registration.Mode = register.Open },
+		config: func(_ *testing.T, c *Config, _ func() string) { c.Auth, c.Registration.Mode = nil, register.Open },
 		visit: func(v *visitor) {
 			key := v.mark()
 			body := fmt.Sprintf(`{"clientID":"plugin","authKey":%q}`, key)

@@ -70,7 +70,8 @@ type Config struct {
 	Records record.KeepConfig `yaml:"records"`
 	// Listen configures pattern listening.
 	Listen listen.Config `yaml:"listen"`
-	// Auth lists the strategies that are asked, in this order, who a client is.
+	// Auth lists the strategies that are asked, in this order, who a client is. The list may
+	// be empty where there are tokens or registrations: then only their users log in.
 	Auth []auth.Config `yaml:"auth"`
 	// Tokens says how tokens are made that clients log in with: client.login({token}). Its keys
 	// are Hadal's own.
@@ -82,7 +83,8 @@ type Config struct {
 	// listen elsewhere than on loopback.
 	AllowOpenAuth bool `yaml:"allowOpenAuth"`
 	// AllowOpenFallback permits a "none" strategy behind another one, which lets
-	// in those whom the other one refused.
+	// in those whom the other one refused, and beside tokens or registration, whose
+	// users everybody may then be.
 	AllowOpenFallback bool `yaml:"allowOpenFallback"`
 	// Roles says where the roles of users come from.
 	Roles auth.RolesConfig `yaml:"roles"`
@@ -382,7 +384,7 @@ func (c Config) validateRecords(m *mistakes) {
 }
 
 func (c Config) validateAuth(m *mistakes) {
-	_, err := auth.New(c.Auth, c.AllowOpenFallback, auth.Deps{})
+	_, err := auth.New(c.Auth, c.AllowOpenFallback, auth.Deps{Beside: c.besideAuth()})
 	*m = append(*m, flatten(err)...)
 	m.oneOf("roles.wins", c.Roles.Wins, auth.RoleOfStore, auth.RoleOfClaim)
 	open := slices.ContainsFunc(c.Auth, func(a auth.Config) bool { return a.Type == "none" })
@@ -390,6 +392,17 @@ func (c Config) validateAuth(m *mistakes) {
 		m.add("httpServer.options.host", `%q is not loopback, and auth type "none" lets anybody in: `+
 			"use another auth type (file, storage), or set allowOpenAuth: true if an open node is meant", c.HTTPServer.Options.Host)
 	}
+}
+
+// besideAuth are the keys of the ways in that are on beside the strategies of auth.
+func (c Config) besideAuth() (keys []string) {
+	if c.Tokens.Enabled() {
+		keys = append(keys, "tokens")
+	}
+	if c.Registration.Enabled() {
+		keys = append(keys, "registration")
+	}
+	return keys
 }
 
 func (c Config) validatePermission(m *mistakes) {

@@ -95,6 +95,8 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"listen.rematchInterval: ":                                    func(c *Config) { c.Listen.RematchInterval = -1 },
 		"listen.matchCooldown: ":                                      func(c *Config) { c.Listen.MatchCooldown = -1 },
 		"auth: ":                                                      func(c *Config) { c.Auth = nil },
+		"auth[0]: none, which is also what is there without":          func(c *Config) { c.Tokens.SigningKeys = aKey },
+		"auth[0]: none, which is":                                     func(c *Config) { c.Registration.Mode = "open" },
 		"auth[0].type: ":                                              func(c *Config) { c.Auth[0].Type = "ldap" },
 		"auth[0].options.users: ":                                     func(c *Config) { c.Auth[0].Type = "file" },
 		"permission.type: ":                                           func(c *Config) { c.Permission.Type = "x" },
@@ -114,6 +116,23 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 				t.Errorf("Validate = %v, want %s", err, want)
 			}
 		})
+	}
+}
+
+func TestTokensAndRegistrationsStandAloneOrBesideStrategiesThatAsk(t *testing.T) {
+	file := []auth.Config{{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{"ann": {Password: "pw"}}}}}
+	for name, change := range map[string]func(*Config){
+		"tokens alone":              func(c *Config) { c.Auth, c.Tokens.SigningKeys = []auth.Config{}, aKey },
+		"registration alone":        func(c *Config) { c.Auth, c.Registration.Mode = nil, "authenticated" },
+		"tokens beside a file":      func(c *Config) { c.Auth, c.Tokens.SigningKeys = file, aKey },
+		"tokens beside none":        func(c *Config) { c.Tokens.SigningKeys, c.AllowOpenFallback = aKey, true },
+		"registration beside none":  func(c *Config) { c.Registration.Mode, c.AllowOpenFallback = "open", true },
+		"none of them, beside none": func(*Config) {},
+	} {
+		c := Default()
+		if change(&c); c.Validate() != nil {
+			t.Errorf("%s: %v", name, c.Validate())
+		}
 	}
 }
 

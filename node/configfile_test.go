@@ -211,6 +211,7 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 		"auth of an unknown type":           {text: "auth: [{type: nona}]", want: []string{`auth[0].type: "nona" is not a strategy: use none, file`}},
 		"auth as a mapping":                 {text: "auth: {type: none}", want: []string{"auth: a list is expected here, but this is a mapping"}},
 		"auth for nobody":                   {text: "auth: []", want: []string{"config.yml:1:7: auth: "}},
+		"anybody as a user of tokens":       {text: "tokens: {signingKeys: [{id: a, alg: HS256, secret: a secret of thirty-two characters}]}", want: []string{"auth[0]: ", "any user of tokens: write auth: [] if only these"}},
 		"auth with path and users":          {text: "auth: [{type: file, options: {path: a, users: {a: {password: b}}}}]", want: []string{"auth[0].options.path: users is set as well: keep one of them"}},
 		"auth with a wrong path":            {text: "auth:\n  - null\n  - {type: file, options: {path: a.yml}}", want: []string{"config.yml:3:34: ", "a.yml cannot be read"}},
 		"auth where none follows file":      {text: "auth: [{type: file, options: {users: {a: {password: b}}}}, {type: none}]", want: []string{"allowOpenFallback: true"}},

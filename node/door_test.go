@@ -124,3 +124,32 @@ func TestALoginGoesBeforeWhatItsConnectionCameWith(t *testing.T) {
 		})
 	}
 }
+
+// What a reload brings has to fit what is in force, too: registrations need a restart.
+func TestNoReloadLetsAnybodyInAsAUserOfTokensOrRegistrations(t *testing.T) {
+	n := registering(t, nil)
+	for name, change := range map[string]func(*Config){
+		"none":                          func(c *Config) { c.Auth = Default().Auth },
+		"none, and registrations go":    func(c *Config) { c.Auth, c.Registration.Mode = Default().Auth, "off" },
+		"none and tokens":               func(c *Config) { c.Auth, c.Tokens.SigningKeys = Default().Auth, aKey },
+		"none where there were no keys": func(c *Config) { c.Auth, c.Tokens.SigningKeys, c.Registration.Mode = Default().Auth, aKey, "off" },
+	} {
+		cfg := n.cfg
+		change(&cfg)
+		if err := n.Reload(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "allowOpenFallback: true") {
+			t.Errorf("%s: the reload is answered %v", name, err)
+		}
+	}
+	cfg := n.cfg
+	cfg.Auth, cfg.AllowOpenFallback = Default().Auth, true
+	if err := n.Reload(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+	cfg.Auth, cfg.Tokens.SigningKeys = nil, aKey
+	if err := n.Reload(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+	if v, err := n.logins.Authenticate(t.Context(), &auth.Attempt{Params: `{"username":"ann"}`}); err != nil || v.Opinion != auth.Refused {
+		t.Errorf("without strategies somebody is answered %+v, %v", v, err)
+	}
+}

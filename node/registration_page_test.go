@@ -47,7 +47,7 @@ func TestThePageOfRegistrationIsTrue(t *testing.T) {
 			}
 			n = run(t, func(c *Config) {
 				c.Records.Store = "memory"
-				c.Registration, c.Admin = cfg.Registration, cfg.Admin
+				c.Auth, c.Registration, c.Admin = cfg.Auth, cfg.Registration, cfg.Admin
 			})
 			n.vault.Put(vault.NewMemory()) // unless it has one
 		case "console":

@@ -20,12 +20,12 @@ const (
 	otherKey  = "another-key-0123456789-0123456789-0123"
 )
 
-// registering is a node where clients can register.
+// registering is a node where clients can register, and nobody else can log in.
 func registering(t *testing.T, change func(*Config)) *running {
 	t.Helper()
 	n := run(t, func(c *Config) {
 		c.Records.Store = "memory"
-		c.Registration.Mode = register.Open
+		c.Auth, c.Registration.Mode = nil, register.Open
 		c.Admin.Token = "the-operators-token"
 		if change != nil {
 			change(c)
@@ -196,7 +196,7 @@ func metricsText(t *testing.T, n *running) string {
 }
 
 func TestRegistrationIsOffUnlessTheConfigurationSaysElse(t *testing.T) {
-	n := registering(t, func(c *Config) { c.Registration.Mode = register.Off })
+	n := registering(t, func(c *Config) { c.Auth, c.Registration.Mode = Default().Auth, register.Off })
 	for _, path := range register.Paths {
 		if status, _ := post(t, n, path, "Bearer the-operators-token", pairOf("plugin", pluginKey)); status != http.StatusNotFound {
 			t.Errorf("%s is answered %d, want 404", path, status)

@@ -30,6 +30,7 @@ var ErrUnjudged = errors.New("the new rules are in force, but not all subscripti
 func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
+	cfg.Registration = n.cfg.Registration // it stays as it is, so auth has to fit it
 	strategies, err := n.accounts.strategies(cfg)
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
