@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,17 +40,24 @@ type Key struct {
 	// Alg is what the key is for, and for nothing else: HS256, HS384, HS512, RS256, RS384,
 	// RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA.
 	Alg string `yaml:"alg"`
-	// Secret is the key of HS algorithms, at least 32 characters.
+	// Secret is the key of HS algorithms, as long as their hash at least: 32 characters for
+	// HS256, 48 for HS384, 64 for HS512.
 	Secret string `yaml:"secret"`
-	// Key is the private key of the other algorithms, in PEM, or the name of its file.
+	// Key is the private key of the other algorithms, in PEM, or the name of its file. One of
+	// RSA has at least 2048 bits.
 	Key string `yaml:"key"`
 }
 
-// The shortest secrets, in bytes.
+// minAPISecret is the length of the shortest apiSecret in bytes, minRSA the size of the
+// smallest RSA key in bits (RFC 7518 §3.3).
 const (
-	minSecret    = 32
 	minAPISecret = 16
+	minRSA       = 2048
 )
+
+// minSecrets are the lengths in bytes of the shortest secrets: those of the hashes (RFC
+// 7518 §3.2).
+var minSecrets = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
 
 // DefaultConfig has no keys, and so no tokens.
 func DefaultConfig() Config {
@@ -137,8 +145,9 @@ func (k Key) parse() (*signingKey, error) {
 		switch {
 		case k.Key != "":
 			return nil, fmt.Errorf("key: %s has a secret, not a key", k.Alg)
-		case len(k.Secret) < minSecret:
-			return nil, fmt.Errorf("secret: is missing or too short: use at least %d random characters (openssl rand -hex 32)", minSecret)
+		case len(k.Secret) < minSecrets[k.Alg]:
+			return nil, fmt.Errorf("secret: that of key %q is missing or too short: %s needs at least %d random characters (openssl rand -hex 32)",
+				k.ID, k.Alg, minSecrets[k.Alg])
 		}
 		ready.sign, ready.verifies = []byte(k.Secret), []byte(k.Secret)
 		return ready, nil
@@ -159,6 +168,9 @@ func (k Key) parse() (*signingKey, error) {
 	}
 	if err := ready.readPrivate(pem); err != nil {
 		return nil, fmt.Errorf("key: is no private key for %s: %w", k.Alg, err)
+	}
+	if public, ok := ready.verifies.(*rsa.PublicKey); ok && public.N.BitLen() < minRSA {
+		return nil, fmt.Errorf("key: that of key %q has %d bits, which is too few: make one of at least %d (openssl genrsa 3072)", k.ID, public.N.BitLen(), minRSA)
 	}
 	// A key of the wrong curve or size is found here and not at the first login.
 	signature, err := ready.method.Sign("", ready.sign)
