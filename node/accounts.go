@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/tidwall/gjson"
+
 	"hadal/auth"
 	"hadal/auth/users"
 	"hadal/auth/vault"
@@ -154,6 +156,27 @@ func (l *accounts) AddUser(ctx context.Context, table string, n admin.NewUser) (
 	return u.ID(), userError(err)
 }
 
+// checkID says why nobody can be known to rules and presence by the id of a user, which an
+// import brings along in clientData.
+func checkID(u *users.User) error {
+	ids := 0
+	gjson.Parse(u.ClientData).ForEach(func(key, _ gjson.Result) bool {
+		if key.String() == "id" {
+			ids++
+		}
+		return true
+	})
+	if ids > 1 {
+		return errors.New("clientData.id stands there twice, so that its client would not have the id that rules know")
+	}
+	for _, err := range []error{auth.CheckName(u.ID()), users.ValidName(u.ID())} {
+		if err != nil {
+			return fmt.Errorf("clientData.id, by which rules and presence know the user: %w", err)
+		}
+	}
+	return nil
+}
+
 func checkHash(hash string, digest auth.Digest) error {
 	if err := auth.CheckStored(hash, digest); err != nil {
 		return fmt.Errorf("password: %w", err)
@@ -206,7 +229,7 @@ func (l *accounts) ImportUser(ctx context.Context, table string, line []byte, re
 	}
 	u, err := users.Decode(line)
 	if err == nil {
-		err = errors.Join(auth.CheckName(u.Name), checkHash(u.Password, digest))
+		err = errors.Join(auth.CheckName(u.Name), checkID(&u), checkHash(u.Password, digest))
 	}
 	if err != nil {
 		return false, invalid{err}
