@@ -287,6 +287,7 @@ func (c Config) Validate() error {
 		m = append(m, fmt.Errorf("tokens.%w", err))
 	}
 	c.validateRegistration(&m)
+	c.validatePaths(&m)
 	c.validatePermission(&m)
 	c.validateRateLimits(&m)
 	m = append(m, flatten(c.Admin.Validate())...)
@@ -331,6 +332,28 @@ func (m *mistakes) path(key, got string) {
 		m.add(key, "%q holds a character that no path has", got)
 	case got == "/healthz" || got == "/readyz":
 		m.add(key, "%q is taken: the node answers it itself", got)
+	}
+}
+
+// validatePaths complains about paths of the configuration where something else of the
+// public port is asked for: what stands first would hide it.
+func (c Config) validatePaths(m *mistakes) {
+	health := [2]string{"httpServer.options.healthCheckPath", c.HTTPServer.Options.HealthCheckPath}
+	set := [][2]string{health}
+	for i, e := range c.ConnectionEndpoints {
+		key := fmt.Sprintf("connectionEndpoints[%d].options.urlPath", i)
+		if set = append(set, [2]string{key, e.Options.URLPath}); e.Options.URLPath == health[1] {
+			m.add(key, "%q is that of %s, too: choose another path", health[1], health[0])
+		}
+	}
+	for _, s := range set {
+		key, path := s[0], s[1]
+		if c.Registration.Enabled() && slices.Contains(register.Paths, path) {
+			m.add(key, "%q is where clients register: choose another path, or set registration.mode: off", path)
+		}
+		if c.Tokens.Enabled() && strings.HasPrefix(path, "/auth/") {
+			m.add(key, "%q is below /auth/, where tokens are asked for: choose another path, or remove tokens.signingKeys", path)
+		}
 	}
 }
 

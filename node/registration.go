@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -90,15 +89,6 @@ func (c Config) validateRegistration(m *mistakes) {
 	*m = append(*m, flatten(c.Registration.Validate())...)
 	if !c.Registration.Enabled() {
 		return
-	}
-	taken := map[string]string{"httpServer.options.healthCheckPath": c.HTTPServer.Options.HealthCheckPath}
-	for i, e := range c.ConnectionEndpoints {
-		taken[fmt.Sprintf("connectionEndpoints[%d].options.urlPath", i)] = e.Options.URLPath
-	}
-	for key, path := range taken {
-		if slices.Contains(register.Paths, path) {
-			m.add(key, "%q is where clients register: choose another path, or set registration.mode: off", path)
-		}
 	}
 	// A strategy that makes its users up, or gives them ids that are not their names, cannot
 	// say whose an id is.

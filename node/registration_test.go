@@ -12,6 +12,7 @@ import (
 
 	"hadal/auth"
 	"hadal/auth/register"
+	"hadal/auth/tokens"
 	"hadal/protocol"
 )
 
@@ -237,18 +238,42 @@ func TestRegistrationsAreCountedByTheAddressBehindATrustedProxy(t *testing.T) {
 	}
 }
 
-func TestPathsOfRegistrationsAreTakenWhileTheyAreOn(t *testing.T) {
+func TestMistakesInRegistrationOpenWithTheirKey(t *testing.T) {
 	c := Default()
-	c.HTTPServer.Options.HealthCheckPath = "/login"
-	if err := c.Validate(); err != nil {
-		t.Errorf("registration is off, and still: %v", err)
-	}
 	c.Registration.Mode, c.Registration.BearerTTL = "opne", 0
 	err := c.Validate()
-	for _, want := range []string{`httpServer.options.healthCheckPath: "/login" is where clients register`, `registration.mode: "opne"`, "registration.bearerTTL: 0s"} {
+	for _, want := range []string{`registration.mode: "opne"`, "registration.bearerTTL: 0s"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
+	}
+}
+
+func TestNoPathIsThatOfSomethingElse(t *testing.T) {
+	for _, path := range append([]string{tokens.PathToken, tokens.PathSessions + "ann", "/auth/x"}, register.Paths...) {
+		c := Default()
+		c.HTTPServer.Options.HealthCheckPath = path
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s is nobody's, and still: %v", path, err)
+		}
+		c.Auth, c.Tokens.SigningKeys, c.Registration.Mode, c.Registration.UserPrefix = nil, aKey, register.Open, "client/"
+		key, cure := "httpServer.options.healthCheckPath", "registration.mode: off"
+		if strings.HasPrefix(path, "/auth/") {
+			cure = "remove tokens.signingKeys"
+		}
+		for range 2 {
+			err := c.Validate()
+			if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("%s: %q is ", key, path)) || !strings.HasSuffix(err.Error(), cure) {
+				t.Errorf("%s as %s: %v", path, key, err)
+			}
+			c.HTTPServer.Options.HealthCheckPath, c.ConnectionEndpoints[0].Options.URLPath = "/health-check", path
+			key = "connectionEndpoints[0].options.urlPath"
+		}
+	}
+	c := Default()
+	c.ConnectionEndpoints[0].Options.URLPath = c.HTTPServer.Options.HealthCheckPath
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "is that of httpServer.options.healthCheckPath, too") {
+		t.Errorf("clients would connect where health is asked for: %v", err)
 	}
 }
 
