@@ -314,8 +314,12 @@ func (r *Room) serveRevoke(req *http.Request, m *maker) (any, error) {
 		r.told(vault.Change{Entry: vault.Entry{Key: key}, Gone: true})
 		return struct{}{}, nil
 	}
+	longest, err := r.families.lives.longest(req.Context(), m.cfg.longest())
+	if err != nil {
+		return nil, err
+	}
 	// The last token that it concerns has expired by then.
-	if life := before.Add(m.cfg.longest() + clockTolerance).Sub(now); life > 0 {
+	if life := before.Add(longest + clockTolerance).Sub(now); life > 0 {
 		if err := r.revoke(req.Context(), key, before, life); err != nil {
 			return nil, err
 		}

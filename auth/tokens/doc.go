@@ -36,7 +36,8 @@
 //
 // They are entries of the vault (revoked/...), with the time before which tokens are
 // void: of one token, of one user, of everybody; and of one family, whole. Each lives
-// until the last token that it concerns has expired. Every node watches them, refuses
+// until the last token that it concerns has expired, be it of a time when tokens lived
+// longer: how long they may is noted in the vault (life/...) before any is handed out. Every node watches them, refuses
 // what is revoked, and closes connections within a fraction of a second. A refresh token
 // is revoked together with the access token that it came with. Nothing is deleted by a
 // revocation, so that it can be undone while it lasts.

@@ -130,6 +130,7 @@ func (f *family) claims(id string) claims {
 // families keeps families in the vault.
 type families struct {
 	vault vault.Vault
+	lives *lives
 }
 
 // create makes a family with its first two tokens.
@@ -142,6 +143,9 @@ func (s families) create(ctx context.Context, m *maker, f family) (pair, error) 
 	}
 	value, err := json.Marshal(&f)
 	if err != nil {
+		return pair{}, err
+	}
+	if err := s.lives.note(ctx, m.cfg.longest()); err != nil {
 		return pair{}, err
 	}
 	if _, err := s.vault.Create(ctx, familyPrefix+id, value, m.cfg.RefreshTTL); err != nil {
@@ -202,6 +206,9 @@ func (s families) exchange(ctx context.Context, m *maker, t refreshToken, judge 
 			}
 			value, err := json.Marshal(&f)
 			if err != nil {
+				return out, err
+			}
+			if err := s.lives.note(ctx, m.cfg.longest()); err != nil {
 				return out, err
 			}
 			_, err = s.vault.Update(ctx, entry.Key, value, entry.Revision, m.cfg.RefreshTTL)

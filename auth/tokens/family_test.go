@@ -121,8 +121,8 @@ func TestAFamilyThatIsNotUsedEnds(t *testing.T) {
 		if _, err := w.refresh(p.RefreshToken); !errors.Is(err, errNoFamily) {
 			t.Errorf("after its time: %v", err)
 		}
-		if n, _ := v.Size(); n != 0 {
-			t.Errorf("%d entries are left", n)
+		if err := v.List(t.Context(), familyPrefix, func(e vault.Entry) error { return errors.New(e.Key) }); err != nil {
+			t.Errorf("an entry is left: %v", err)
 		}
 	})
 }
@@ -204,6 +204,62 @@ func TestARaceIsWaitedOutWhereReadsAreBehindWrites(t *testing.T) {
 		wg.Wait()
 		if answers[0] != answers[1] {
 			t.Errorf("one got %+v, the other %+v", answers[0], answers[1])
+		}
+	})
+}
+
+// What was handed out while tokens lived longer outlives a revocation of today, unless
+// that is remembered for as long; whichever node revokes, and whatever is configured later.
+func TestARevocationOutlivesTokensOfAFormerConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const day = 24 * time.Hour
+		long, short := testConfig(hmacKey("a")), testConfig(hmacKey("a"))
+		long.RefreshTTL, long.AccessTTL, short.RefreshTTL = 30*day, 20*day, time.Hour
+		v := vault.NewMemory()
+		first := newWorld(t, long, v)
+		time.Sleep(29 * day) // what is noted is renewed
+		ann, bob := first.mint("ann"), first.mint("bob")
+		time.Sleep(2 * day)
+		p := first.mint("eve")
+		for range 2 {
+			first.mustExchange(&ann)
+		}
+		if err := first.Reload(short); err != nil {
+			t.Fatal(err)
+		}
+		second := newWorld(t, short, v) // and has minted nothing
+		for user, w := range map[string]*world{"ann": first, "eve": second} {
+			if status, _ := post(t, w, PathRevoke, short.APISecret, `{"id":"`+user+`"}`); status != 200 {
+				t.Fatalf("revoking is answered %d", status)
+			}
+		}
+		time.Sleep(2 * time.Hour)
+		for _, w := range []*world{first, second} {
+			for range 2 {
+				for name, pair := range map[string]pair{"ann": ann, "eve": p} {
+					if _, err := w.refresh(pair.RefreshToken); !errors.Is(err, ErrRevoked) {
+						t.Errorf("the family of %s goes on: %v", name, err)
+					}
+				}
+				if err := w.Reload(long); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name, token := range map[string]string{"ann": ann.Token, "eve": p.Token} {
+				if v := w.judge(token); v.Reason != `"TOKEN_REVOKED"` {
+					t.Errorf("the access token of %s: %+v", name, v)
+				}
+			}
+		}
+		first.mustExchange(&bob) // who is not revoked
+		time.Sleep(31 * day)
+		synctest.Wait()
+		if n := first.Stats().Revocations; n != 0 {
+			t.Errorf("%d revocations stay for good", n)
+		}
+		time.Sleep(30 * day)
+		if n, _ := v.Size(); n != 0 {
+			t.Errorf("%d entries of the vault stay for good", n)
 		}
 	})
 }

@@ -97,7 +97,7 @@ type Stats struct {
 // New makes a room; mistakes in cfg open with their key below tokens.
 func New(cfg Config, deps Deps) (*Room, error) {
 	r := &Room{
-		deps: deps, enabled: make(chan struct{}), families: families{deps.Vault}, revoked: newRevocations(),
+		deps: deps, enabled: make(chan struct{}), families: families{deps.Vault, &lives{vault: deps.Vault}}, revoked: newRevocations(),
 		refreshs: make(chan struct{}, maxRefreshs), dirty: make(chan struct{}, 1), kicks: make(map[string]struct{}),
 		watch: watchState{ready: make(chan struct{})},
 	}
