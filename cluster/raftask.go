@@ -137,6 +137,10 @@ func (r *Raft) Serve(request []byte) (reply []byte) {
 	case requestChange:
 		err = r.order(c)
 	case requestStatus:
+		// Who is not in it takes itself for removed (judgeSelf).
+		if !r.provesLead() {
+			return encodeReply(nil, r.notLeader())
+		}
 		status, err := json.Marshal(r.Status())
 		return encodeReply(status, err)
 	default:
@@ -182,6 +186,9 @@ func (r *Raft) admit(c change) error {
 	c.kind, c.on, c.returns = changeJoin, true, false
 	if r.asksStill(c) {
 		return ErrCopied
+	}
+	if _, known := r.view.Load().members[c.id]; !known && returns && !r.provesLead() {
+		return r.notLeader() // another may have taken it in
 	}
 	r.membership.Lock()
 	defer r.membership.Unlock()

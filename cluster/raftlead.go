@@ -78,6 +78,24 @@ func (r *Raft) proof(now int64) int64 {
 	})
 }
 
+// provesLead says whether this node still leads, at a moment after the call: what its
+// table does not know then was never agreed on, or not yet. It waits for the answers of a
+// majority, at most a FailureTimeout. That raft's state is that of a leader says nothing: this
+// process may have been stopped, and another been elected meanwhile.
+func (r *Raft) provesLead() bool {
+	tick := time.NewTicker(time.Duration(r.parts.tick))
+	defer tick.Stop()
+	for began := r.now(); r.now()-began < int64(r.o.FailureTimeout); <-tick.C {
+		r.lead.mu.Lock()
+		leads, proof := r.lead.term != 0, r.proof(r.now())
+		r.lead.mu.Unlock()
+		if !leads || proof >= began {
+			return leads
+		}
+	}
+	return false
+}
+
 // holdAsLeader gives this node, when it leads, its own lease.
 func (r *Raft) holdAsLeader() {
 	r.lead.mu.Lock()
@@ -214,6 +232,8 @@ func (l *leading) answer(r *Raft, s *leaseStream, id string, incarnation uint64,
 	switch {
 	case v.cluster == "":
 		return reply
+	case !known && !s.isStranger(now, r.proof(now)):
+		return reply // whoever leads may have taken it in
 	case !known || m.replaced:
 		reply.what = leaseNoMember
 		return reply

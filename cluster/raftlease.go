@@ -295,8 +295,18 @@ func (r *Raft) serveLease(ctx context.Context, conn net.Conn) {
 
 // leaseStream is a node that asks this one.
 type leaseStream struct {
-	conn net.Conn
-	mu   sync.Mutex // one answer at a time
+	conn     net.Conn
+	mu       sync.Mutex // one answer at a time
+	stranger int64      // since when the asker is not in the table, or 0; guarded by leading.mu
+}
+
+// isStranger says whether this node provably led after the asker was missing from its table: so
+// the asker was removed, and not taken in by another leader. The caller holds leading.mu.
+func (s *leaseStream) isStranger(now, proof int64) bool {
+	if s.stranger == 0 {
+		s.stranger = now
+	}
+	return proof >= s.stranger
 }
 
 func (s *leaseStream) say(reply leaseReply, within time.Duration) error {

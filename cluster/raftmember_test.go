@@ -379,7 +379,7 @@ func TestALeaseIsShortenedByTheAgeOfTheLeadersProof(t *testing.T) {
 			id          string
 			incarnation uint64
 			want        byte
-		}{{f.peer.ID, f.peer.Incarnation + 1, leaseNone}, {f.peer.ID, f.peer.Incarnation - 1, leaseOutdated}, {"nobody", 1, leaseNoMember}} {
+		}{{f.peer.ID, f.peer.Incarnation + 1, leaseNone}, {f.peer.ID, f.peer.Incarnation - 1, leaseOutdated}, {"nobody", 1, leaseNone /* not said without a newer proof */}} {
 			if got := leader.lead.answer(leader, &leaseStream{}, other.id, other.incarnation, ask).what; got != other.want {
 				t.Errorf("answer to incarnation %d of %s = %d, want %d", other.incarnation, other.id, got, other.want)
 			}

@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
+	"sync"
 	"testing"
 	"time"
 )
@@ -33,6 +35,56 @@ func TestANodeThatWasRemovedIsNotTakenInAgain(t *testing.T) {
 		fresh := c.add(RoleCore)
 		if err := c.join(fresh, c.leader().peer.Raft); err != nil {
 			t.Errorf("a new node joins with %v", err)
+		}
+	})
+}
+
+// A leader that was stopped, while another was elected and took a node in, must not take that
+// one for removed: it says so only when it has proved that it still leads.
+func TestALeaderThatCannotProveItTellsNobodyThatItWasRemoved(t *testing.T) {
+	inCluster(t, 3, 6, func(c *testCluster) {
+		leader := c.leader()
+		n := c.add(RoleCore)
+		<-n.r.running
+		n.r.o.Returns = true // in the eyes of the leader: it was a member, and is none
+		join := encodeRequest(requestJoin, n.r.joinSelf())
+		for _, other := range c.nodes[:3] {
+			c.cut(leader, other, true)
+		}
+		conn, err := n.r.streams.dial(streamLease, raftAddress(leader.peer.ID, leader.peer.Raft), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		told := make(chan byte, 1)
+		go func() {
+			last := byte(leaseNone)
+			defer func() { told <- last }()
+			message := frame(join)
+			for last == leaseNone || last == leaseGiven {
+				var b [leaseReplySize]byte
+				if _, err := conn.Write(append(message, n.r.leaseAsk(0)...)); err != nil {
+					return
+				}
+				if _, err := io.ReadFull(conn, b[:]); err != nil {
+					return
+				}
+				message, last = nil, decodeLeaseReply(b).what
+				<-time.After(n.r.part(partAsk))
+			}
+		}()
+		var asking sync.WaitGroup
+		for what, request := range map[string][]byte{"to join": join, "for its status": encodeRequest(requestStatus, change{})} {
+			asking.Go(func() {
+				_, err := decodeReply(leader.r.Serve(request))
+				if not := (*NotLeaderError)(nil); !errors.As(err, &not) {
+					t.Errorf("it is asked %s and says: %v; want that it does not lead", what, err)
+				}
+			})
+		}
+		asking.Wait()
+		if last := <-told; last == leaseNoMember {
+			t.Errorf("it is asked for a lease and says that the asker was removed")
 		}
 	})
 }
