@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,10 +38,13 @@ import (
 //     subjects, numbered without gaps; what is missing is read from the leader
 //     (vaultwatch.go).
 //
-// The stream is bounded by VaultBytes; a write that finds no room is vault.ErrFull.
+// Entries are bounded by VaultBytes: a write for which there is no room is vault.ErrFull. What
+// needs no more than what it replaces, removals most of all, may use a reserve beyond that, so
+// that a full vault can be emptied (spare).
 type Vault struct {
 	link
 	room func(bytes int64) error
+	most int64 // bytes of the stream for entries
 	fan  *vault.Fan
 	open context.Context // ends with Close
 	stop context.CancelFunc
@@ -49,6 +53,8 @@ type Vault struct {
 	closed   bool      // guarded by mu
 	watchers int       // guarded by mu
 	hub      *vaultHub // guarded by mu; runs while there are watchers
+	looked   time.Time // guarded by mu; when the leader was asked how much the stream holds
+	held     int64     // guarded by mu; bytes: what it said, and what was written here since
 	hubs     sync.WaitGroup
 }
 
@@ -57,8 +63,12 @@ var _ vault.Vault = (*Vault)(nil)
 const (
 	// VaultName is the name of the stream.
 	VaultName = "HADAL_VAULT"
-	// VaultBytes bounds what the stream holds.
+	// VaultBytes is how much the stream may hold for entries to be written.
 	VaultBytes = 4 << 30
+
+	// vaultReserve is how much more it takes of what makes it no fuller: what all nodes write
+	// between two looks at it, and removals, which may be some bytes longer than their entries.
+	vaultReserve = 64 << 20
 
 	vaultSubjects = "hadal.v."
 	vaultRepeats  = "hadal.vc."
@@ -77,6 +87,8 @@ type VaultOptions struct {
 	Room func(bytes int64) error
 	// Log hears of what goes wrong in the background. nil discards it.
 	Log *slog.Logger
+
+	bytes, reserve int64 // for tests, instead of VaultBytes and vaultReserve
 }
 
 // OpenVault finds or creates the stream. In a cluster it waits twenty seconds for one that
@@ -87,6 +99,7 @@ func OpenVault(ctx context.Context, nc *nats.Conn, opts VaultOptions) (*Vault, e
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", VaultName, err)
 	}
+	most := cmp.Or(opts.bytes, VaultBytes)
 	cfg := jetstream.StreamConfig{
 		Name:              VaultName,
 		Description:       "Hadal: what logins need",
@@ -96,7 +109,7 @@ func OpenVault(ctx context.Context, nc *nats.Conn, opts VaultOptions) (*Vault, e
 		Discard:           jetstream.DiscardNew, // a full one refuses, and forgets nothing
 		MaxMsgsPerSubject: 1,
 		MaxMsgs:           -1,
-		MaxBytes:          VaultBytes,
+		MaxBytes:          most + cmp.Or(opts.reserve, vaultReserve),
 		Replicas:          max(opts.Replicas, 1),
 		Duplicates:        100 * time.Millisecond, // we send no message ids
 		AllowMsgTTL:       true, SubjectDeleteMarkerTTL: vaultMarkers,
@@ -114,7 +127,7 @@ func OpenVault(ctx context.Context, nc *nats.Conn, opts VaultOptions) (*Vault, e
 	background, stop := context.WithCancel(context.Background())
 	v := &Vault{
 		link: link{nc: nc, js: js, stream: VaultName, subjects: vaultSubjects, log: log, stopCh: background.Done()},
-		room: opts.Room, fan: vault.NewFan(0), open: background, stop: stop,
+		room: opts.Room, most: most, fan: vault.NewFan(0), open: background, stop: stop,
 	}
 	v.replicated.Store(found.Replicas > 1)
 	return v, nil

@@ -112,27 +112,45 @@ func TestWhatIsGoneFromTheVaultDoesNotComeBack(t *testing.T) {
 func TestAFullVaultRefusesAndForgetsNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, false)
-	v := openVault(t, r.nc, VaultOptions{})
+	fillAndEmpty(t, openVault(t, r.nc, VaultOptions{bytes: 20_000, reserve: 4_000}))
+}
+
+// fillAndEmpty fills a vault of 20 000 bytes, changes what is there, and empties it.
+func fillAndEmpty(t *testing.T, v *Vault) {
+	t.Helper()
 	ctx := t.Context()
-	rev := mustCreate(t, v, "user/ann", strings.Repeat("a", 1000), 0)
-	st, err := v.js.Stream(ctx, VaultName)
-	if err != nil {
-		t.Fatal(err)
+	revisions := make(map[string]uint64)
+	for {
+		key := fmt.Sprintf("user/%d", len(revisions))
+		rev, err := v.Create(ctx, key, make([]byte, 400), 0)
+		if errors.Is(err, vault.ErrFull) {
+			break
+		}
+		if err != nil || len(revisions) > 100 {
+			t.Fatalf("Create after %d = %v, want %v at some time", len(revisions), err, vault.ErrFull)
+		}
+		revisions[key] = rev
 	}
-	cfg := st.CachedInfo().Config
-	cfg.MaxBytes = int64(st.CachedInfo().State.Bytes) + 500
-	if _, err := v.js.UpdateStream(ctx, cfg); err != nil {
-		t.Fatal(err)
+	if len(revisions) < 20 {
+		t.Errorf("%d entries of 400 bytes fit into 20 000, want 20", len(revisions))
 	}
-	if _, err := v.Create(ctx, "user/bob", make([]byte, 1000), 0); !errors.Is(err, vault.ErrFull) {
-		t.Errorf("Create = %v, want %v", err, vault.ErrFull)
+	if _, err := v.Update(ctx, "user/0", make([]byte, 2000), revisions["user/0"], 0); !errors.Is(err, vault.ErrFull) {
+		t.Errorf("an update that needs more = %v, want %v", err, vault.ErrFull)
 	}
-	if _, err := v.Update(ctx, "user/ann", []byte("less"), rev, 0); err != nil {
-		t.Errorf("an update that needs less: %v", err)
+	for key, rev := range revisions {
+		// Many times: nothing that needs no more room takes any.
+		for range 3 {
+			next, err := v.Update(ctx, key, make([]byte, 400), rev, 0)
+			if err != nil {
+				t.Fatalf("an update that needs no more: %v", err)
+			}
+			rev = next
+		}
+		if err := v.Delete(ctx, key, rev); err != nil {
+			t.Fatalf("Delete: %v", err)
+		}
 	}
-	if err := v.Delete(ctx, "user/ann", 0); err != nil {
-		t.Errorf("Delete: %v", err)
-	}
+	mustCreate(t, v, "user/bob", strings.Repeat("b", 2000), 0)
 }
 
 func TestADiskWithoutRoomRefusesWritesOnly(t *testing.T) {

@@ -30,6 +30,8 @@ type vaultMessage struct {
 	gone bool
 	// marker says that the server has deleted it; it knows nothing else.
 	marker bool
+	// grows says that it may need more room than what it replaces; not part of the payload.
+	grows bool
 	// nonce is the writer's random number, replaced the revision that it named, 0 for
 	// none, and before the nonce of that.
 	nonce, replaced, before uint64

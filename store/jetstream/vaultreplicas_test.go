@@ -161,6 +161,11 @@ func TestReplicatedVaultGoesOnWithoutOneServer(t *testing.T) {
 	})
 }
 
+func TestReplicatedVaultThatIsFullCanBeEmptied(t *testing.T) {
+	g := newGroup(t, 3)
+	fillAndEmpty(t, openVault(t, g.conns[0], VaultOptions{Replicas: 3, bytes: 20_000, reserve: 4_000}))
+}
+
 func TestReplicatedVaultOfOneBecomesOneOfThree(t *testing.T) {
 	g := newGroup(t, 3)
 	v := openVault(t, g.conns[0], VaultOptions{Replicas: 1})

@@ -130,6 +130,7 @@ func (v *Vault) Delete(ctx context.Context, key string, revision uint64) error {
 // entryOf is an entry that takes the place of another message of its key.
 func entryOf(key string, value []byte, ttl time.Duration, was *vaultMessage) vaultMessage {
 	m := vaultMessage{Entry: vault.Entry{Key: key, Value: value}, ends: forever, replaced: was.Revision, before: was.nonce}
+	m.grows = was.Revision == 0 || len(value) > len(was.Value)
 	if ttl = vault.WholeSeconds(ttl); ttl > 0 {
 		m.ends = time.Now().Add(ttl).Unix()
 	}
@@ -151,9 +152,15 @@ func (v *Vault) put(ctx context.Context, m vaultMessage) (uint64, error) {
 	if m.gone {
 		msg.Header.Set(headerKind, "DEL")
 	}
+	size := int64(len(msg.Data) + len(msg.Subject) + headerRoom)
 	if v.room != nil {
-		if err := v.room(int64(len(msg.Data) + len(msg.Subject) + headerRoom)); err != nil {
+		if err := v.room(size); err != nil {
 			return 0, fmt.Errorf("%w: %w", vault.ErrFull, err)
+		}
+	}
+	if m.grows {
+		if err := v.spare(ctx, size); err != nil {
+			return 0, err
 		}
 	}
 	sent := false // an attempt may have been stored without an answer
@@ -183,6 +190,39 @@ func (v *Vault) put(ctx context.Context, m vaultMessage) (uint64, error) {
 		}
 		return 0, err
 	}
+}
+
+// vaultLook is how old what is known of the stream's size may be.
+const vaultLook = 10 * time.Second
+
+// spare takes so many bytes of what there is for entries, or says that there are none
+// (vault.ErrFull). The server's own bound would not do: in a cluster it refuses whatever comes
+// beyond it, removals too. When the leader cannot be asked the write goes on, and meets that itself.
+func (v *Vault) spare(ctx context.Context, bytes int64) error {
+	v.mu.Lock()
+	known := time.Since(v.looked) < vaultLook && v.held+bytes <= v.most
+	if known {
+		v.held += bytes
+	}
+	v.mu.Unlock()
+	if known {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, vaultAttempt)
+	defer cancel()
+	st, err := v.Stream(ctx)
+	if err != nil {
+		v.log.Debug("size of the store of logins not known", "err", err)
+		return nil
+	}
+	held := int64(st.Bytes) + bytes
+	if held > v.most {
+		return fmt.Errorf("%w: it holds %d of %d bytes: remove users, registrations or tokens", vault.ErrFull, st.Bytes, v.most)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.looked, v.held = time.Now(), held
+	return nil
 }
 
 // unsure makes of an attempt's error what is known of all attempts: a sequence when one of
