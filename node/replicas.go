@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -36,27 +37,43 @@ func (r *replicaNeed) due(wanted int, now time.Time) bool {
 }
 
 // keepReplicas has the streams of the partitions that this node owns kept by as many
-// nodes as the table says, one partition after the other, and the store of logins, until
-// ctx ends.
+// nodes as the table says, and the store of logins, until ctx ends.
 func (s *recordStores) keepReplicas(ctx context.Context) error {
-	tick := time.NewTicker(replicasEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
+	lookEach(ctx, s.keepPartitions, s.keepLogins)
+	return nil
+}
+
+// lookEach calls each of looks every replicasEvery until ctx ends. None waits for another, which
+// may take minutes.
+func lookEach(ctx context.Context, looks ...func(context.Context)) {
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	for _, look := range looks {
+		looking.Go(func() {
+			tick := time.NewTicker(replicasEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+					return
+				}
+				look(ctx)
+			}
+		})
+	}
+}
+
+// keepPartitions is one look at all partitions, one after the other.
+func (s *recordStores) keepPartitions(ctx context.Context) {
+	for _, st := range s.all() {
+		wanted := s.node.place.Replicas(st.partition)
+		if !st.replicas.due(wanted, time.Now()) {
+			continue
 		}
-		s.keepLogins(ctx)
-		for _, st := range s.all() {
-			wanted := s.node.place.Replicas(st.partition)
-			if !st.replicas.due(wanted, time.Now()) {
-				continue
-			}
-			if err := st.replicate(ctx, wanted); err != nil && ctx.Err() == nil && st.isOpen() {
-				st.replicas.after = time.Now().Add(replicasPause)
-				s.node.log.Warn("a partition is not kept by as many nodes as it should yet, and it is tried again", "partition", st.partition, "replicas", wanted, "err", err)
-			}
+		if err := st.replicate(ctx, wanted); err != nil && ctx.Err() == nil && st.isOpen() {
+			st.replicas.after = time.Now().Add(replicasPause)
+			s.node.log.Warn("a partition is not kept by as many nodes as it should yet, and it is tried again", "partition", st.partition, "replicas", wanted, "err", err)
 		}
 	}
 }

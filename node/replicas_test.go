@@ -1,9 +1,25 @@
 package node
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 )
+
+func TestALookAtReplicasThatTakesLongHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithTimeout(t.Context(), 10*replicasEvery+replicasEvery/2)
+		defer end()
+		looked := 0
+		lookEach(ctx,
+			func(ctx context.Context) { <-ctx.Done() },
+			func(context.Context) { looked++ })
+		if looked != 10 {
+			t.Errorf("beside one that hangs there were %d looks, want 10", looked)
+		}
+	})
+}
 
 func TestANumberOfReplicasIsChangedWhenItIsTheSameTwiceAndNotSoonAfterAFailure(t *testing.T) {
 	now := time.Now()
