@@ -7,10 +7,16 @@
 // segment. A segment that comes from a client (a user name) goes through Segment.
 //
 // Create, Update and Delete are linearizable, and Get sees what any node was told is done.
-// Only on a node that has just been cut off may Get find what was, for a second or two
-// until that is noticed (ten or more without cluster.fastFailover); a write after it fails.
-// Watch is for what a node must know without asking, such as revocations; it lags by the
-// way through the cluster, and says within ten seconds when it is cut off.
+// Only on a node that was cut off from the majority together with the one that answers may
+// Get and List find what was: until that one notices, up to four seconds after the cut (twenty
+// without cluster.fastFailover). A write that rests on it fails. So what must not be passed by
+// such a read, such as the exchange of a refresh token, is a write.
+//
+// Watch is for what a node must know without asking, such as revocations. It hears of a
+// change as soon as that is committed; of one whose message was lost on the way, as when the
+// node that had to send it died, within five seconds. Lost comes up to nine seconds after the last
+// answer of a leader, so up to thirteen after a cut like the one above (29 without
+// cluster.fastFailover).
 package vault
 
 import (

@@ -22,7 +22,9 @@ import (
 //
 //   - Reads ask the stream's leader, as everywhere in this package; nothing is read from
 //     a replica. A leader that was cut off together with the node that asks may answer
-//     from what it had until it notices, a second or two later (ten with stock timers).
+//     from what it had until it steps down, up to four seconds after the cut (twenty with
+//     stock timers): it looks once a second whether a majority has answered it in the
+//     last three (once in ten, in the last ten).
 //   - A write names the sequence that the key's message must have, so it happens once,
 //     and after what its caller knew, or not at all; also when it is sent again because
 //     nobody answered. Every message holds a random number, by which the writer of one
