@@ -51,6 +51,10 @@ type Bus interface {
 	// sent. What is sent from within Up or later goes on that link or a later one.
 	// The payload is copied or written before Send returns.
 	Send(peer string, k Kind, payload []byte) bool
+	// Offer is Send for what may be large and can be done without: it is false as well, and
+	// nothing was sent and the link goes on, when half of the link's queue is taken. So what
+	// has to be sent finds room, and one who is too fast does not end the link for all.
+	Offer(peer string, k Kind, payload []byte) bool
 	// Linked says whether there is a link to the peer.
 	Linked(peer string) bool
 	// Publish queues a message for all other nodes that have joined the slot. It never
@@ -89,6 +93,9 @@ func (Alone) Handle(Kind, Handler) {}
 
 // Send implements Bus: nobody is there.
 func (Alone) Send(string, Kind, []byte) bool { return false }
+
+// Offer implements Bus: nobody is there.
+func (Alone) Offer(string, Kind, []byte) bool { return false }
 
 // Linked implements Bus.
 func (Alone) Linked(string) bool { return false }

@@ -36,6 +36,8 @@ func (w *wires) Send(_ string, _ Kind, payload []byte) bool {
 	return true
 }
 
+func (w *wires) Offer(peer string, k Kind, payload []byte) bool { return w.Send(peer, k, payload) }
+
 func (w *wires) run(ctx context.Context) {
 	for {
 		select {

@@ -184,6 +184,12 @@ func (l *Links) Send(peer string, k Kind, payload []byte) bool {
 	return link != nil && link.send(k, payload)
 }
 
+// Offer implements Bus.
+func (l *Links) Offer(peer string, k Kind, payload []byte) bool {
+	link := (*l.linked.Load())[peer]
+	return link != nil && link.offer(k, payload)
+}
+
 // Linked implements Bus.
 func (l *Links) Linked(peer string) bool { return (*l.linked.Load())[peer] != nil }
 

@@ -84,31 +84,46 @@ type readState struct {
 	reads atomic.Uint64
 }
 
-// send queues a message.
+// send queues a message. One for which there is no room ends the link.
 func (k *link) send(kind Kind, payload []byte) bool {
+	sent, full := k.put(kind, payload, k.limit)
+	if full {
+		k.end(endQueueFull)
+	}
+	return sent
+}
+
+// offer queues a message if that leaves half of the queue to others, or nothing waits.
+func (k *link) offer(kind Kind, payload []byte) bool {
+	sent, _ := k.put(kind, payload, k.limit/2)
+	return sent
+}
+
+// put queues a message, unless more than limit bytes would wait with it: then the link is full.
+// One larger than that may wait alone, as far as the link's own limit goes.
+func (k *link) put(kind Kind, payload []byte, limit int) (sent, full bool) {
 	if kind == kindControl || k.up.Load()&(1<<kind) == 0 {
-		return false // nobody has heard Up yet: for this kind there is no link
+		return false, false // nobody has heard Up yet: for this kind there is no link
 	}
 	if len(payload) > k.largest {
 		k.end(endTooLarge)
-		return false
+		return false, false
 	}
 	k.mu.Lock()
 	if k.closing {
 		k.mu.Unlock()
-		return false
+		return false, false
 	}
 	n := frameHead + len(payload)
-	if k.waiting+n > k.limit {
+	if k.waiting+n > limit && (k.waiting > 0 || n > k.limit) {
 		k.mu.Unlock()
-		k.end(endQueueFull)
-		return false
+		return false, true
 	}
 	k.queue(kind, payload)
 	k.mu.Unlock()
 	k.ring()
 	k.sent.messages.Add(1)
-	return true
+	return true, false
 }
 
 // queue appends a frame. Under mu.

@@ -274,6 +274,12 @@ func (p *Place) Send(peer string, k Kind, payload []byte) bool {
 	return in != nil && in.bus.Send(peer, k, payload)
 }
 
+// Offer implements Bus.
+func (p *Place) Offer(peer string, k Kind, payload []byte) bool {
+	in := p.inner.Load()
+	return in != nil && in.bus.Offer(peer, k, payload)
+}
+
 // Linked implements Bus.
 func (p *Place) Linked(peer string) bool {
 	in := p.inner.Load()

@@ -33,6 +33,9 @@ func (b linkBus) Handle(k Kind, h Handler) { b.Links.Handle(k, h) }
 func (b linkBus) Send(peer string, k Kind, payload []byte) bool {
 	return b.Links.Send(peer, k, payload)
 }
+func (b linkBus) Offer(peer string, k Kind, payload []byte) bool {
+	return b.Links.Offer(peer, k, payload)
+}
 func (b linkBus) Linked(peer string) bool { return b.Links.Linked(peer) }
 
 // Over links as they are, which break in the middle of a snapshot and of changes, two

@@ -279,6 +279,9 @@ func (b bus) Send(peer string, k cluster.Kind, payload []byte) bool {
 	return true
 }
 
+// Offer implements cluster.Bus.
+func (b bus) Offer(peer string, k cluster.Kind, payload []byte) bool { return b.Send(peer, k, payload) }
+
 // Linked implements cluster.Bus.
 func (b bus) Linked(peer string) bool {
 	b.n.net.mu.Lock()

@@ -18,20 +18,21 @@ type Wires struct {
 	// from the moment it is the next of its peer.
 	Delay func() time.Duration
 
-	mu     sync.Mutex
-	nodes  map[string]*WiredBus     // guarded by mu
-	links  map[[2]string]bool       // both directions; guarded by mu
-	queues map[[2]string]*wireQueue // by receiver and sender; guarded by mu
-	tables []*WiredTable            // guarded by mu
-	closed bool                     // guarded by mu
-	done   chan struct{}
-	pumps  sync.WaitGroup
+	mu      sync.Mutex
+	nodes   map[string]*WiredBus     // guarded by mu
+	links   map[[2]string]bool       // both directions; guarded by mu
+	crowded map[[2]string]bool       // by sender and receiver: see Crowd; guarded by mu
+	queues  map[[2]string]*wireQueue // by receiver and sender; guarded by mu
+	tables  []*WiredTable            // guarded by mu
+	closed  bool                     // guarded by mu
+	done    chan struct{}
+	pumps   sync.WaitGroup
 }
 
 // NewWires returns wires without nodes.
 func NewWires() *Wires {
 	return &Wires{
-		nodes: make(map[string]*WiredBus), links: make(map[[2]string]bool),
+		nodes: make(map[string]*WiredBus), links: make(map[[2]string]bool), crowded: make(map[[2]string]bool),
 		queues: make(map[[2]string]*wireQueue), done: make(chan struct{}),
 	}
 }
@@ -99,6 +100,13 @@ func (w *Wires) Cut(a, b string) {
 	for _, d := range [][2]string{{a, b}, {b, a}} {
 		w.queue(d[0], d[1]).cut()
 	}
+}
+
+// Crowd has a link take nothing that is only offered by one node to another, or take it again.
+func (w *Wires) Crowd(from, to string, crowded bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.crowded[[2]string{from, to}] = crowded
 }
 
 // CutOff ends all links of a node.
@@ -291,6 +299,14 @@ func (b *WiredBus) Send(peer string, k cluster.Kind, payload []byte) bool {
 	}
 	b.wires.queue(peer, b.id).put(wireItem{what: wireSent, kind: k, payload: slices.Clone(payload)})
 	return true
+}
+
+// Offer implements cluster.Bus.
+func (b *WiredBus) Offer(peer string, k cluster.Kind, payload []byte) bool {
+	b.wires.mu.Lock()
+	crowded := b.wires.crowded[[2]string{b.id, peer}]
+	b.wires.mu.Unlock()
+	return !crowded && b.Send(peer, k, payload)
 }
 
 // Linked implements cluster.Bus.

@@ -122,6 +122,9 @@ func (n *node) Linked(peer string) bool                  { return n.net.ear(peer
 func (n *node) Publish(cluster.Kind, uint16, []byte)     {}
 func (n *node) Join(cluster.Kind, uint16)                {}
 func (n *node) Leave(cluster.Kind, uint16)               {}
+func (n *node) Offer(peer string, k cluster.Kind, payload []byte) bool {
+	return n.Send(peer, k, payload)
+}
 func (n *node) Send(peer string, _ cluster.Kind, payload []byte) bool {
 	e, to := n.net.ear(peer, n.id), n.net.nodes[peer]
 	e.mu.Lock()

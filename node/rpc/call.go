@@ -4,7 +4,6 @@ import (
 	"strings"
 	"time"
 
-	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -331,8 +330,7 @@ func (r *Room) answer(call *running, a protocol.Action, data string) {
 		if a != protocol.RPCResponse {
 			w.what = wireError
 		}
-		// If there is no link any more, both ends hear of that.
-		r.bus.Send(call.origin.id, cluster.KindRPC, w.append(make([]byte, 0, 16+len(data))))
+		r.answerOrigin(call.origin.id, &w)
 		return
 	}
 	call.from.Answer(&protocol.Message{

@@ -88,6 +88,23 @@ func (r *Room) tellOrigin(call *running, a protocol.Action) {
 	}
 }
 
+// answerOrigin sends an answer to the node of the caller. Answers may be larger than calls, and
+// come faster than that node takes them: when much waits for it already, the call ends with
+// an error. If there is no link any more, both ends hear of that. It is called without mu.
+func (r *Room) answerOrigin(id string, w *wire) {
+	if r.bus.Offer(id, cluster.KindRPC, w.append(make([]byte, 0, 16+len(w.data)))) {
+		return
+	}
+	short := wire{what: wireError, number: w.number, data: tooManyAnswers}
+	if !r.bus.Send(id, cluster.KindRPC, short.append(make([]byte, 0, 64))) {
+		return
+	}
+	r.mu.Lock()
+	r.count.Crowded++
+	r.mu.Unlock()
+	r.log.Debug("rpc answer dropped, and its caller told: too much waits for the caller's node", "peer", id, "bytes", len(w.data))
+}
+
 // handler is the room as the cluster.Bus sees it.
 type handler struct{ *Room }
 

@@ -497,6 +497,39 @@ func TestOneCallerDoesNotFillTheLinkToAPeer(t *testing.T) {
 	})
 }
 
+// An answer for which there is no room on the way ends its call with an error, and the link and
+// the calls after it go on.
+func TestAnswersForWhichThereIsNoRoomEndTheirCalls(t *testing.T) {
+	onNodes(t, 2, nil, func(wires *clustertest.Wires, w []*world) {
+		p, c := w[1].provider(), w[0].client()
+		spread()
+		wires.Crowd("b", "a", true)
+		for _, id := range []string{"1", "2"} {
+			w[0].do(c, request, id, "")
+			spread()
+			w[1].do(p, accept, id, "")
+			spread()
+			c.expect(t, end("ACCEPT", id))
+		}
+		w[1].do(p, respond, "1", `"a large answer"`)
+		w[1].do(p, fail, "2", `"a large error"`)
+		spread()
+		c.expect(t, end("REQUEST_ERROR", "1")+" data="+tooManyAnswers, end("REQUEST_ERROR", "2")+" data="+tooManyAnswers)
+		wires.Crowd("b", "a", false)
+		w[0].do(c, request, "3", "")
+		spread()
+		w[1].do(p, respond, "3", "3")
+		spread()
+		c.expect(t, end("RESPONSE", "3")+" data=3")
+		if got := w[1].Stats().Crowded; got != 2 {
+			t.Errorf("%d answers were crowded out, want 2", got)
+		}
+		if st := w[0].Stats(); st.Errors != 2 || st.Responses != 1 {
+			t.Errorf("Stats of the caller's node = %+v", st)
+		}
+	})
+}
+
 // bot is a provider that answers somehow after a while, or is silent.
 type bot struct {
 	fake

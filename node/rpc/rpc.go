@@ -27,6 +27,8 @@
 //     besides, and its call is over.
 //   - A REQUEST of a caller with very many calls under way (64 MB of them) is settled
 //     by a REQUEST_ERROR with the data "TOO_MANY_CALLS".
+//   - An answer to another node for which too much waits already (half of what may wait
+//     on the link, 32 MB) becomes a REQUEST_ERROR with the data "TOO_MANY_ANSWERS".
 //   - A caller that leaves: the call is not put to anybody else, and what its
 //     provider still says is dropped without an error, until it ends or times out.
 //   - UNPROVIDE does not end the calls that are being answered.
@@ -108,6 +110,9 @@ const (
 	callOverhead = 512
 	// tooManyCalls is the error value of a call beyond that.
 	tooManyCalls = `"TOO_MANY_CALLS"`
+	// tooManyAnswers is the error value of a call whose answer found no room on the way to
+	// the caller's node.
+	tooManyAnswers = `"TOO_MANY_ANSWERS"`
 	// rounds is for how many times ResponseTimeout a call may go from one to another.
 	rounds = 3
 )
@@ -195,8 +200,9 @@ type Stats struct {
 	Rejects, Invalid, Full uint64
 	// Forwarded counts how many times a call was put to another node, Returned how many
 	// times it came back without an answer, Served calls of other nodes put to providers
-	// here, Unknown messages of peers that were not understood.
-	Forwarded, Returned, Served, Unknown uint64
+	// here, Unknown messages of peers that were not understood, Crowded answers to calls of
+	// other nodes that were replaced by an error, as too much waited for that node.
+	Forwarded, Returned, Served, Unknown, Crowded uint64
 }
 
 // New returns an empty room. A timeout of zero or less means the default. The bus does
