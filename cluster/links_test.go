@@ -585,6 +585,25 @@ func TestBreakingConnectionsLeavesNoHoles(t *testing.T) {
 	}
 }
 
+func TestWhatIsOfferedLeavesHalfOfTheQueue(t *testing.T) {
+	k := &link{limit: 10_000, largest: 9_000, wake: make(chan struct{}, 1), done: make(chan struct{}), sent: &counter{}}
+	k.up.Store(1 << KindRPC)
+	if !k.offer(KindRPC, make([]byte, 6_000)) {
+		t.Error("what is large is not taken though nothing waits")
+	}
+	k.chunks, k.waiting = nil, 0 // it was written
+	offered := 0
+	for k.offer(KindRPC, make([]byte, 1_000)) {
+		offered++
+	}
+	if offered != 4 || k.reason() != "" {
+		t.Errorf("%d messages of 1 000 bytes were taken, and the link has ended with %q, want 4 and none", offered, k.reason())
+	}
+	if !k.send(KindRPC, make([]byte, 5_000)) {
+		t.Error("what must be sent finds no room")
+	}
+}
+
 func TestSendAllocatesNothing(t *testing.T) {
 	k := &link{limit: 1 << 30, largest: 1 << 20, wake: make(chan struct{}, 1), done: make(chan struct{}), sent: &counter{}}
 	k.up.Store(1 << KindRPC)
