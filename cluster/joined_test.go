@@ -104,6 +104,13 @@ func TestThreePlacesFindEachOtherAndOneMayGo(t *testing.T) {
 		return nodes[0].Partitions() == DefaultPartitions
 	})
 	for _, n := range nodes {
+		raft := n.inner.Load().joined.raft
+		raft.SetFit(false)
+		unfit := !n.Fit()
+		raft.SetFit(true)
+		if !unfit || !n.Fit() {
+			t.Errorf("Fit does not say whether a node is fit")
+		}
 		if err := n.AwaitRecords(ctx); err != nil {
 			t.Error(err)
 		}

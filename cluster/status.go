@@ -28,6 +28,20 @@ func (p *Place) Status() Status {
 	return s
 }
 
+// Fit says whether this node can write what it keeps, so that it may own records. It may be called
+// from anywhere.
+func (p *Place) Fit() bool {
+	in := p.inner.Load()
+	switch {
+	case in == nil:
+		return true
+	case in.joined != nil:
+		return !in.joined.raft.isUnfit.Load()
+	}
+	server := p.Server()
+	return server == nil || server.hasRoom(0) == nil
+}
+
 // Drain has a member give away what it owns and get nothing new, or ends that. Its clients
 // are not the cluster's business: the member sees in the table that it drains.
 func (p *Place) Drain(ctx context.Context, id string, on bool) error {

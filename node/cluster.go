@@ -31,6 +31,7 @@ func (m members) Status(ctx context.Context) (admin.ClusterStatus, error) {
 			Partition: i, Owner: p.Owner, Epoch: p.Epoch, Replicas: p.Replicas, Streams: n.streams(ctx, i),
 		})
 	}
+	out.Logins = n.loginStream(ctx)
 	out.Nodes = make([]admin.NodeStatus, len(s.Members))
 	var asking sync.WaitGroup
 	for i, member := range s.Members {
@@ -46,7 +47,7 @@ func (m members) Status(ctx context.Context) (admin.ClusterStatus, error) {
 		asking.Go(func() {
 			// One that does not answer is shown without.
 			if d, err := n.describe(ctx, st.ID); err == nil {
-				st.Version, st.Clients = d.Version, d.Clients
+				st.Version, st.Clients, st.Unfit = d.Version, d.Clients, d.Unfit
 			}
 		})
 	}
@@ -71,16 +72,43 @@ func (n *Node) streams(ctx context.Context, partition int) (out []admin.StreamSt
 		n.log.Debug("stream not shown", "partition", partition, "err", err)
 	}
 	for _, s := range all {
-		st := admin.StreamStatus{Name: s.Stream, Leader: s.Leader, Replicas: s.Wanted, Messages: s.Messages, Bytes: s.Bytes}
-		for _, r := range s.Replicas {
-			if r.Current && !r.Offline {
-				st.Current++
-			}
-			st.Lag = max(st.Lag, r.Lag)
-		}
-		out = append(out, st)
+		out = append(out, streamStatus(s))
 	}
 	return out
+}
+
+// loginStream is that of the vault, or nil where there is one node, or it is not known now.
+func (n *Node) loginStream(ctx context.Context) *admin.StreamStatus {
+	st := n.stored()
+	if st == nil {
+		return nil
+	}
+	l := st.loginStore()
+	if l == nil || l.kept == nil {
+		return nil
+	}
+	s, err := l.look(ctx)
+	if err != nil {
+		n.log.Debug("stream not shown", "stream", jetstream.VaultName, "err", err)
+		return nil
+	}
+	if s.Wanted <= 1 && n.place.Replicas(0) == 1 { // as with the partitions'
+		return nil
+	}
+	out := streamStatus(s)
+	return &out
+}
+
+// streamStatus is a stream in the words of the admin API.
+func streamStatus(s jetstream.StreamStatus) admin.StreamStatus {
+	st := admin.StreamStatus{Name: s.Stream, Leader: s.Leader, Replicas: s.Wanted, Messages: s.Messages, Bytes: s.Bytes}
+	for _, r := range s.Replicas {
+		if r.Current && !r.Offline {
+			st.Current++
+		}
+		st.Lag = max(st.Lag, r.Lag)
+	}
+	return st
 }
 
 // streamTime bounds the questions about the streams of a partition.

@@ -66,6 +66,12 @@ func TestReplicatedLoginsComeAlongAndOutliveANode(t *testing.T) {
 		}
 		return err
 	})
+	for i, n := range []*running{nodes[1], edge} {
+		s, err := members{n.Node}.Status(t.Context())
+		if err != nil || s.Logins == nil || s.Logins.Name != "HADAL_VAULT" || s.Logins.Replicas != 3 || s.Logins.Messages == 0 || s.Logins.Leader == "" {
+			t.Errorf("look %d at the cluster's status: logins %+v, %v", i, s.Logins, err)
+		}
+	}
 	if _, err := edge.vault.Create(t.Context(), "user/eve", []byte("1"), 0); err != nil {
 		t.Errorf("Create on the edge: %v", err)
 	}

@@ -225,11 +225,13 @@ type description struct {
 	Clients int    `json:"clients"`
 	// Rules is the number of the rules in force.
 	Rules uint64 `json:"rules"`
+	// Unfit says that the node cannot write what it keeps, and owns nothing for that.
+	Unfit bool `json:"unfit,omitempty"`
 }
 
 // describeSelf is this node's description.
 func (n *Node) describeSelf() description {
-	return description{Version: Version, Clients: n.clients(), Rules: n.rulesNumber.Load()}
+	return description{Version: Version, Clients: n.clients(), Rules: n.rulesNumber.Load(), Unfit: !n.place.Fit()}
 }
 
 // describeBytes is what the other nodes get when they ask.

@@ -74,15 +74,23 @@ func printCluster(to io.Writer, s admin.ClusterStatus) error {
 		}
 		var streams []string
 		for _, st := range p.Streams {
-			text := fmt.Sprintf("%s: leader %s, %d of %d current", st.Name, name(st.Leader), st.Current, st.Replicas)
-			if st.Lag > 0 {
-				text += fmt.Sprintf(", lag %d", st.Lag)
-			}
-			streams = append(streams, text)
+			streams = append(streams, streamText(st, name))
 		}
 		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s\n", p.Partition, name(p.Owner), p.Epoch, strings.Join(replicas, " "), strings.Join(streams, "; "))
 	}
+	if s.Logins != nil {
+		fmt.Fprintf(w, "\nlogins\t%s\n", streamText(*s.Logins, name))
+	}
 	return w.Flush()
+}
+
+// streamText is how a stream is replicated.
+func streamText(st admin.StreamStatus, name func(id string) string) string {
+	text := fmt.Sprintf("%s: leader %s, %d of %d current", st.Name, name(st.Leader), st.Current, st.Replicas)
+	if st.Lag > 0 {
+		text += fmt.Sprintf(", lag %d", st.Lag)
+	}
+	return text
 }
 
 // stateOf is one word, or two, for how a node is.
@@ -92,6 +100,8 @@ func stateOf(n admin.NodeStatus, self string) string {
 		return "dead"
 	case n.Draining:
 		return "draining"
+	case n.Unfit:
+		return "cannot write"
 	case !n.Linked && n.ID != self:
 		return "alive, no link"
 	}

@@ -46,6 +46,9 @@ type ClusterStatus struct {
 	Nodes []NodeStatus `json:"nodes"`
 	// Partitions are all of them, in order.
 	Partitions []PartitionStatus `json:"partitions"`
+	// Logins is the stream of what logins keep. It is not there where a node runs alone, or
+	// while nobody can say.
+	Logins *StreamStatus `json:"logins,omitempty"`
 }
 
 // NodeStatus is what is known of a node.
@@ -60,6 +63,8 @@ type NodeStatus struct {
 	Alive    bool `json:"alive"`
 	Linked   bool `json:"linked"`
 	Draining bool `json:"draining"`
+	// Unfit says that it cannot write to its disk, so it owns no records; as it last told.
+	Unfit bool `json:"unfit"`
 	// Address is where the other nodes reach it, URL where clients do, if it says so.
 	Address string `json:"address,omitempty"`
 	URL     string `json:"url,omitempty"`
