@@ -31,6 +31,30 @@ func TestANodeThatCannotWriteOwnsNothingUntilItCan(t *testing.T) {
 	})
 }
 
+// A leader whose table is as it should be plans nothing, until something that counts changes.
+func TestALeaderPlansAgainOnlyWhenSomethingHasChanged(t *testing.T) {
+	inCluster(t, 3, 6, func(c *testCluster) {
+		r := c.leader().r
+		g := &governor{Raft: r, moved: r.now()}
+		steps := func() int {
+			changes, _ := g.steps(r.view.Load().tableState, nil, nil)
+			return len(changes)
+		}
+		c.wait("a plan that changes nothing", 10*time.Second, func() bool { return c.balanced() && steps() == 0 && g.balanced != nil })
+		found := g.balanced
+		if steps(); g.balanced != found {
+			t.Error("nothing has changed, and it plans again")
+		}
+		if !g.configures(r.now()) || g.configures(r.now()) || !g.configures(r.now()+int64(r.o.FailureTimeout)) {
+			t.Error("raft's group is not looked at once, and again after a while")
+		}
+		r.SetFit(false)
+		if steps() == 0 || g.balanced != nil {
+			t.Error("a node cannot write, and nobody is to take over what it owns")
+		}
+	})
+}
+
 func TestANodeIsFitAgainWhenThereHasBeenRoomForAWhile(t *testing.T) {
 	var f fitness
 	var free int64 = 1

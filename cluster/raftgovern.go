@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,18 @@ type governor struct {
 	looked      int64 // when it last looked at the nodes
 	moved       int64 // when partitions last changed hands for balance
 	configuring atomic.Bool
+	balanced    *lookedAt // what was found to need no change, or nil
+	configured  struct {  // when raft's group was compared with the table last
+		at   int64
+		view *tableView
+		conf uint64 // raft's number of its configuration
+	}
+}
+
+// lookedAt is what a plan depends on, when it may move what it likes.
+type lookedAt struct {
+	view  *tableState
+	unfit map[string]bool
 }
 
 // leadTerm leads until this node does so no longer.
@@ -105,7 +118,7 @@ func (g *governor) govern(ctx context.Context) error {
 	for _, id := range alive {
 		g.o.Log.Info("node is alive", "peer", id, "name", v.members[id].Name)
 	}
-	if g.configuring.CompareAndSwap(false, true) {
+	if g.configures(now) && g.configuring.CompareAndSwap(false, true) {
 		g.wg.Go(func() {
 			defer g.configuring.Store(false)
 			if err := g.configure(); err != nil && ctx.Err() == nil {
@@ -114,6 +127,17 @@ func (g *governor) govern(ctx context.Context) error {
 		})
 	}
 	return nil
+}
+
+// configures says whether raft's own group is to be compared with the table now: when one of them
+// has changed, and every half of a FailureTimeout, since who is steady may.
+func (g *governor) configures(now int64) bool {
+	last, view, conf := &g.configured, g.view.Load(), g.raft.GetConfiguration().Index()
+	if view == last.view && conf == last.conf && now-last.at < int64(g.o.FailureTimeout)/2 {
+		return false
+	}
+	last.at, last.view, last.conf = now, view, conf
+	return true
 }
 
 // leadershipError is the error when it says that this node does not lead.
@@ -144,6 +168,11 @@ func (g *governor) form() error {
 // steps are the next changes of the table, to be made together. moves says whether a
 // partition that has an owner changes hands.
 func (g *governor) steps(s *tableState, dead, alive []string) (changes []change, moves bool) {
+	unfit := g.unfit()
+	if b := g.balanced; b != nil && b.view == s && len(dead)+len(alive) == 0 && maps.Equal(b.unfit, unfit) {
+		return nil, false // as it is most of the time
+	}
+	g.balanced = nil
 	for _, id := range dead {
 		changes = append(changes, change{kind: changeAlive, id: id})
 	}
@@ -161,11 +190,13 @@ func (g *governor) steps(s *tableState, dead, alive []string) (changes []change,
 		return changes, false // the others may be about to come
 	}
 	limit := 0
-	unfit := g.unfit()
 	if began >= int64(g.o.FailureTimeout) && g.lead.quiet() && (now-g.moved >= int64(g.o.FailureTimeout) || pressing(next, unfit)) {
 		limit = max(1, len(s.partitions)/16)
 	}
 	assigns := planTable(next, g.o.Replicas, limit, unfit)
+	if limit > 0 && len(changes)+len(assigns) == 0 {
+		g.balanced = &lookedAt{s, unfit}
+	}
 	for _, c := range assigns {
 		if owner := next.partitions[c.number].owner; owner != "" && owner != c.id {
 			moves = true

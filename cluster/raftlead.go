@@ -14,11 +14,12 @@ import (
 type leading struct {
 	mu sync.Mutex // guards all below; nothing is called under it but raft, and never with view's lock
 
-	term    uint64 // 0: this node does not lead
-	since   int64  // when it began, by Raft.now
-	first   uint64 // the version of the table then
-	version uint64 // the version of the table that all of this is about
-	calm    int64  // until then nobody is taken for dead
+	term    uint64        // 0: this node does not lead
+	over    chan struct{} // closed when it leads no more; nil while term is 0
+	since   int64         // when it began, by Raft.now
+	first   uint64        // the version of the table then
+	version uint64        // the version of the table that all of this is about
+	calm    int64         // until then nobody is taken for dead
 	nodes   map[string]*contact
 	waiting []taking
 	asked   map[raft.ServerID]asked
@@ -115,7 +116,7 @@ func (l *leading) begin(r *Raft, term uint64) {
 	v := r.view.Load()
 	l.term, l.since, l.first, l.version = term, r.now(), v.changed, v.changed
 	l.calm = l.since + int64(r.o.FailureTimeout)
-	l.nodes, l.waiting = make(map[string]*contact), nil
+	l.nodes, l.waiting, l.over = make(map[string]*contact), nil, make(chan struct{})
 	for id, m := range v.members {
 		l.nodes[id] = &contact{incarnation: m.Incarnation, granted: l.since, must: l.first}
 		// The leases that the one before gave are not known. It has none of the dead.
@@ -130,6 +131,10 @@ func (l *leading) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.term = 0
+	if l.over != nil {
+		close(l.over)
+		l.over = nil
+	}
 	for _, c := range l.nodes {
 		if c.stream != nil {
 			// The asker finds out by reading.
@@ -137,6 +142,13 @@ func (l *leading) end() {
 		}
 	}
 	l.nodes, l.waiting = nil, nil
+}
+
+// ends is closed when this node leads no more; it is nil when it does not lead.
+func (l *leading) ends() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over
 }
 
 // changedTable notes what a change of the table has taken from whom. It is called by

@@ -78,10 +78,17 @@ func (r *Raft) keepLease(ctx context.Context) {
 				}
 			}
 		}
+		next, ends := tick.C, (<-chan struct{})(nil)
+		if leader == raft.ServerID(r.o.Self.ID) {
+			if ends = r.lead.ends(); ends != nil {
+				next = nil // it has nobody to ask
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-ends:
+		case <-next:
 		}
 	}
 }
