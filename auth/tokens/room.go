@@ -59,20 +59,13 @@ type Room struct {
 	sessions *sessions
 	refreshs chan struct{} // a place for each refresh under way
 
+	// touch is whether this node knows the cluster's revocations.
+	touch *vault.Touch
 	dirty chan struct{} // has a token when connections may have to end
 	mu    sync.Mutex
-	watch watchState          // guarded by mu
 	kicks map[string]struct{} // users to be kicked; guarded by mu
 
 	counts counts
-}
-
-// watchState is what this node knows of the cluster's revocations.
-type watchState struct {
-	knows bool          // it has caught up, and was not cut off for too long
-	began bool          // it has caught up once
-	ready chan struct{} // closed while knows
-	lost  time.Time     // when it was cut off, or zero
 }
 
 // counts are what Stats tells.
@@ -99,7 +92,7 @@ func New(cfg Config, deps Deps) (*Room, error) {
 	r := &Room{
 		deps: deps, enabled: make(chan struct{}), families: families{deps.Vault, &lives{vault: deps.Vault}}, revoked: newRevocations(),
 		refreshs: make(chan struct{}, maxRefreshs), dirty: make(chan struct{}, 1), kicks: make(map[string]struct{}),
-		watch: watchState{ready: make(chan struct{})},
+		touch: vault.NewTouch(false),
 	}
 	r.sessions = newSessions(func() time.Duration { return r.maker.Load().cfg.Grace })
 	return r, r.Reload(cfg)
@@ -132,11 +125,12 @@ func (r *Room) Stats() Stats {
 		Minted: c.minted.Load(), Refreshed: c.refreshed.Load(), Repeated: c.repeated.Load(), Replayed: c.replayed.Load(),
 		Revoked: c.revoked.Load(), Kicked: c.kicked.Load(), Renewed: c.renewed.Load(),
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	st.Knows = r.watch.knows
+	st.Knows = r.touch.Knows()
 	return st
 }
+
+// OfflineGrace is how long this node goes on when it is cut off, at the moment.
+func (r *Room) OfflineGrace() time.Duration { return r.maker.Load().cfg.OfflineGrace }
 
 // Enabled says whether there are tokens of this cluster.
 func (r *Room) Enabled() bool { return r.maker.Load().cfg.Enabled() }
@@ -152,6 +146,7 @@ func (r *Room) Run(ctx context.Context) error {
 		return nil
 	}
 	wg.Go(func() { r.enforceLoop(ctx) })
+	wg.Go(func() { r.touch.Run(ctx, r.OfflineGrace, r.stir) })
 	r.watchLoop(ctx)
 	return nil
 }
@@ -195,11 +190,11 @@ func (r *Room) enforce(key string) {
 			r.deps.Log.Error("a kick was not understood: do all nodes run the same version?", "err", err)
 			return
 		}
-		r.mu.Lock()
-		if r.watch.began { // else it was meant for the connections of a former run
+		if r.touch.Began() { // else it was meant for the connections of a former run
+			r.mu.Lock()
 			r.kicks[user] = struct{}{}
+			r.mu.Unlock()
 		}
-		r.mu.Unlock()
 	}
 	r.stir()
 }
@@ -215,38 +210,21 @@ func (r *Room) stir() {
 // synced is called when all revocations have been told.
 func (r *Room) synced() {
 	r.revoked.caughtUp()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.watch.lost.IsZero() {
-		r.deps.Log.Info("revocations of tokens are known again", "after", time.Since(r.watch.lost).Round(time.Millisecond))
-	}
-	r.watch.lost, r.watch.began = time.Time{}, true
-	if !r.watch.knows {
-		r.watch.knows = true
-		close(r.watch.ready)
+	if away := r.touch.Synced(); away > 0 {
+		r.deps.Log.Info("revocations of tokens are known again", "after", away.Round(time.Millisecond))
 	}
 }
 
 // lost is called when the watch has ended or will begin anew.
 func (r *Room) lost(err error) {
 	r.revoked.begin()
-	r.mu.Lock()
-	first := r.watch.lost.IsZero()
-	if first {
-		r.watch.lost = time.Now()
+	if r.touch.Lost() {
+		r.deps.Log.Warn("cut off from the revocations of tokens", "err", err, "grace", r.OfflineGrace())
 	}
-	r.mu.Unlock()
-	if first {
-		r.deps.Log.Warn("cut off from the revocations of tokens", "err", err, "grace", r.maker.Load().cfg.OfflineGrace)
-	}
-	r.stir()
 }
 
 // enforceLoop ends connections, until ctx ends.
 func (r *Room) enforceLoop(ctx context.Context) {
-	grace := time.NewTimer(longestWait) // that of a node that was cut off
-	grace.Stop()
-	defer grace.Stop()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
@@ -257,40 +235,20 @@ func (r *Room) enforceLoop(ctx context.Context) {
 		}
 		select {
 		case <-r.dirty:
-		case <-grace.C:
 		case <-ctx.Done():
 			return
-		}
-		if left, cut := r.cutOff(); cut {
-			grace.Reset(left)
 		}
 		r.endRevoked()
 		pause.Reset(enforcePause)
 	}
 }
 
-// cutOff says that this node is cut off, and for how much longer it may go on. When it may
-// not any more, no token is taken from then on.
-func (r *Room) cutOff() (left time.Duration, cut bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	w := &r.watch
-	if w.lost.IsZero() || !w.knows {
-		return 0, false
-	}
-	if left = r.maker.Load().cfg.OfflineGrace - time.Since(w.lost); left > 0 {
-		return left, true
-	}
-	w.knows, w.ready = false, make(chan struct{})
-	return 0, false
-}
-
 // endRevoked closes the connections that may not be.
 func (r *Room) endRevoked() {
-	r.mu.Lock()
-	knows, kicks := r.watch.knows, r.kicks
 	// Before the first catching up nobody has come in by what this node did not know.
-	cut := !knows && !r.watch.lost.IsZero()
+	cut := r.touch.Gone()
+	r.mu.Lock()
+	kicks := r.kicks
 	r.kicks = make(map[string]struct{})
 	r.mu.Unlock()
 	ended := 0
@@ -341,10 +299,7 @@ func (r *Room) lookAgain(c Client) {
 		c.End(Revoked)
 		return
 	}
-	r.mu.Lock()
-	knows := r.watch.knows
-	r.mu.Unlock()
-	if !knows {
+	if !r.touch.Knows() {
 		c.End(Unknown)
 	}
 }

@@ -90,22 +90,11 @@ func (r *Room) check(ctx context.Context, m *maker, token string) (*claims, erro
 
 // caughtUp waits until this node knows what is revoked, for a moment.
 func (r *Room) caughtUp(ctx context.Context) error {
-	r.mu.Lock()
-	ready := r.watch.ready
-	r.mu.Unlock()
-	select {
-	case <-ready:
+	if r.touch.Await(ctx, catchUpWait) {
 		return nil
-	default:
 	}
-	wait := time.NewTimer(catchUpWait)
-	defer wait.Stop()
-	select {
-	case <-ready:
-		return nil
-	case <-wait.C:
-		return fmt.Errorf("%w: this node does not know which tokens are revoked", auth.ErrBusy)
-	case <-ctx.Done():
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	return fmt.Errorf("%w: this node does not know which tokens are revoked", auth.ErrBusy)
 }
