@@ -24,7 +24,7 @@ func (n *Node) newRegistration() (*register.Room, error) {
 		n.log.Warn("nobody can register the first client: set tokens.apiSecret or admin.token, whose bearer may", "key", "registration.mode")
 	}
 	return register.New(c, register.Deps{
-		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: others{n}, Log: n.log,
+		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: others{n}, OfflineGrace: n.tokens.OfflineGrace, Log: n.log,
 		BasicElsewhere: slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type != "none" && a.Type != "jwt" }),
 	})
 }
@@ -64,7 +64,13 @@ func (n *Node) runRegistration(ctx context.Context) error {
 type registeredConn struct{ *endpoint.Conn }
 
 // EndLogin implements register.Conn.
-func (c registeredConn) EndLogin() { c.End(endpoint.TokenRevoked) }
+func (c registeredConn) EndLogin(why register.End) {
+	if why == register.Unknown {
+		c.End(endpoint.TokensUnknown)
+		return
+	}
+	c.End(endpoint.TokenRevoked)
+}
 
 // collectRegistration tells of registered clients, if there may be any.
 func (n *Node) collectRegistration(count, gauge func(d *prometheus.Desc, v float64, labels ...string)) {

@@ -42,7 +42,9 @@
 // the old entry and listed after the change of it was heard; so whoever is listed is
 // looked up once more. After a gap in what was heard all of them are. The time at which a
 // bearer token ends by itself stands in the connection's auth.Session, where who looks
-// after tokens finds it and closes the connection then (auth/tokens).
+// after tokens finds it and closes the connection then (auth/tokens). A node that is cut off
+// hears of no end: after the grace that tokens have as well, it closes the connections of all
+// registered clients and lets no more in until it has caught up (vault.Touch).
 //
 // Room.mu is held over no call of anything else.
 package register

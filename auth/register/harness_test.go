@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -22,6 +23,8 @@ const (
 	goodKey  = "a-key-of-the-plugin-0123456789-abcdef"
 	otherKey = "another-key-0123456789-0123456789-01"
 	admin    = "the-operators-secret"
+
+	testGrace = 30 * time.Second
 )
 
 // logBuffer is a log that tests can read.
@@ -59,7 +62,8 @@ func newSite(t testing.TB, v vault.Vault, change func(*Config, *Deps)) *site {
 	log := &logBuffer{}
 	deps := Deps{
 		Vault: v, Turnstile: auth.NewTurnstile(), Admin: func(s string) bool { return s == admin },
-		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		OfflineGrace: func() time.Duration { return testGrace },
+		Log:          slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
 		change(&cfg, &deps)
@@ -162,10 +166,11 @@ func (s *site) verdict(a auth.Attempt) auth.Verdict {
 type conn struct {
 	user  atomic.Pointer[auth.User]
 	ended chan struct{}
+	how   End // before ended is closed
 }
 
 func (c *conn) User() *auth.User { return c.user.Load() }
-func (c *conn) EndLogin()        { close(c.ended) }
+func (c *conn) EndLogin(how End) { c.how = how; close(c.ended) }
 
 func (c *conn) over() bool {
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"hadal/auth"
@@ -22,9 +23,20 @@ const (
 type Conn interface {
 	// User is who logged in.
 	User() *auth.User
-	// EndLogin closes the connection because what it logged in with has ended.
-	EndLogin()
+	// EndLogin closes the connection.
+	EndLogin(End)
 }
+
+// End is why a connection of a registered client ends.
+type End uint8
+
+// The ends.
+const (
+	// Over: what it logged in with has ended.
+	Over End = iota
+	// Unknown: nobody here knows whether that has ended.
+	Unknown
+)
 
 // Opened is told of each connection that has logged in, or whose login was renewed.
 func (r *Room) Opened(c Conn) {
@@ -41,13 +53,16 @@ func (r *Room) Opened(c Conn) {
 		return // not made by userOf
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.conns[c] = id
 	if r.byID[id] == nil {
 		r.byID[id] = make(map[Conn]struct{})
 	}
 	r.byID[id][c] = struct{}{}
 	r.lookLocked(id) // what changed between the login and now was not heard for it
+	r.mu.Unlock()
+	if !r.touch.Knows() { // nor would endAll, if it has been, have ended it
+		r.end(c, Unknown, cutOffCause)
+	}
 }
 
 // Closed is told of each connection that was Opened, when it has gone.
@@ -80,7 +95,7 @@ func (r *Room) lookLocked(id string) {
 }
 
 // end closes a connection whose login is over, once.
-func (r *Room) end(c Conn, why string) {
+func (r *Room) end(c Conn, how End, why string) {
 	r.mu.Lock()
 	id, listed := r.conns[c]
 	r.forgetLocked(c)
@@ -90,7 +105,29 @@ func (r *Room) end(c Conn, why string) {
 	}
 	r.counts.ended.Add(1)
 	r.log.Info("login of a registered client has ended", "client", id, "cause", why)
-	c.EndLogin()
+	c.EndLogin(how)
+}
+
+// cutOffCause is why connections end on a node that was cut off for too long.
+const cutOffCause = "this node does not know any more who is registered"
+
+// endAll ends the connections of all registered clients: this node was cut off for longer
+// than its grace. Those that go on by what another strategy gave them stay.
+func (r *Room) endAll() {
+	r.mu.Lock()
+	var all []Conn
+	for c, id := range r.conns {
+		if s := c.User().Session; s != nil && s.Family == keyOf(id) {
+			all = append(all, c)
+		}
+	}
+	r.mu.Unlock()
+	for _, c := range all {
+		r.end(c, Unknown, cutOffCause)
+	}
+	if len(all) > 0 {
+		r.log.Warn("connections of registered clients were closed: this node does not know any more who is registered", "closed", len(all))
+	}
 }
 
 // judgeConns ends the connections of a client that its entry does not vouch for; c is nil
@@ -114,37 +151,44 @@ func (r *Room) judgeConns(id string, c *client) {
 		why = "the client was unregistered"
 	}
 	for _, conn := range over {
-		r.end(conn, why)
+		r.end(conn, Over, why)
 	}
 }
 
 // Run ends logins that are over, until ctx ends.
 func (r *Room) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer cancel()
-	looked := make(chan struct{})
-	go func() {
-		defer close(looked)
-		r.lookUp(ctx)
-	}()
-	defer func() { cancel(); <-looked }()
-	first := true
-	return r.deps.Vault.Watch(ctx, prefix, vault.Watcher{
-		Told: r.told,
-		Synced: func() {
-			if first {
-				first = false
-				return
-			}
-			// What went while nothing was heard is not told again.
-			r.mu.Lock()
-			for id := range r.byID {
-				r.lookLocked(id)
-			}
-			r.mu.Unlock()
-		},
-		Lost: func(err error) { r.log.Warn("registrations are not heard of for a moment", "err", err) },
-	})
+	wg.Go(func() { r.lookUp(ctx) })
+	// Until it is heard for the first time who is registered, that is as if the node was cut
+	// off: logins are judged by looking each up, but who was let in would go unwatched.
+	r.touch.Lost()
+	wg.Go(func() { r.touch.Run(ctx, r.deps.OfflineGrace, r.endAll) })
+	return r.deps.Vault.Watch(ctx, prefix, vault.Watcher{Told: r.told, Synced: r.synced, Lost: r.lost})
+}
+
+// synced is called when all entries have been told.
+func (r *Room) synced() {
+	began := r.touch.Began()
+	away := r.touch.Synced()
+	if began {
+		r.log.Info("registrations are heard of again", "after", away.Round(time.Millisecond))
+	}
+	// What went while nothing was heard is not told again.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.byID {
+		r.lookLocked(id)
+	}
+}
+
+// lost is called when the watch will begin anew.
+func (r *Room) lost(err error) {
+	if r.touch.Lost() {
+		r.log.Warn("cut off from the registrations", "err", err, "grace", r.deps.OfflineGrace())
+	}
 }
 
 // told is called with each change of an entry.

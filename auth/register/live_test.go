@@ -215,6 +215,7 @@ func TestARenewedConnectionIsJudgedByItsNewToken(t *testing.T) {
 type cutOff struct {
 	vault.Vault
 	deaf  bool // told is not called; set while nothing runs
+	lose  chan struct{}
 	again chan struct{}
 	fails int // of Get
 }
@@ -230,11 +231,16 @@ func (c *cutOff) Watch(ctx context.Context, prefix string, w vault.Watcher) erro
 	defer func() { <-ended }()
 	go func() {
 		defer close(ended)
-		select {
-		case <-c.again:
-			w.Lost(errDoubt)
-			w.Synced()
-		case <-ctx.Done():
+		for {
+			select {
+			case <-c.lose:
+				w.Lost(errDoubt)
+			case <-c.again:
+				w.Lost(errDoubt)
+				w.Synced()
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	return c.Vault.Watch(ctx, prefix, w)
@@ -273,6 +279,86 @@ func TestWhatWasMissedInAGapIsFoundOutAfterIt(t *testing.T) {
 			t.Errorf("after the gap: unregistered %v, other %v, want only the first ended", c.over(), stays.over())
 		}
 	})
+}
+
+func TestANodeThatIsCutOffForLongEndsItsConnectionsAndLetsNobodyIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &cutOff{Vault: vault.NewMemory(), lose: make(chan struct{}), again: make(chan struct{})}
+		s := newSite(t, v, nil)
+		defer s.running()()
+		s.registered("plugin", goodKey)
+		s.registered("other", goodKey)
+		byToken, byKey := auth.Attempt{Token: s.loggedIn("plugin", goodKey)}, auth.Attempt{Name: "other", Password: goodKey}
+		conns := []*conn{s.opened(byToken), s.opened(byKey)}
+		late, elsewhere := s.judged(byToken), s.opened(byToken)
+		elsewhere.user.Store(&auth.User{ID: "plugin", Session: &auth.Session{ID: "another strategy's"}})
+		synctest.Wait()
+
+		v.lose <- struct{}{}
+		time.Sleep(testGrace - time.Second)
+		synctest.Wait()
+		conns = append(conns, s.opened(byKey)) // it goes on with what it knows
+		for i, c := range conns {
+			if c.over() {
+				t.Fatalf("connection %d was ended within the grace", i)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		s.Opened(late)
+		for i, c := range append(conns, late) {
+			if !c.over() || c.how != Unknown {
+				t.Errorf("connection %d of a node that is cut off: over %v, for %d, want that its end is unknown", i, c.over(), c.how)
+			}
+		}
+		if elsewhere.over() {
+			t.Error("who goes on by another strategy was ended as well")
+		}
+		for name, a := range map[string]auth.Attempt{"a token": byToken, "a pair": byKey} {
+			a.Params = "{}"
+			began := time.Now()
+			if _, err := s.Authenticate(t.Context(), &a); !errors.Is(err, auth.ErrBusy) || time.Since(began) != catchUpWait {
+				t.Errorf("%s is answered %v after %v, want that it waits and tries again", name, err, time.Since(began))
+			}
+		}
+		if got := s.post("/login", "", pair{"plugin", goodKey}); got.status != http.StatusServiceUnavailable {
+			t.Errorf("POST /login is answered %d %s, want 503", got.status, got.raw)
+		}
+
+		time.AfterFunc(time.Second, func() { v.again <- struct{}{} })
+		back := s.opened(byToken) // it waits for that
+		synctest.Wait()
+		if back.over() {
+			t.Error("after it has caught up the node ends who logs in")
+		}
+	})
+}
+
+func TestANodeThatNeverHeardWhoIsRegisteredGoesOnForItsGraceAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := vault.NewMemory()
+		newSite(t, m, nil).registered("plugin", goodKey)
+		s := newSite(t, deafVault{m}, nil)
+		defer s.running()()
+		c := s.opened(auth.Attempt{Name: "plugin", Password: goodKey})
+		time.Sleep(testGrace - time.Second)
+		synctest.Wait()
+		if c.over() {
+			t.Error("the connection was ended within the grace")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if !c.over() || c.how != Unknown {
+			t.Error("a connection that nobody watches stays")
+		}
+	})
+}
+
+// deafVault is a vault of which nothing is heard.
+type deafVault struct{ vault.Vault }
+
+func (deafVault) Watch(ctx context.Context, _ string, _ vault.Watcher) error {
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func TestRunEndsWithItsContext(t *testing.T) {

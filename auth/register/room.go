@@ -24,6 +24,9 @@ const (
 	bcryptCost = 10
 	// callLimit bounds what one request takes, its turn at the turnstile included.
 	callLimit = 8 * time.Second
+	// catchUpWait is how long a login waits for a node that was cut off. Without it, clients
+	// that are told to try again would do so at once, for ever.
+	catchUpWait = 5 * time.Second
 	// maxTries is how often an entry is looked at again that others change meanwhile. One
 	// of those who change it at the same time always gets through.
 	maxTries = 64
@@ -44,7 +47,10 @@ type Deps struct {
 	// BasicElsewhere says that another strategy is asked about Basic credentials too, so
 	// that those of a client that is not registered are left to it.
 	BasicElsewhere bool
-	Log            *slog.Logger
+	// OfflineGrace is how long a node that is cut off from the vault goes on with who is
+	// logged in. It may change.
+	OfflineGrace func() time.Duration
+	Log          *slog.Logger
 }
 
 // Room is the registrations, as one node sees them. It is safe for many callers at once.
@@ -59,6 +65,7 @@ type Room struct {
 	// compare is bcrypt's; tests count its calls.
 	compare func(hash, key []byte) error
 	mac     [sha256.Size]byte
+	touch   *vault.Touch // whether this node hears of who is registered
 
 	mu     sync.Mutex
 	recent map[string]verified          // by id: keys that were right; guarded by mu
@@ -89,7 +96,7 @@ func New(cfg Config, deps Deps) (*Room, error) { return newRoom(cfg, deps, bcryp
 func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
 	r := &Room{
 		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), compare: bcrypt.CompareHashAndPassword,
-		recent: make(map[string]verified), conns: make(map[Conn]string),
+		touch: vault.NewTouch(true), recent: make(map[string]verified), conns: make(map[Conn]string),
 		byID: make(map[string]map[Conn]struct{}), check: make(map[string]struct{}), wake: make(chan struct{}, 1),
 	}
 	_, _ = rand.Read(r.mac[:]) // never fails: crypto/rand ends the process instead
@@ -101,10 +108,14 @@ func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
 	return r, nil
 }
 
-// find reads a client. The error is errUnknown, or the vault's.
+// find reads a client, for which a node that was cut off has to catch up first. The error is
+// errUnknown, auth.ErrBusy, or the vault's.
 func (r *Room) find(ctx context.Context, id string) (*client, uint64, error) {
 	if id == "" || len(id) > maxID {
 		return nil, 0, errUnknown // nobody registers it, and it is no key
+	}
+	if !r.touch.Await(ctx, catchUpWait) {
+		return nil, 0, fmt.Errorf("%w: this node does not know who is registered", auth.ErrBusy)
 	}
 	e, err := r.deps.Vault.Get(ctx, keyOf(id))
 	switch {

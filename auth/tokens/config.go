@@ -29,7 +29,7 @@ type Config struct {
 	// Grace is how long a connection may go on after its token has expired.
 	Grace time.Duration `yaml:"grace"`
 	// OfflineGrace is how long a node that is cut off from the cluster's revocations goes on
-	// with the tokens of this cluster.
+	// with the tokens of this cluster, and with registered clients.
 	OfflineGrace time.Duration `yaml:"offlineGrace"`
 }
 
