@@ -12,8 +12,9 @@
 //     than a lost connection may reach a client.
 //   - joins: nodes come one by one, again and again, without their data, all at once.
 //   - ordeals: a node's data copied to another machine, a removed node that returns, one that
-//     was away while much changed, a full disk, certificates that are renewed and expire,
-//     all killed and started in every order; under load, and judged as jepsen is.
+//     was away while much changed, one that is cut off with clients logged in, a full disk,
+//     certificates that are renewed and expire, all killed and started in every order; under
+//     load, and judged as jepsen is.
 //   - idle: what nodes take that nobody uses.
 //   - gaps: kill, pause and part the owner of records, and measure how long they and others
 //     cannot be written.

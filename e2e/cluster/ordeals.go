@@ -30,6 +30,7 @@ var allOrdeals = []ordeal{
 	{name: "copied", do: copyData},
 	{name: "removed", do: removeAndReturn},
 	{name: "behind", root: true, do: comeBackBehind},
+	{name: "logins", root: true, do: cutOffFromLogins},
 	{name: "full", root: true, do: fillDisk},
 	{name: "orders", do: startInOrders},
 }
@@ -94,6 +95,9 @@ func (o *ordeals) prepare(ctx context.Context, s *settings) (err error) {
 		if o.small, err = newTmpfs(o.last().dir, smallDisk); err != nil {
 			return err
 		}
+	}
+	if err := o.configure(); err != nil {
+		return err
 	}
 	for _, n := range append(slices.Clone(o.nodes), o.spare) {
 		n.args = append(n.args, "--log-level", s.logLevel)
