@@ -76,13 +76,13 @@ func (p *pipeline) receive(c sub.Client, m *protocol.Message) {
 		refuseShape(c, m)
 		return
 	}
-	if m.Topic == protocol.TopicRPC && m.Action == protocol.RPCRequest && m.Name == protocol.CallRefresh && p.session != nil {
-		p.session.renew(c, m) // no rule may keep a client from it
-		return
-	}
 	m.Judged = p.rules.Generation() // before they are asked: see sub.Gate
 	if p.rates != nil && !p.rates.admit(c, m) {
 		p.deny(c, m)
+		return
+	}
+	if m.Topic == protocol.TopicRPC && m.Action == protocol.RPCRequest && m.Name == protocol.CallRefresh && p.session != nil {
+		p.session.renew(c, m) // no rule may keep a client from it
 		return
 	}
 	switch {

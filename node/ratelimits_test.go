@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hadal/auth"
+	"hadal/node/sub"
 	"hadal/protocol"
 )
 
@@ -78,6 +79,30 @@ func TestAMessageBeyondTheRateIsDeniedWithWhatCorrelatesIt(t *testing.T) {
 	p.receive(c, write("5"))
 	if len(room.got) != 3 {
 		t.Error("a second later nothing comes through")
+	}
+}
+
+// renewals counts what clients ask about their own login.
+type renewals struct{ calls int }
+
+func (r *renewals) renew(sub.Client, *protocol.Message) { r.calls++ }
+func (*renewals) remind(sub.Client)                     {}
+
+// A strategy behind it may ask a server for each.
+func TestRenewingALoginIsACallOfItsUser(t *testing.T) {
+	p, room, login := limited(RateLimit{Topic: "RPC", Action: "REQUEST", PerSecond: 1, Burst: 2})
+	asked := &renewals{}
+	p.session = asked
+	c := login(&auth.User{ID: "u"}, "192.0.2.1")
+	for i := range 5 {
+		p.receive(c, &protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCRequest, Name: protocol.CallRefresh, Data: `{"token":"x"}`,
+			CorrelationID: fmt.Sprint(i), Has: protocol.HasName | protocol.HasCorrelationID | protocol.HasData})
+	}
+	if asked.calls != 2 || len(room.got) != 0 {
+		t.Errorf("%d renewals came through, and %d calls, want 2 and none", asked.calls, len(room.got))
+	}
+	if len(c.got) != 3 || c.got[0].Action != protocol.RPCMessageDenied || c.got[0].CorrelationID != "2" {
+		t.Errorf("the others are answered %v, want MESSAGE_DENIED with what correlates it", c.got)
 	}
 }
 
