@@ -84,7 +84,7 @@ var errNobody = errors.New("there are no credentials for this room")
 func (r *Room) judge(ctx context.Context, c credentials, remote string) (*auth.User, error) {
 	switch {
 	case c.token != "":
-		id, found, err := r.verify(ctx, c.token)
+		id, found, err := r.verify(ctx, c.token, remote)
 		r.counts.login(err)
 		if err != nil {
 			return nil, err

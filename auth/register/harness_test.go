@@ -52,6 +52,7 @@ type site struct {
 	vault  vault.Vault
 	log    *logBuffer
 	routes map[string]http.Handler
+	from   string // the address of requests
 }
 
 // newSite makes a room on a vault; change may be nil.
@@ -75,7 +76,7 @@ func newSite(t testing.TB, v vault.Vault, change func(*Config, *Deps)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &site{Room: r, t: t, vault: v, log: log, routes: r.Routes()}
+	return &site{Room: r, t: t, vault: v, log: log, routes: r.Routes(), from: "10.0.0.1"}
 }
 
 // running runs the room until the returned function is called.
@@ -115,7 +116,7 @@ func (s *site) post(path, authorization string, body any) answer {
 		text = string(b)
 	}
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(text))
-	r.RemoteAddr = "10.0.0.1"
+	r.RemoteAddr = s.from
 	r.Header.Set("Content-Type", "application/json")
 	if authorization != "" {
 		r.Header.Set("Authorization", authorization)

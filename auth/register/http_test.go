@@ -472,3 +472,75 @@ func FuzzAnyParametersAreCredentialsOrNone(f *testing.F) {
 		}
 	})
 }
+
+// guesses sends wrong credentials one after the other, and returns how long that took.
+func guesses(t *testing.T, n int, guess func(i int)) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for i := range n {
+		guess(i)
+	}
+	return time.Since(began)
+}
+
+func TestWhoMakesUpTokensOrGuessesTheOperatorsSecretIsSlowed(t *testing.T) {
+	for name, c := range map[string]struct {
+		guess func(s *site, i int) answer
+		right func(s *site) string // authorization
+		want  int
+	}{
+		"tokens of clients": {
+			func(s *site, i int) answer {
+				return s.post("/unregister", fmt.Sprintf("Bearer %s%s~%d", tokenScheme, vault.Segment(fmt.Sprint("client", i)), i), registered{"x"})
+			}, func(s *site) string { return "Bearer " + s.loggedIn("plugin", goodKey) }, http.StatusForbidden,
+		},
+		"the operator's secret": {
+			func(s *site, i int) answer {
+				return s.post("/unregister", fmt.Sprint("Bearer guess", i), registered{"x"})
+			},
+			func(*site) string { return "Bearer " + admin }, http.StatusNotFound,
+		},
+		"the operator's secret by Basic": {
+			func(s *site, i int) answer {
+				return s.post("/register", basic("", fmt.Sprint("guess", i)), pair{"new", goodKey})
+			}, func(*site) string { return basic("", admin) }, http.StatusNotFound,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, vault.NewMemory(), nil)
+				s.registered("plugin", goodKey)
+				right := c.right(s)
+				// A hundred may be mistakes, then ten a second.
+				if took := guesses(t, 300, func(i int) {
+					if a := c.guess(s, i); a.status != http.StatusUnauthorized {
+						t.Fatalf("guess %d is answered %d %s, want 401", i, a.status, a.raw)
+					}
+				}); took < 15*time.Second {
+					t.Errorf("300 guesses took %v, want some 20 seconds", took)
+				}
+				s.from = "10.0.0.2"
+				if took := guesses(t, 1, func(int) {
+					if a := s.post("/unregister", right, registered{"nobody"}); a.status != c.want {
+						t.Errorf("the right one from another address is answered %d %s, want %d", a.status, a.raw, c.want)
+					}
+				}); took != 0 {
+					t.Errorf("another address waited %v", took)
+				}
+			})
+		})
+	}
+}
+
+// A token that has ended is no guess: clients come back with it, all at once.
+func TestTokensThatHaveExpiredAreNoGuesses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, vault.NewMemory(), func(c *Config, _ *Deps) { c.BearerTTL = time.Minute })
+		s.registered("plugin", goodKey)
+		token := s.loggedIn("plugin", goodKey)
+		time.Sleep(time.Hour)
+		if took := guesses(t, 300, func(int) { s.verdict(auth.Attempt{Token: token}) }); took != 0 {
+			t.Errorf("who comes back with an expired token waits %v", took)
+		}
+	})
+}

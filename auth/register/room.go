@@ -237,16 +237,24 @@ func (r *Room) login(ctx context.Context, id, key, remote string) (token string,
 	return "", nil, errRaced
 }
 
-// verify says whose token it is. The error is errWrong, errExpired, or the vault's.
-func (r *Room) verify(ctx context.Context, token string) (id string, c *client, err error) {
+// verify says whose token it is. The error is errWrong, errExpired, auth.ErrBusy, or the
+// vault's. To look one up takes no time of this node's; but who makes tokens up has the
+// vault asked for each, so wrong ones are slowed as wrong keys are.
+func (r *Room) verify(ctx context.Context, token, remote string) (id string, c *client, err error) {
 	id, ok := clientOf(token)
 	if !ok {
 		return "", nil, errWrong
 	}
-	c, _, err = r.find(ctx, id)
+	turn := r.deps.Turnstile.Check(ctx, remote, auth.Cost{}, func() bool {
+		c, _, err = r.find(ctx, id)
+		if errors.Is(err, errUnknown) || err == nil && !c.Bearer.matches(token) {
+			err = errWrong
+		}
+		return !errors.Is(err, errWrong)
+	})
 	switch {
-	case errors.Is(err, errUnknown), err == nil && !c.Bearer.matches(token):
-		return "", nil, errWrong
+	case turn != nil:
+		return "", nil, turn
 	case err != nil:
 		return "", nil, err
 	case !time.Now().Before(c.Bearer.expires()):
