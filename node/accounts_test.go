@@ -17,13 +17,13 @@ func TestARoleOfTheStoreCountsForEveryKindOfLogin(t *testing.T) {
 	n := registering(t, func(c *Config) {
 		c.Auth = []auth.Config{{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{"ann": {Password: "pw", ServerData: map[string]any{"role": "guest", "age": 3}}}}}}
 		c.Tokens.SigningKeys = []tokens.Key{{ID: "a", Alg: "HS256", Secret: "a secret of thirty-two characters"}}
-		c.Tokens.APISecret = "the secret of the backend"
+		c.Tokens.APISecret = "the secret of the backend, of 32 bytes"
 		c.Registration.Role, c.Registration.UserPrefix = "guest", "client/"
 	})
 	if status, answer := post(t, n, "/register", "", pairOf("plugin", pluginKey)); status != 201 {
 		t.Fatalf("register is answered %d %v", status, answer)
 	}
-	status, answer := post(t, n, tokens.PathToken, "Bearer the secret of the backend", `{"id":"bob","role":"guest"}`)
+	status, answer := post(t, n, tokens.PathToken, "Bearer the secret of the backend, of 32 bytes", `{"id":"bob","role":"guest"}`)
 	token, _ := answer["token"].(string)
 	if status != 200 && status != 201 || token == "" {
 		t.Fatalf("minting is answered %d %v", status, answer)

@@ -14,6 +14,9 @@ import (
 
 // This file joins the registrations of clients with the port and its connections.
 
+// minOperatorSecret is the length in bytes of the shortest secret that strangers may try.
+const minOperatorSecret = 32
+
 // newRegistration makes the room; nil when there are no registrations.
 func (n *Node) newRegistration() (*register.Room, error) {
 	c := n.cfg.Registration
@@ -95,6 +98,9 @@ func (c Config) validateRegistration(m *mistakes) {
 	*m = append(*m, flatten(c.Registration.Validate())...)
 	if !c.Registration.Enabled() {
 		return
+	}
+	if n := len(c.Admin.Token); n > 0 && n < minOperatorSecret {
+		m.add("admin.token", "is too short: with registrations the public port takes it, too, so use at least %d random characters (openssl rand -hex 32)", minOperatorSecret)
 	}
 	// A strategy that makes its users up, or gives them ids that are not their names, cannot
 	// say whose an id is.

@@ -29,7 +29,7 @@ func TestThePageOfRegistrationIsTrue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const token = "the-operators-token"
+	const token = "the-operators-token-of-32-bytes-x"
 	t.Setenv("ADMIN_TOKEN", token)
 	dir := t.TempDir()
 	var n *running

@@ -27,7 +27,7 @@ func registering(t *testing.T, change func(*Config)) *running {
 	n := run(t, func(c *Config) {
 		c.Records.Store = "memory"
 		c.Auth, c.Registration.Mode = nil, register.Open
-		c.Admin.Token = "the-operators-token"
+		c.Admin.Token = "the-operators-token-of-32-bytes-x"
 		if change != nil {
 			change(c)
 		}
@@ -199,12 +199,12 @@ func metricsText(t *testing.T, n *running) string {
 func TestRegistrationIsOffUnlessTheConfigurationSaysElse(t *testing.T) {
 	n := registering(t, func(c *Config) { c.Auth, c.Registration.Mode = Default().Auth, register.Off })
 	for _, path := range register.Paths {
-		if status, _ := post(t, n, path, "Bearer the-operators-token", pairOf("plugin", pluginKey)); status != http.StatusNotFound {
+		if status, _ := post(t, n, path, "Bearer the-operators-token-of-32-bytes-x", pairOf("plugin", pluginKey)); status != http.StatusNotFound {
 			t.Errorf("%s is answered %d, want 404", path, status)
 		}
 	}
 	n = registering(t, func(c *Config) { c.Registration.Mode = register.Authenticated })
-	for authorization, want := range map[string]int{"": http.StatusUnauthorized, "Bearer x": http.StatusUnauthorized, "Bearer the-operators-token": http.StatusCreated} {
+	for authorization, want := range map[string]int{"": http.StatusUnauthorized, "Bearer x": http.StatusUnauthorized, "Bearer the-operators-token-of-32-bytes-x": http.StatusCreated} {
 		if status, _ := post(t, n, "/register", authorization, pairOf("plugin", pluginKey)); status != want {
 			t.Errorf("with %q: %d, want %d", authorization, status, want)
 		}
@@ -240,9 +240,10 @@ func TestRegistrationsAreCountedByTheAddressBehindATrustedProxy(t *testing.T) {
 
 func TestMistakesInRegistrationOpenWithTheirKey(t *testing.T) {
 	c := Default()
+	c.Admin.Token = strings.Repeat("x", 31)
 	c.Registration.Mode, c.Registration.BearerTTL = "opne", 0
 	err := c.Validate()
-	for _, want := range []string{`registration.mode: "opne"`, "registration.bearerTTL: 0s"} {
+	for _, want := range []string{`registration.mode: "opne"`, "registration.bearerTTL: 0s", "admin.token: is too short: with registrations the public port takes it"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}

@@ -48,7 +48,7 @@ func TestNoRuleStandsBetweenAClientAndItsToken(t *testing.T) {
 
 func TestSecretsOfTokensAreNotShown(t *testing.T) {
 	cfg := Default()
-	cfg.Tokens.APISecret = "the secret of backends"
+	cfg.Tokens.APISecret = "the secret of backends, of 32 bytes"
 	cfg.Tokens.SigningKeys = []tokens.Key{{ID: "a", Alg: "HS256", Secret: "a secret of thirty-two characters"}, {ID: "b", Alg: "ES256", Key: "keys/b.pem"},
 		{ID: "c", Alg: "ES256", Key: "-----BEGIN PRIVATE KEY-----\nabc"}}
 	text, err := cfg.Show()

@@ -20,7 +20,7 @@ type Config struct {
 	// tokens.
 	SigningKeys []Key `yaml:"signingKeys"`
 	// APISecret is what backends send as a bearer token to mint, revoke and kick, at least
-	// 16 characters. Without one nobody may.
+	// 32 characters. Without one nobody may.
 	APISecret string `yaml:"apiSecret"`
 	// AccessTTL is how long a token is good for whose backend does not say.
 	AccessTTL time.Duration `yaml:"accessTTL"`
@@ -51,7 +51,7 @@ type Key struct {
 // minAPISecret is the length of the shortest apiSecret in bytes, minRSA the size of the
 // smallest RSA key in bits (RFC 7518 §3.3).
 const (
-	minAPISecret = 16
+	minAPISecret = 32
 	minRSA       = 2048
 )
 

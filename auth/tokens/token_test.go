@@ -62,7 +62,7 @@ func someKeys(t testing.TB) map[string]Key {
 func testConfig(keys ...Key) Config {
 	cfg := DefaultConfig()
 	cfg.SigningKeys = keys
-	cfg.APISecret = "the secret of the backend"
+	cfg.APISecret = "the secret of the backend, of 32 bytes"
 	return cfg
 }
 
@@ -147,6 +147,11 @@ func TestKeysThatCannotBeUsedAreRefused(t *testing.T) {
 	}
 	if err := testConfig(hmacKey("a"), hmacKey("a")).Validate(); err == nil {
 		t.Error("two keys have one id")
+	}
+	short := testConfig(hmacKey("a"))
+	short.APISecret = short.APISecret[:31]
+	if err := short.Validate(); err == nil || !strings.HasPrefix(err.Error(), "apiSecret: is too short: use at least 32") {
+		t.Errorf("an API secret of 31 bytes: %v", err)
 	}
 }
 

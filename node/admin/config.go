@@ -15,7 +15,9 @@ type Config struct {
 	// Listen is a TCP address for the admin API, beside the unix socket in the
 	// data directory. Empty is none. Anything but loopback needs Token.
 	Listen string `yaml:"listen"`
-	// Token must be sent as a bearer token to the TCP address.
+	// Token must be sent as a bearer token to the TCP address. With registrations the public
+	// port takes it as well, to register and unregister anybody; then it has at least 32
+	// characters.
 	Token string `yaml:"token"`
 }
 
