@@ -21,10 +21,8 @@ import (
 // (spec 06 §5.2). It never changes once made: a reload makes another one.
 type file struct {
 	users map[string]account
-	// dummy is checked for unknown names, so that they take as long as a wrong
-	// password and nobody can find out by the clock who has an account. It is the
-	// secret of one of the users, of the kind most of them have.
-	dummy secret
+	// decoys are secrets of its users.
+	decoys decoys
 	// report makes a wrong password or a missing parameter a refusal.
 	report bool
 	turns  *Turnstile
@@ -78,7 +76,6 @@ func newFile(key string, o *Options, report bool, turns *Turnstile) (*file, erro
 	if _, err := rand.Read(f.key[:]); err != nil {
 		return nil, fmt.Errorf("%s: key: %w", key, err)
 	}
-	var kinds [secretKinds][]secret
 	for _, name := range slices.Sorted(maps.Keys(users)) {
 		a, err := newAccount(name, users[name], digest)
 		if err != nil {
@@ -86,11 +83,7 @@ func newFile(key string, o *Options, report bool, turns *Turnstile) (*file, erro
 			continue
 		}
 		f.users[name] = a
-		kinds[a.secret.kind()] = append(kinds[a.secret.kind()], a.secret)
-	}
-	most := slices.MaxFunc(kinds[:], func(a, b []secret) int { return len(a) - len(b) })
-	if len(errs) == 0 {
-		f.dummy = most[0]
+		f.decoys.add(a.secret)
 	}
 	return f, errors.Join(errs...)
 }
@@ -188,21 +181,20 @@ func (f *file) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 		return f.refuse(missing), nil
 	}
 	acc, known := f.users[username]
-	s := acc.secret
-	if !known {
-		s = f.dummy
-	}
+	cost := f.decoys.cost(acc.secret)
 	if known && f.recalls(acc, password) && !f.turns.slowed(networkOf(a.RemoteAddr)) {
 		return Verdict{Opinion: Accepted, User: acc.user}, nil
 	}
 	right := false
-	if err := f.turns.Check(ctx, a.RemoteAddr, s.cost(), func() bool {
-		right = s.matches(password)
-		return known && right || !known && !f.last
+	if err := f.turns.Check(ctx, a.RemoteAddr, cost, func() bool {
+		if right = known && acc.secret.matches(password); !right {
+			f.decoys.waste(password, acc.secret)
+		}
+		return right || !known && !f.last
 	}); err != nil {
 		return Verdict{}, err
 	}
-	if known && right && s.cost().slow() {
+	if right && cost.slow() {
 		mac := f.mac(password)
 		acc.recent.Store(&mac)
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -124,19 +126,41 @@ func TestDeepstreamsHashedUsersLogIn(t *testing.T) {
 	}
 }
 
-func TestUnknownUsersCostWhatMostUsersCost(t *testing.T) {
-	phc, err := HashArgon2id("pw")
+func TestUnknownUsersCostWhatWrongPasswordsCost(t *testing.T) {
+	users := make(map[string]Entry)
+	for name, cost := range map[string]int{"bcrypt": 5, "cheaper": 4} {
+		hash, err := bcrypt.GenerateFromPassword([]byte("pw"), cost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		users[name] = Entry{Password: string(hash)}
+	}
+	users["clear"], users["argon2id"] = Entry{Password: "clear"}, Entry{Password: mustHash(t, "pw")}
+	f, err := newFile("k", &Options{Users: users}, true, NewTurnstile())
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := newFile("k", &Options{Users: map[string]Entry{
-		"a": {Password: "clear"}, "b": {Password: phc}, "c": {Password: phc},
-	}}, true, NewTurnstile())
-	if err != nil {
-		t.Fatal(err)
+	var list []secret
+	var counts []*counted
+	for _, s := range f.decoys.list {
+		c := &counted{secret: s}
+		list, counts = append(list, c), append(counts, c)
+		if s.kind() == kindBcrypt && work(s) != 5 {
+			t.Errorf("the decoy of bcrypt has the cost %d, want that of the dearest", work(s))
+		}
 	}
-	if got, want := f.dummy.kind(), kindArgon2id; got != want {
-		t.Errorf("the dummy is of kind %d, want %d", got, want)
+	if len(list) != 2 {
+		t.Fatalf("there are %d decoys, want bcrypt and argon2id", len(list))
+	}
+	f.decoys.list = list
+	for name, want := range map[string]int{"nobody": 2, "clear": 2, "bcrypt": 1, "argon2id": 1} { // and their own
+		counts[0].checks, counts[1].checks = 0, 0
+		if v, err := f.Authenticate(t.Context(), &Attempt{Params: `{"username":"` + name + `","password":"wrong"}`}); err != nil || v.Opinion == Accepted {
+			t.Fatalf("%s: %+v, %v", name, v, err)
+		}
+		if got := counts[0].checks + counts[1].checks; got != want {
+			t.Errorf("%s: %d decoys were checked, want %d", name, got, want)
+		}
 	}
 }
 

@@ -26,17 +26,20 @@ type storage struct {
 	last   bool
 	turns  *Turnstile
 	log    *slog.Logger
-	// dummies are one hash of each kind that users have. A wrong password takes as long as
-	// all of them, and so does a name that nobody has: neither tells who has an account,
-	// nor how old its hash is.
-	dummies []secret
-	recent  remembered
+	// decoys are hashes as new users have them, deepstream's where the options name it, and
+	// bcrypt's once a user was seen who has one: the table is not read through for that.
+	decoys decoys
+	recent remembered
 }
 
 var (
 	_ guarded  = (*storage)(nil)
 	_ follower = (*storage)(nil)
 )
+
+// usualBcrypt is the dearest bcrypt hash whose time all wrong passwords take when there is
+// one: a single one that takes seconds must not slow all others.
+const usualBcrypt = 12
 
 // unavailable is what a client is told when the store fails: none of its insides.
 var unavailable = reason("users cannot be looked up at the moment: try again later")
@@ -56,10 +59,11 @@ func newStorage(key string, o *Options, report bool, deps Deps) (*storage, error
 	}
 	s := &storage{
 		key: key, digest: digest, create: o.CreateUser, report: report, last: true,
-		turns: deps.Turnstile, log: deps.Log, dummies: []secret{newDummy()},
+		turns: deps.Turnstile, log: deps.Log,
 	}
+	s.decoys.add(newDummy())
 	if digest.Name != "" {
-		s.dummies = append(s.dummies, dummyOf(digest))
+		s.decoys.add(dummyOf(digest))
 	}
 	if s.store, err = deps.Users.Open(o.Source()); err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
@@ -128,31 +132,10 @@ func (s *storage) failed(what string, err error) Verdict {
 
 // unknown takes the time of a wrong password, and has no opinion.
 func (s *storage) unknown(ctx context.Context, a *Attempt, password string) (Verdict, error) {
-	return Verdict{}, s.turns.Check(ctx, a.RemoteAddr, s.cost(nil), func() bool {
-		s.waste(password, secretKinds)
+	return Verdict{}, s.turns.Check(ctx, a.RemoteAddr, s.decoys.cost(nil), func() bool {
+		s.decoys.waste(password, nil)
 		return !s.last
 	})
-}
-
-// waste takes the time of all kinds of hashes but one.
-func (s *storage) waste(password string, but secretKind) {
-	for _, d := range s.dummies {
-		if d.kind() != but {
-			d.matches(password)
-		}
-	}
-}
-
-// cost is the most that one hash of those checked for a user takes.
-func (s *storage) cost(own secret) Cost {
-	var most Cost
-	for _, d := range append([]secret{own}, s.dummies...) {
-		if d != nil {
-			c := d.cost()
-			most = Cost{max(most.Memory, c.Memory), max(most.Threads, c.Threads)}
-		}
-	}
-	return most
 }
 
 // known judges a user that is there.
@@ -165,12 +148,15 @@ func (s *storage) known(ctx context.Context, a *Attempt, u users.User, password 
 	if err != nil {
 		return s.failed("verify a user", fmt.Errorf("password of user %q: %w", u.Name, err)), nil
 	}
+	if own.kind() == kindBcrypt && work(own) <= usualBcrypt {
+		s.decoys.add(own)
+	}
 	var right bool
 	var fresh string
-	if err := s.turns.Check(ctx, a.RemoteAddr, s.cost(own), func() bool {
+	if err := s.turns.Check(ctx, a.RemoteAddr, s.decoys.cost(own), func() bool {
 		switch right = own.matches(password); {
 		case !right:
-			s.waste(password, own.kind())
+			s.decoys.waste(password, own)
 		case !isNew(own):
 			fresh, err = HashArgon2id(password)
 		}

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/tidwall/gjson"
+	"golang.org/x/crypto/bcrypt"
 
 	"hadal/auth/users"
 	"hadal/auth/vault"
@@ -287,7 +289,7 @@ func TestUnknownNamesCostWhatWrongPasswordsCost(t *testing.T) {
 	digest := oldDigest
 	b := newBench(t, digest, true)
 	old, fresh := &counted{secret: dummyOf(b.digest)}, &counted{secret: newDummy()}
-	b.dummies = []secret{fresh, old}
+	b.decoys.list = []secret{fresh, old}
 	b.put(t, "old", stored[0].key+salt)
 	b.put(t, "new", mustHash(t, "right"))
 	for _, c := range []struct {
@@ -299,6 +301,38 @@ func TestUnknownNamesCostWhatWrongPasswordsCost(t *testing.T) {
 		if old.checks != c.old || fresh.checks != c.fresh {
 			t.Errorf("%q: %d old and %d new dummies were checked, want %d and %d", c.name, old.checks, fresh.checks, c.old, c.fresh)
 		}
+	}
+}
+
+// Users of bcrypt are not known before one comes.
+func TestABcryptHashThatWasSeenIsCheckedForAllOthers(t *testing.T) {
+	b := newBench(t, Options{}, true)
+	hash, err := bcrypt.GenerateFromPassword([]byte("right"), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.put(t, "usual", string(hash))
+	b.put(t, "dear", strings.Replace(string(hash), "$04$", fmt.Sprintf("$%d$", usualBcrypt+1), 1))
+	kinds := func() (list []secretKind) {
+		for _, s := range b.decoys.list {
+			list = append(list, s.kind())
+		}
+		return list
+	}
+	b.login(t, "dear", "wrong")
+	b.login(t, "nobody", "wrong")
+	if got := kinds(); !slices.Equal(got, []secretKind{kindArgon2id}) {
+		t.Errorf("before a usual bcrypt hash was seen the decoys are %v, want argon2id", got)
+	}
+	b.login(t, "usual", "wrong")
+	if got := kinds(); !slices.Equal(got, []secretKind{kindArgon2id, kindBcrypt}) {
+		t.Errorf("after that they are %v, want argon2id and bcrypt", got)
+	}
+	seen := &counted{secret: b.decoys.list[1]}
+	b.decoys.list[1] = seen
+	b.login(t, "nobody", "wrong")
+	if seen.checks != 1 {
+		t.Errorf("for a name that nobody has it was checked %d times, want once", seen.checks)
 	}
 }
 
