@@ -127,6 +127,7 @@ var (
 	descRegistration  = desc("registration_requests_total", "Requests of HTTP to register, log in and unregister clients, by result.", "call", "result")
 	descRegLogins     = desc("registration_logins_total", "Credentials of registered clients that were judged, by result.", "result")
 	descRegEnded      = desc("registration_ended_total", "Connections closed because the login of their registered client was over.")
+	descRegClients    = desc("registration_clients", "Registered clients, as far as this node has heard.")
 	descRegOpen       = desc("registration_connections", "Connections of registered clients.")
 	descReady         = desc("ready", "1 when the node serves fully.")
 )

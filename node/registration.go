@@ -2,14 +2,17 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"hadal/auth"
 	"hadal/auth/register"
+	"hadal/auth/users"
 	"hadal/auth/web"
 	"hadal/node/endpoint"
+	"hadal/store/jetstream"
 )
 
 // This file joins the registrations of clients with the port and its connections.
@@ -28,6 +31,7 @@ func (n *Node) newRegistration() (*register.Room, error) {
 	}
 	return register.New(c, register.Deps{
 		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: others{n}, OfflineGrace: n.tokens.OfflineGrace, Log: n.log,
+		DropRole: n.dropRole, Crowded: n.loginsCrowded,
 		BasicElsewhere: slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type != "none" && a.Type != "jwt" }),
 	})
 }
@@ -37,6 +41,29 @@ type others struct{ *Node }
 
 // Knows implements auth.Knower.
 func (n others) Knows(ctx context.Context, name string) (bool, error) { return n.auth.Knows(ctx, name) }
+
+// dropRole takes the role of a client away that unregisters.
+func (n *Node) dropRole(ctx context.Context, id string) error {
+	if err := n.accounts.roles.Remove(ctx, id); !errors.Is(err, users.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// loginsCrowded says that the store of logins is half full. Anybody can register clients, and
+// a removal is remembered for good: what is left is for users, tokens and revocations.
+func (n *Node) loginsCrowded(ctx context.Context) bool {
+	st := n.stored()
+	if st == nil {
+		return false
+	}
+	l := st.loginStore()
+	if l == nil {
+		return false
+	}
+	_, bytes := l.size(ctx)
+	return bytes > jetstream.VaultBytes/2
+}
 
 // waysIn is all that decides who a client is: registered clients and the cluster's own
 // tokens are asked for before the strategies, all behind one door.
@@ -90,6 +117,7 @@ func (n *Node) collectRegistration(count, gauge func(d *prometheus.Desc, v float
 		count(descRegLogins, float64(v), result)
 	}
 	count(descRegEnded, float64(s.Ended))
+	gauge(descRegClients, float64(s.Clients))
 	gauge(descRegOpen, float64(s.Connections))
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 
@@ -213,7 +214,7 @@ func TestRegistrationIsOffUnlessTheConfigurationSaysElse(t *testing.T) {
 
 // The address that counts is the client's, not that of a proxy that the operator trusts.
 func TestRegistrationsAreCountedByTheAddressBehindATrustedProxy(t *testing.T) {
-	n := registering(t, func(c *Config) { c.Registration.PerMinute, c.TrustedProxies = 2, []string{"127.0.0.1"} })
+	n := registering(t, func(c *Config) { c.Registration.PerMinute, c.TrustedProxies = 1, []string{"127.0.0.1"} })
 	ask := func(id, from string) int {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.Addr().String()+"/register", strings.NewReader(pairOf(id, pluginKey)))
 		if err != nil {
@@ -231,7 +232,7 @@ func TestRegistrationsAreCountedByTheAddressBehindATrustedProxy(t *testing.T) {
 	for i, c := range []struct {
 		from string
 		want int
-	}{{"192.0.2.1", 201}, {"192.0.2.1", 201}, {"192.0.2.1", 429}, {"192.0.2.2", 201}} {
+	}{{"192.0.2.1", 201}, {"192.0.2.1", 429}, {"192.0.2.2", 201}} {
 		if got := ask(fmt.Sprint("client", i), c.from); got != c.want {
 			t.Errorf("registration %d, from %s: %d, want %d", i, c.from, got, c.want)
 		}
@@ -356,5 +357,48 @@ func TestBasicAndBearerOfTheUpgradeLogInOrAreAnswered401(t *testing.T) {
 	// An unknown name may be a user's of the file, who is judged at the login.
 	if _, m, resp := upgraded(t, n, basicOf("nobody", pluginKey)); resp != nil || m.Action != protocol.AuthAuthUnsuccessful {
 		t.Errorf("Basic of nobody is answered %s, %v, want a refused login", m.Action.Name(m.Topic), resp)
+	}
+}
+
+func TestWhoRegistersAnIDAnewDoesNotHaveTheRoleOfTheFormerClient(t *testing.T) {
+	n := registering(t, func(c *Config) { c.Registration.UserPrefix, c.Registration.Role = "client/", "guest" })
+	roleOf := func(key string) string {
+		t.Helper()
+		if status, _ := post(t, n, "/register", "", pairOf("plugin", key)); status != http.StatusCreated && status != http.StatusConflict {
+			t.Fatalf("register is answered %d", status)
+		}
+		v, err := n.logins.Authenticate(t.Context(), &auth.Attempt{Params: pairOf("plugin", key), RemoteAddr: "127.0.0.1"})
+		if err != nil || v.Opinion != auth.Accepted {
+			t.Fatalf("the client is judged %+v, %v", v, err)
+		}
+		return v.User.ServerData
+	}
+	roleOf(pluginKey)
+	if err := n.accounts.SetRole(t.Context(), "client/plugin", "admin"); err != nil {
+		t.Fatal(err)
+	}
+	give := time.Now().Add(30 * time.Second)
+	for roleOf(pluginKey) != `{"role":"admin"}` { // a node hears of roles a moment later
+		if time.Now().After(give) {
+			t.Fatal("the client does not get its role")
+		}
+	}
+	if status, _ := post(t, n, "/unregister", basicOf("plugin", pluginKey), `{"clientID":"plugin"}`); status != http.StatusOK {
+		t.Fatalf("unregister is answered %d", status)
+	}
+	for { // as above
+		role, err := n.accounts.roles.Role(t.Context(), "client/plugin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if role == "" {
+			break
+		}
+		if time.Now().After(give) {
+			t.Fatal("the role stays when its client is unregistered")
+		}
+	}
+	if got := roleOf(otherKey); got != `{"role":"guest"}` {
+		t.Errorf("the next client of that id has the server data %s, want its own role", got)
 	}
 }

@@ -34,6 +34,9 @@ type Config struct {
 	// PerMinute is how many clients one address (of IPv6, one /64 network) may register in
 	// a minute, the operator excepted. 0 is without bound.
 	PerMinute int `yaml:"perMinute"`
+	// MaxClients is how many clients may be registered at once; 0 is without bound. Nodes
+	// that register at the same moment may exceed it by a few.
+	MaxClients int `yaml:"maxClients"`
 	// UserPrefix is put before the id of a client to make its user id. With a prefix that
 	// no user of another strategy has, such as client/, nobody can register as one of them.
 	UserPrefix string `yaml:"userPrefix"`
@@ -44,7 +47,7 @@ type Config struct {
 
 // DefaultConfig is complete: registration is off.
 func DefaultConfig() Config {
-	return Config{Mode: Off, BearerTTL: 24 * time.Hour, PerMinute: 120}
+	return Config{Mode: Off, BearerTTL: 24 * time.Hour, PerMinute: 120, MaxClients: 1_000_000}
 }
 
 // Enabled says whether there are registrations at all.
@@ -64,6 +67,9 @@ func (c Config) Validate() error {
 	}
 	if c.PerMinute < 0 {
 		bad("registration.perMinute: %d is below zero: 0 is without bound", c.PerMinute)
+	}
+	if c.MaxClients < 0 {
+		bad("registration.maxClients: %d is below zero: 0 is without bound", c.MaxClients)
 	}
 	if !printable(c.UserPrefix) {
 		bad("registration.userPrefix: %q has control characters", c.UserPrefix)

@@ -20,6 +20,8 @@ var (
 	problemUnknown = &web.Problem{Status: http.StatusNotFound, Code: "CLIENT_UNKNOWN", Detail: "there is no client of this id"}
 	problemOthers  = &web.Problem{Status: http.StatusForbidden, Code: "FORBIDDEN", Detail: "a client can unregister nobody but itself"}
 	problemLimited = &web.Problem{Status: http.StatusTooManyRequests, Code: "RATE_LIMITED", Detail: "too many registrations from this address: wait a minute"}
+	problemMany    = &web.Problem{Status: http.StatusInsufficientStorage, Code: "TOO_MANY_CLIENTS", Detail: "there are as many clients as registration.maxClients allows: the operator can raise it, or unregister some"}
+	problemCrowded = &web.Problem{Status: http.StatusInsufficientStorage, Code: "STORE_CROWDED", Detail: "the store of logins is half full, and what is left is not for registrations: ask the operator"}
 	problemBusy    = &web.Problem{Status: http.StatusServiceUnavailable, Code: "BUSY", Detail: "too many logins wait: try again"}
 	problemMethod  = &web.Problem{Status: http.StatusMethodNotAllowed, Code: "METHOD_NOT_ALLOWED", Detail: "use POST"}
 	problemFailed  = &web.Problem{Status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Detail: "this could not be done now: try again"}
@@ -69,6 +71,12 @@ func (r *Room) problem(req *http.Request, err error) *web.Problem {
 		return problemExists
 	case errors.Is(err, errUnknown):
 		return problemUnknown
+	case errors.Is(err, errMany):
+		r.log.Warn("client not registered: there are as many as registration.maxClients allows", "remote", req.RemoteAddr, "maxClients", r.cfg.MaxClients)
+		return problemMany
+	case errors.Is(err, errCrowded):
+		r.log.Error("client not registered: the store of logins is half full, and what is left is kept for users and tokens", "remote", req.RemoteAddr)
+		return problemCrowded
 	case errors.Is(err, auth.ErrBusy), errors.Is(err, errRaced), errors.Is(err, context.DeadlineExceeded):
 		r.log.Debug("registration could not wait", "path", req.URL.Path, "remote", req.RemoteAddr, "err", err)
 		return problemBusy

@@ -544,3 +544,87 @@ func TestTokensThatHaveExpiredAreNoGuesses(t *testing.T) {
 		}
 	})
 }
+
+func TestNoMoreClientsAreRegisteredThanThereMayBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := vault.NewMemory()
+		few := func(c *Config, _ *Deps) { c.MaxClients = 2 }
+		a, b := newSite(t, v, few), newSite(t, v, few)
+		defer a.running()()
+		defer b.running()()
+		a.registered("one", goodKey)
+		b.registered("two", goodKey)
+		a.loggedIn("one", goodKey) // changes the entry, and is no client more
+		synctest.Wait()
+		for name, s := range map[string]*site{"a": a, "b": b} {
+			if got := s.post("/register", "", pair{"three", goodKey}); got.status != http.StatusInsufficientStorage || !strings.Contains(got.raw, "registration.maxClients") {
+				t.Errorf("a third client at %s is answered %d %s, want 507 with the key", name, got.status, got.raw)
+			}
+			if got := s.post("/register", "", pair{"two", goodKey}); got.status != http.StatusConflict {
+				t.Errorf("a client that is there is answered %d %s, want 409", got.status, got.raw)
+			}
+		}
+		if got := b.Stats(); got.Clients != 2 || got.Calls["register"]["full"] != 1 {
+			t.Errorf("counted %d clients and %d refused, want 2 and 1", got.Clients, got.Calls["register"]["full"])
+		}
+		a.post("/unregister", basic("one", goodKey), registered{"one"})
+		synctest.Wait()
+		b.registered("three", goodKey)
+	})
+}
+
+func TestWhatWentUnheardIsNoClientAnyMore(t *testing.T) {
+	c := newCensus()
+	c.told("client/a", false)
+	c.told("client/b", false)
+	c.synced()
+	c.lost()
+	c.told("client/b", false)
+	c.told("client/c", false)
+	c.told("client/c", true)
+	if got := c.count(); got != 2 {
+		t.Errorf("before all are told again there are %d, want the 2 that were", got)
+	}
+	c.synced()
+	if got := c.count(); got != 1 {
+		t.Errorf("after that there are %d, want 1", got)
+	}
+}
+
+func TestNobodyIsRegisteredInACrowdedStore(t *testing.T) {
+	crowded := true
+	s := newSite(t, vault.NewMemory(), func(_ *Config, d *Deps) { d.Crowded = func(context.Context) bool { return crowded } })
+	if got := s.post("/register", "", pair{"plugin", goodKey}); got.status != http.StatusInsufficientStorage || got.body["code"] != "STORE_CROWDED" {
+		t.Errorf("answered %d %s, want 507 STORE_CROWDED", got.status, got.raw)
+	}
+	crowded = false
+	s.registered("plugin", goodKey)
+}
+
+func TestTheRoleOfAClientGoesBeforeItDoes(t *testing.T) {
+	var dropped []string
+	var fails error
+	s := newSite(t, vault.NewMemory(), func(c *Config, d *Deps) {
+		c.UserPrefix = "client/"
+		d.DropRole = func(_ context.Context, id string) error {
+			dropped = append(dropped, id)
+			return fails
+		}
+	})
+	s.registered("plugin", goodKey)
+	fails = errDoubt
+	if got := s.post("/unregister", basic("plugin", goodKey), registered{"plugin"}); got.status != http.StatusServiceUnavailable {
+		t.Errorf("with a role that cannot be taken away: answered %d %s, want 503", got.status, got.raw)
+	}
+	s.loggedIn("plugin", goodKey) // it stays: nobody else can have the role
+	fails = nil
+	if got := s.post("/unregister", basic("plugin", goodKey), registered{"plugin"}); got.status != http.StatusOK {
+		t.Errorf("answered %d %s, want 200", got.status, got.raw)
+	}
+	if !slices.Equal(dropped, []string{"client/plugin", "client/plugin"}) {
+		t.Errorf("roles were taken from %q", dropped)
+	}
+	if got := s.post("/unregister", "Bearer "+admin, registered{"nobody"}); got.status != http.StatusNotFound || len(dropped) != 2 {
+		t.Errorf("who is not registered: answered %d, and roles taken from %q", got.status, dropped)
+	}
+}

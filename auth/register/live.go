@@ -171,6 +171,7 @@ func (r *Room) Run(ctx context.Context) error {
 
 // synced is called when all entries have been told.
 func (r *Room) synced() {
+	r.census.synced()
 	began := r.touch.Began()
 	away := r.touch.Synced()
 	if began {
@@ -186,6 +187,7 @@ func (r *Room) synced() {
 
 // lost is called when the watch will begin anew.
 func (r *Room) lost(err error) {
+	r.census.lost()
 	if r.touch.Lost() {
 		r.log.Warn("cut off from the registrations", "err", err, "grace", r.deps.OfflineGrace())
 	}
@@ -198,6 +200,7 @@ func (r *Room) told(change vault.Change) {
 		r.log.Error("an entry of the vault is no registration", "name", change.Key, "err", err)
 		return
 	}
+	r.census.told(change.Key, change.Gone)
 	r.mu.Lock()
 	here := len(r.byID[id]) > 0
 	if change.Gone {

@@ -377,6 +377,7 @@ func TestMistakesInTheConfigurationNameTheirKey(t *testing.T) {
 		`registration.mode: "on" is not one of`:  func(c *Config) { c.Mode = "on" },
 		"registration.bearerTTL: 10ms is not":    func(c *Config) { c.BearerTTL = 10 * time.Millisecond },
 		"registration.perMinute: -1 is below":    func(c *Config) { c.PerMinute = -1 },
+		"registration.maxClients: -1 is below":   func(c *Config) { c.MaxClients = -1 },
 		`registration.userPrefix: "a\n" has con`: func(c *Config) { c.UserPrefix = "a\n" },
 	} {
 		c := DefaultConfig()

@@ -47,6 +47,12 @@ type Deps struct {
 	// BasicElsewhere says that another strategy is asked about Basic credentials too, so
 	// that those of a client that is not registered are left to it.
 	BasicElsewhere bool
+	// DropRole takes the role away that the operator gave to a user, if he has one; his id is
+	// his user id. nil is for a node that has no roles.
+	DropRole func(ctx context.Context, id string) error
+	// Crowded says that the vault is so full that clients, who may be anybody, shall not fill
+	// it any further. nil never does.
+	Crowded func(ctx context.Context) bool
 	// OfflineGrace is how long a node that is cut off from the vault goes on with who is
 	// logged in. It may change.
 	OfflineGrace func() time.Duration
@@ -66,6 +72,7 @@ type Room struct {
 	compare func(hash, key []byte) error
 	mac     [sha256.Size]byte
 	touch   *vault.Touch // whether this node hears of who is registered
+	census  *census
 
 	mu     sync.Mutex
 	recent map[string]verified          // by id: keys that were right; guarded by mu
@@ -87,6 +94,8 @@ var (
 	errWrong   = errors.New("the credentials are wrong")
 	errUnknown = errors.New("there is no such client")
 	errRaced   = errors.New("others changed this client all the time")
+	errMany    = errors.New("there are as many clients as there may be")
+	errCrowded = errors.New("the store of logins is too full for more clients")
 )
 
 // New makes the room; cfg is valid and enabled. Run has to run for logins to end.
@@ -96,7 +105,7 @@ func New(cfg Config, deps Deps) (*Room, error) { return newRoom(cfg, deps, bcryp
 func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
 	r := &Room{
 		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), compare: bcrypt.CompareHashAndPassword,
-		touch: vault.NewTouch(true), recent: make(map[string]verified), conns: make(map[Conn]string),
+		touch: vault.NewTouch(true), census: newCensus(), recent: make(map[string]verified), conns: make(map[Conn]string),
 		byID: make(map[string]map[Conn]struct{}), check: make(map[string]struct{}), wake: make(chan struct{}, 1),
 	}
 	_, _ = rand.Read(r.mac[:]) // never fails: crypto/rand ends the process instead
@@ -128,7 +137,7 @@ func (r *Room) find(ctx context.Context, id string) (*client, uint64, error) {
 	return c, e.Revision, err
 }
 
-// register makes a client, or errExists. remote is whose turn is waited for. id and key
+// register makes a client, or errExists, errMany, errCrowded. remote is whose turn is waited for. id and key
 // have been looked at.
 func (r *Room) register(ctx context.Context, id, key, remote string) error {
 	// Who comes second need not cost a hash.
@@ -146,6 +155,12 @@ func (r *Room) register(ctx context.Context, id, key, remote string) error {
 		case known:
 			return errExists
 		}
+	}
+	switch {
+	case r.cfg.MaxClients > 0 && r.census.count() >= r.cfg.MaxClients:
+		return errMany
+	case r.deps.Crowded != nil && r.deps.Crowded(ctx):
+		return errCrowded
 	}
 	var hash []byte
 	var failed error
@@ -265,8 +280,10 @@ func (r *Room) verify(ctx context.Context, token, remote string) (id string, c *
 
 var errExpired = errors.New("the token has expired")
 
-// unregister removes a client: the registration of that login, or any when it is empty. The
-// error is errUnknown, or the vault's.
+// unregister removes a client: the registration of that login, or any when it is empty. Its
+// role goes first: who registers the id next is somebody else, and when only one of the two
+// can be removed, it is a client without its role that stays. The error is errUnknown, or the
+// vault's.
 func (r *Room) unregister(ctx context.Context, id, login string) error {
 	tried := false // an attempt whose outcome is unknown
 	for range maxTries {
@@ -280,6 +297,11 @@ func (r *Room) unregister(ctx context.Context, id, login string) error {
 			return errUnknown // a later registration is another client's
 		}
 		login = c.Login
+		if r.deps.DropRole != nil {
+			if err := r.deps.DropRole(ctx, r.cfg.UserPrefix+id); err != nil {
+				return fmt.Errorf("remove the role of a client: %w", err)
+			}
+		}
 		err = r.deps.Vault.Delete(ctx, keyOf(id), revision)
 		switch {
 		case err == nil:

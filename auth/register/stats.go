@@ -32,12 +32,13 @@ const (
 	resultExists
 	resultUnknown
 	resultLimited
+	resultFull // no more clients fit
 	resultBusy
 	resultFailed
 	results
 )
 
-var resultNames = [results]string{"ok", "invalid", "refused", "exists", "unknown", "limited", "busy", "failed"}
+var resultNames = [results]string{"ok", "invalid", "refused", "exists", "unknown", "limited", "full", "busy", "failed"}
 
 // counts is what has happened since the start.
 type counts struct {
@@ -69,6 +70,8 @@ func resultOf(err error) result {
 		return resultExists
 	case errors.Is(err, errUnknown):
 		return resultUnknown
+	case errors.Is(err, errMany), errors.Is(err, errCrowded):
+		return resultFull
 	case errors.Is(err, auth.ErrBusy), errors.Is(err, errRaced), errors.Is(err, context.DeadlineExceeded):
 		return resultBusy
 	}
@@ -85,11 +88,13 @@ type Stats struct {
 	// Connections those that are open.
 	Ended       uint64
 	Connections int
+	// Clients is how many are registered, as far as this node has heard.
+	Clients int
 }
 
 // Stats tells it.
 func (r *Room) Stats() Stats {
-	s := Stats{Calls: make(map[string]map[string]uint64), Logins: make(map[string]uint64), Ended: r.counts.ended.Load()}
+	s := Stats{Calls: make(map[string]map[string]uint64), Logins: make(map[string]uint64), Ended: r.counts.ended.Load(), Clients: r.census.count()}
 	for what, name := range callNames {
 		s.Calls[name] = make(map[string]uint64)
 		for how, ending := range resultNames {
