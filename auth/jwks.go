@@ -46,6 +46,7 @@ type keySet struct {
 	transport  *http.Transport
 	complaints *complaints
 	log        *slog.Logger
+	observer   Observer // complete
 
 	current atomic.Pointer[loadedKeys] // nil before the first that could be loaded
 
@@ -62,13 +63,14 @@ type keySet struct {
 type loadedKeys struct {
 	byID keyfunc.Keyfunc
 	keys []jwkset.JWK
+	at   time.Time // when it was loaded
 }
 
 // newKeySet checks the options of a set. It loads nothing.
 func newKeySet(key string, o *Options, log *slog.Logger) (*keySet, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(key+"."+format, args...)) }
-	s := &keySet{refresh: o.JWKSRefresh, algorithms: o.Algorithms, complaints: newComplaints(log), log: log}
+	s := &keySet{refresh: o.JWKSRefresh, algorithms: o.Algorithms, complaints: newComplaints(log), log: log, observer: Observer{}.complete()}
 	s.ended, s.end = context.WithCancel(context.Background())
 	var err error
 	if s.url, err = parseURL(o.JWKSURL); err != nil {
@@ -243,10 +245,13 @@ func (s *keySet) loadOnce(done chan struct{}) {
 		return // whatever came of it
 	}
 	if err != nil {
+		s.observer.KeySet(keySetFailed)
 		s.complaints.tell("the keys of tokens cannot be loaded", "host", s.url.Host, "err", err)
 		return
 	}
+	set.at = time.Now()
 	s.current.Store(set)
+	s.observer.KeySet(keySetOK)
 }
 
 // fetch asks the URL.

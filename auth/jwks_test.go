@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -248,5 +249,33 @@ func TestASetIsLoadedInTheBackgroundUntilItsStrategyIsReplaced(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that it was told to end", err)
+	}
+}
+
+func TestLoadsOfASetAreObserved(t *testing.T) {
+	s := newKeyServer(t)
+	s.say("")
+	var got []string
+	a, err := New([]Config{{Type: "jwt", Options: Options{JWKSURL: s.url}}}, false, Deps{Observer: Observer{KeySet: func(result string) { got = append(got, result) }}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := NewLive(Chain{a})
+	set := setsOf(a)[0]
+	if at, ok := live.KeySetLoaded(); !ok || !at.IsZero() {
+		t.Errorf("before it is loaded: %v, %v, want that there is a set and no time", at, ok)
+	}
+	set.load(t.Context())
+	s.serve(jwk(t, "one", "RS256", pairs()["RSA"].private, "sig"))
+	before := time.Now()
+	set.load(t.Context())
+	if !slices.Equal(got, []string{keySetFailed, keySetOK}) {
+		t.Errorf("observed %q, want a failure and a success", got)
+	}
+	if at, ok := live.KeySetLoaded(); !ok || at.Before(before) {
+		t.Errorf("it was loaded at %v, %v, want after %v", at, ok, before)
+	}
+	if _, ok := NewLive(Chain{none{}}).KeySetLoaded(); ok {
+		t.Error("strategies without a set have one")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Live is an Authenticator that can be exchanged while clients log in, for
@@ -67,4 +68,36 @@ func (l *Live) runUntilReplaced(ctx context.Context) {
 // Authenticate implements Authenticator.
 func (l *Live) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 	return (*l.current.Load()).Authenticate(ctx, a)
+}
+
+// KeySetLoaded is when that set of keys was loaded last whose last time is the longest ago;
+// the zero time when one never was. ok says whether there are any.
+func (l *Live) KeySetLoaded() (oldest time.Time, ok bool) {
+	for _, s := range setsOf(*l.current.Load()) {
+		at := time.Time{}
+		if set := s.current.Load(); set != nil {
+			at = set.at
+		}
+		if !ok || at.Before(oldest) {
+			oldest, ok = at, true
+		}
+	}
+	return oldest, ok
+}
+
+// setsOf are the sets of keys that an Authenticator of New stands on.
+func setsOf(a Authenticator) (sets []*keySet) {
+	switch a := a.(type) {
+	case *door:
+		return setsOf(a.Chain)
+	case Chain:
+		for _, each := range a {
+			sets = append(sets, setsOf(each)...)
+		}
+	case *jwtStrategy:
+		if a.set != nil {
+			sets = append(sets, a.set)
+		}
+	}
+	return sets
 }

@@ -27,6 +27,8 @@ type Deps struct {
 	// beside the strategies, whose users nobody else may be (tokens, registration). Where
 	// there is one, the list of strategies may be empty.
 	Beside []string
+	// Observer hears what servers are asked.
+	Observer Observer
 }
 
 // guardedTypes are the strategies that ask for credentials.
@@ -81,9 +83,18 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 		case "storage":
 			a, err = newStorage(key+".options", o, report, deps)
 		case "http":
-			a, err = newWebhook(key+".options", o, report, deps.Log)
+			w, bad := newWebhook(key+".options", o, report, deps.Log)
+			if err = bad; err == nil {
+				w.observer, a = deps.Observer.complete(), w
+			}
 		case "jwt":
-			a, err = newJWT(key+".options", o, report, deps.Log)
+			j, bad := newJWT(key+".options", o, report, deps.Log)
+			if err = bad; err == nil {
+				a = j
+				if j.set != nil {
+					j.set.observer = deps.Observer.complete()
+				}
+			}
 		case "":
 			err = fmt.Errorf("%s.type: is missing: use %s", key, Types)
 		default:

@@ -55,6 +55,7 @@ type webhook struct {
 	transport  *http.Transport
 	turns      *Turnstile
 	complaints *complaints
+	observer   Observer // complete
 }
 
 var (
@@ -77,7 +78,7 @@ func newWebhook(key string, o *Options, report bool, log *slog.Logger) (*webhook
 	w := &webhook{
 		url: o.EndpointURL, timeout: o.RequestTimeout, report: report,
 		permitted: make(map[int]bool), retry: make(map[int]bool), headers: make(http.Header),
-		complaints: newComplaints(log),
+		complaints: newComplaints(log), observer: Observer{}.complete(),
 	}
 	w.codes(o, fail)
 	w.times(o, fail)
@@ -250,19 +251,32 @@ func unheard(why string) Verdict { return Verdict{Opinion: Refused, Reason: reas
 // verdict is the webhook's.
 func (w *webhook) ask(ctx context.Context, headers http.Header, body []byte) (v Verdict, said bool, err error) {
 	for left := w.attempts; ; left-- {
+		began := time.Now()
 		answer, err := w.once(ctx, headers, body)
+		ended := func(result string) { w.observer.Webhook(result, time.Since(began)) }
 		switch {
 		case ctx.Err() != nil:
+			ended(webhookAbandoned)
 			return Verdict{}, false, context.Cause(ctx) // the client has gone, or had its time
 		case errors.Is(err, errLongAnswer):
+			ended(webhookUnusable)
 			w.complaints.tell("the webhook of auth answers too much", "err", err)
 			return unheard(answerUnusable), false, nil
 		case err != nil:
+			ended(webhookFailed)
 			w.complaints.tell("the webhook of auth cannot be asked", "err", err, "left", left)
 		case w.retry[answer.status]:
+			ended(webhookAgain)
 			w.complaints.tell("the webhook of auth has to be asked again", "status", answer.status, "left", left)
 		default:
-			v, said = w.judge(answer)
+			switch v, said = w.judge(answer); {
+			case !said:
+				ended(webhookUnusable)
+			case v.Opinion == Accepted:
+				ended(webhookAccepted)
+			default:
+				ended(webhookRefused)
+			}
 			return v, said, nil
 		}
 		if left == 0 {

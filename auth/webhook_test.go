@@ -641,3 +641,49 @@ func webhookFor(t *testing.T) string {
 		}
 	})
 }
+
+func TestEachRequestToAWebhookIsObservedByHowItEnded(t *testing.T) {
+	answers := []struct {
+		status int
+		body   string
+		want   string
+	}{
+		{200, `{"id":"ann"}`, webhookAccepted}, {403, `{}`, webhookRefused}, {503, "", webhookAgain}, {200, "<html>", webhookUnusable},
+		{200, strings.Repeat("x", 65<<10), webhookUnusable}, {500, "", webhookUnusable},
+	}
+	next := 0 // one request at a time
+	url := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(answers[next].status)
+		_, _ = w.Write([]byte(answers[next].body)) // the strategy may have read enough
+	})
+	var got []string
+	a, err := New([]Config{{Type: "http", Options: hookOptions(url)}}, false, Deps{Observer: Observer{Webhook: func(result string, took time.Duration) {
+		if took <= 0 {
+			t.Errorf("%s took %v", result, took)
+		}
+		got = append(got, result)
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(ctx context.Context) {
+		_, _ = a.Authenticate(ctx, &Attempt{Params: `{"username":"ann"}`}) // how it ended is what is observed
+	}
+	var want []string
+	for next = range answers {
+		ask(t.Context())
+		want = append(want, answers[next].want)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("observed %q, want %q", got, want)
+	}
+	got = nil
+	if a, err = New([]Config{{Type: "http", Options: hookOptions("http://127.0.0.1:1")}}, false, Deps{Observer: Observer{Webhook: func(result string, _ time.Duration) {
+		got = append(got, result)
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	if ask(t.Context()); !slices.Equal(got, []string{webhookFailed}) {
+		t.Errorf("nobody listens: observed %q, want %s", got, webhookFailed)
+	}
+}

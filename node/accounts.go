@@ -25,6 +25,7 @@ type accounts struct {
 	roles  users.Roles
 	beside users.Source // the table beside which roles are
 	turns  *auth.Turnstile
+	asked  asked
 	log    *slog.Logger
 
 	mu      sync.Mutex
@@ -34,7 +35,7 @@ type accounts struct {
 
 // newAccounts opens nothing yet.
 func newAccounts(cfg Config, v vault.Vault, log *slog.Logger) (*accounts, error) {
-	l := &accounts{vault: v, stores: users.NewStores(v), turns: auth.NewTurnstile(), log: log}
+	l := &accounts{vault: v, stores: users.NewStores(v), turns: auth.NewTurnstile(), asked: newAsked(), log: log}
 	// Roles are where the first table of users is. That needs a restart to change: a role
 	// that is suddenly somewhere else would be nobody's.
 	if sources := auth.Sources(cfg.Auth); len(sources) > 0 {
@@ -51,7 +52,7 @@ func newAccounts(cfg Config, v vault.Vault, log *slog.Logger) (*accounts, error)
 // strategies makes those of a configuration.
 func (l *accounts) strategies(cfg Config) (auth.Authenticator, error) {
 	return auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{
-		Vault: l.vault, Users: l.stores, Turnstile: l.turns, Log: l.log, Beside: cfg.besideAuth(),
+		Vault: l.vault, Users: l.stores, Turnstile: l.turns, Log: l.log, Beside: cfg.besideAuth(), Observer: l.asked.observer(),
 	})
 }
 

@@ -36,7 +36,7 @@ func newMetrics(n *Node) *metrics {
 	})
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "hadal_build_info", Help: "Always 1; the labels say what runs."}, []string{"version", "go"})
 	build.WithLabelValues(Version, runtime.Version()).Set(1)
-	m.registry.MustRegister(m, m.writes, build,
+	m.registry.MustRegister(m, m.writes, build, n.accounts.asked.webhook, n.accounts.asked.keySets,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -129,6 +129,7 @@ var (
 	descRegEnded      = desc("registration_ended_total", "Connections closed because the login of their registered client was over.")
 	descRegClients    = desc("registration_clients", "Registered clients, as far as this node has heard.")
 	descRegOpen       = desc("registration_connections", "Connections of registered clients.")
+	descKeysLoaded    = desc("key_set_loaded_timestamp_seconds", "When the set of keys of tokens (jwksUrl) that is the oldest was loaded, in Unix time; 0 before the first.")
 	descReady         = desc("ready", "1 when the node serves fully.")
 )
 
@@ -237,6 +238,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	n.collectTokens(count, gauge)
 	n.collectRegistration(count, gauge)
+	n.collectKeySets(gauge)
 	if ready := len(n.Ready()) == 0; ready {
 		gauge(descReady, 1)
 	} else {
