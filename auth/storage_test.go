@@ -307,12 +307,13 @@ func TestUnknownNamesCostWhatWrongPasswordsCost(t *testing.T) {
 // Users of bcrypt are not known before one comes.
 func TestABcryptHashThatWasSeenIsCheckedForAllOthers(t *testing.T) {
 	b := newBench(t, Options{}, true)
+	b.dearest = 4
 	hash, err := bcrypt.GenerateFromPassword([]byte("right"), 4)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.put(t, "usual", string(hash))
-	b.put(t, "dear", strings.Replace(string(hash), "$04$", fmt.Sprintf("$%d$", usualBcrypt+1), 1))
+	b.put(t, "dear", strings.Replace(string(hash), "$04$", "$05$", 1))
 	kinds := func() (list []secretKind) {
 		for _, s := range b.decoys.list {
 			list = append(list, s.kind())
