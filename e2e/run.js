@@ -11,7 +11,7 @@ import { nodes } from './lib/cluster.js'
 import { binary } from './lib/node.js'
 
 // Which files also run over TLS: those where the transport could make a difference.
-const overTLS = ['connection', 'events', 'records', 'rpc', 'presence', 'listening', 'reconnect'].map(f => `${f}.test.js`)
+const overTLS = ['connection', 'events', 'records', 'rpc', 'presence', 'listening', 'reconnect', 'tokens'].map(f => `${f}.test.js`)
 
 // Which files stay on one node, and why.
 const alone = {
@@ -48,7 +48,9 @@ function run (transport, files) {
   const beside = atLeast(20, 10) ? ['--test-concurrency=2'] : []
   const args = ['--test', '--test-reporter=spec', ...forced, ...beside, ...files]
   const { status } = spawnSync(process.execPath, args, {
-    stdio: 'inherit', env: { ...process.env, HADAL_E2E_TRANSPORT: transport }
+    stdio: 'inherit',
+    // With it fetch trusts the certificate of the run's nodes.
+    env: { ...process.env, HADAL_E2E_TRANSPORT: transport, NODE_EXTRA_CA_CERTS: join(scratch, 'cert.pem') }
   })
   return status === 0
 }
@@ -56,7 +58,7 @@ function run (transport, files) {
 const wanted = process.argv.slice(2)
 let passed
 if (wanted[0] === 'browser') {
-  passed = run('wss', ['browser/browser.test.js'])
+  passed = run('wss', ['browser/browser.test.js', 'browser/cookie.test.js'])
 } else if (wanted.length > 0) {
   passed = run(process.env.HADAL_E2E_TRANSPORT || 'ws', wanted)
 } else {

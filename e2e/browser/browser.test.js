@@ -1,38 +1,16 @@
 // The client's browser bundle in headless Chromium, over wss: two pages do records,
 // lists, events, rpc, presence and listening with each other.
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
 import { mkdtemp } from 'node:fs/promises'
-import { createServer } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after } from 'node:test'
-import { chromium } from 'playwright-core'
-import { certificate, startNode } from '../lib/node.js'
+import { launch, servePage } from '../lib/browser.js'
+import { startNode } from '../lib/node.js'
 import { test } from '../lib/test.js'
 
 const node = await startNode({}, { secure: true })
-const { key, cert } = certificate()
-
-// The page comes over https from a place of its own, as an application's would.
-const files = {
-  '/': ['text/html; charset=utf-8', readFileSync(new URL('page.html', import.meta.url))],
-  '/ds.min.js': ['text/javascript; charset=utf-8', readFileSync(new URL('../node_modules/@deepstream/client/dist/bundle/ds.min.js', import.meta.url))]
-}
-const web = createServer({ key: readFileSync(key), cert: readFileSync(cert) }, (request, response) => {
-  const [type, body] = files[request.url] ?? []
-  if (!body) return response.writeHead(404).end()
-  response.writeHead(200, { 'Content-Type': type }).end(body)
-})
-await new Promise(resolve => web.listen(0, '127.0.0.1', resolve))
-after(() => web.close())
-
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-  // The certificate is self-signed, and CI runs as root in a container.
-  args: ['--no-sandbox', '--disable-dev-shm-usage', '--ignore-certificate-errors']
-})
-after(() => browser.close())
+const origin = await servePage()
+const browser = await launch()
 
 const complaints = []
 
@@ -41,7 +19,7 @@ async function open (user) {
   const page = await browser.newPage({ ignoreHTTPSErrors: true })
   page.on('pageerror', error => complaints.push(`${user}: ${error}`))
   page.on('console', message => ['error', 'warning'].includes(message.type()) && complaints.push(`${user}: ${message.text()}`))
-  await page.goto(`https://127.0.0.1:${web.address().port}/`)
+  await page.goto(`${origin}/`)
   await page.evaluate(([url, user]) => page.connect(url, user).then(page.reached), [node.url, user])
   return page
 }
