@@ -99,6 +99,7 @@ type harness struct {
 	dir     string
 	records *memory
 	logins  *fakeLogins
+	users   *fakeUsers
 	cluster *fakeCluster
 	rules   *perms.Live
 	reasons []Reason // changed only while no request runs
@@ -107,7 +108,7 @@ type harness struct {
 }
 
 func newHarness(t *testing.T, cfg Config) *harness {
-	h := &harness{dir: t.TempDir(), records: &memory{records: map[string]Record{}}, logins: &fakeLogins{all: map[string]Login{}}, cluster: &fakeCluster{}}
+	h := &harness{dir: t.TempDir(), records: &memory{records: map[string]Record{}}, logins: &fakeLogins{all: map[string]Login{}}, users: newFakeUsers(), cluster: &fakeCluster{}}
 	load := func(o perms.Options) *perms.Rules {
 		rules, err := perms.New(perms.Config{Type: "config", Options: o})
 		if err != nil {
@@ -119,7 +120,7 @@ func newHarness(t *testing.T, cfg Config) *harness {
 	h.explained = perms.NewLive(load(perms.Options{Path: "testdata/permissions.yml"}), shelf{h.records}, nil)
 	s, err := New(cfg, Deps{
 		Socket:  filepath.Join(h.dir, SocketName),
-		Records: h.records, Logins: h.logins,
+		Records: h.records, Logins: h.logins, Users: h.users,
 		Cluster: h.cluster,
 		Rules:   h.rules,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hadal_up 1") }),
