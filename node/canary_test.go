@@ -37,6 +37,7 @@ type wayIn struct {
 // waysIn are the ways, each made anew for a test.
 var waysIn = map[string]func() wayIn{
 	"tokens": tokensWay, "registration": registrationWay, "jwt": jwtWay, "http": hookWay,
+	"storage": storageWay, "storage, PostgreSQL": postgresWay, "storage, PostgreSQL away": postgresAwayWay,
 	"none": func() wayIn {
 		return wayIn{in: func() string { return `{"username":"ann"}` }}
 	},
@@ -389,6 +390,13 @@ func TestMistakesInAConfigurationTellNoSecret(t *testing.T) {
 		`cluster: {name: a, secret: "%s", join: 1, role: boss}`, `cluster: {name: a, secret: ["%s"]}`,
 		`auth: [{type: file, options: {users: {ann: {password: ["%s"]}}}}]`, `auth: [{type: file, options: {users: {ann: {password: "%s", role: 1}}}}]`,
 		`auth: [{type: file, options: {users: {ann: {password: "%s"}}, hash: md5}}]`,
+		`auth: [{type: http, options: {endpointUrl: "http://hook:%s@127.0.0.1/", permittedStatusCodes: [200]}}]`,
+		`auth: [{type: http, options: {endpointUrl: ["http://127.0.0.1/?key=%s"]}}]`,
+		`auth: [{type: storage, options: {connectionString: "postgres://h:%s@h/x"}}]`,
+		`auth: [{type: storage, options: {backend: postgres, connectionString: "postgres://h:%s@h:nowhere/x"}}]`,
+		`auth: [{type: storage, options: {backend: postgres, connectionString: ["%s"]}}]`,
+		`auth: [{type: jwt, options: {keys: [{alg: HS256, secret: ["%s"]}]}}]`,
+		`tokens: {apiSecret: ["%s"]}`, `tokens: {signingKeys: [{id: a, alg: HS256, secret: "%s", more: 1}]}`,
 		`httpServer: {options: {ssl: {key: "-----BEGIN %s"}}}`, "httpServer: {options: {ssl: {key: [\"-----BEGIN %s\"], cert: 1}}}",
 	} {
 		path := filepath.Join(t.TempDir(), "config.yml")
