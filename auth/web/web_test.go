@@ -107,3 +107,21 @@ func TestSameSecret(t *testing.T) {
 		}
 	}
 }
+
+func FuzzAnyHeaderHoldsABearerOrNone(f *testing.F) {
+	for _, header := range []string{"", "Bearer", "Bearer abc", "bearer  abc ", "Basic abc", "Bearer\tabc", "Bearer a b", "Bearer \x00", "BEARER é"} {
+		f.Add(header)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		token := Bearer(http.Header{"Authorization": {header}})
+		if token == "" {
+			return
+		}
+		if token != strings.TrimSpace(token) || !strings.HasSuffix(strings.TrimSpace(header), token) || !strings.EqualFold(header[:len("Bearer ")], "Bearer ") {
+			t.Errorf("the bearer of %q is %q", header, token)
+		}
+		if again := Bearer(http.Header{"Authorization": {"Bearer " + token}}); again != token {
+			t.Errorf("the bearer of %q is %q when it is sent again", token, again)
+		}
+	})
+}
