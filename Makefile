@@ -224,6 +224,10 @@ bench-store: build ## Measure the record store alone, and its start (bench/store
 	$(GO) run ./bench/store
 	$(GO) run ./bench/store --start --node bin/hadal --limit 3s
 
+.PHONY: bench-logins
+bench-logins: build ## Flood a node with logins, and see what that costs others (bench/logins)
+	$(GO) run ./bench/logins --node bin/hadal
+
 .PHONY: soak
 soak: build ## A million logins, many records and subscriptions, and what they leave behind
 	$(call section,Soak)

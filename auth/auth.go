@@ -5,7 +5,8 @@
 //
 // Whoever can connect can make us check a password, which is made to be slow. So
 // checks go through a turnstile: few at once, by the memory and processors they
-// take; the addresses in turns; slowly for an address that sends wrong passwords.
+// take; the addresses in turns, those that have sent wrong passwords behind the others,
+// and slowly if they were very many.
 // What is counted is addresses and never names, so that nobody is locked out of
 // an account by somebody who guesses at it.
 package auth

@@ -204,6 +204,7 @@ func (f *file) Authenticate(ctx context.Context, a *Attempt) (Verdict, error) {
 	case !right:
 		return f.refuse(""), nil
 	}
+	f.turns.Vouch(a.RemoteAddr)
 	return Verdict{Opinion: Accepted, User: acc.user}, nil
 }
 

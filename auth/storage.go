@@ -172,6 +172,7 @@ func (s *storage) known(ctx context.Context, a *Attempt, u users.User, password 
 		s.renew(ctx, &u, fresh, err)
 	}
 	s.recent.add(&u, password)
+	s.turns.Vouch(a.RemoteAddr)
 	return yes, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"context"
+	"math"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -25,9 +26,20 @@ const (
 	// slowedWaiting is how many attempts of a slowed address may wait. So nobody
 	// behind it waits longer than this divided by failRate, in seconds.
 	slowedWaiting = 64
+	// wrongMemory is how long a wrong password keeps its address behind others; of
+	// several, one is forgotten after the other, and no more than maxWrong are kept.
+	wrongMemory = 5 * time.Minute
+	maxWrong    = 20
+	// trust is how long a right password lets its address go before strangers, and
+	// trustWorth how many wrong ones of it that makes up for, before and after: many
+	// people of one address mistype more often than one.
+	trust      = 24 * time.Hour
+	trustWorth = 5
 	// keptLines is how many addresses are remembered before those are looked for
-	// that need not be.
+	// that need not be; when there are more than mostLines, only those are kept that
+	// wait or are slowed.
 	keptLines = 1024
+	mostLines = 1 << 16
 )
 
 // Cost is what a check takes from others while it runs. The zero value takes nothing
@@ -45,11 +57,16 @@ var BcryptCost = Cost{Memory: 4, Threads: 1}
 func (c Cost) slow() bool { return c != Cost{} }
 
 // Turnstile lets attempts in to have their password checked: few at once, because
-// a hash is made to cost time and memory; the addresses in turn, so that one that
-// sends very many attempts waits for itself; and slowly those that send wrong
-// passwords. Nothing is counted for a user name: who guesses somebody's password
-// keeps nobody but himself from logging in. A node has one, for all that hash
-// passwords in it. It is safe for many callers at once.
+// a hash is made to cost time and memory; first those of addresses from which a right
+// password came, then strangers, then those that have sent wrong ones, the fewer the
+// sooner; among equals the addresses in turn, so that one that sends very many
+// attempts waits for itself; and slowly those that send very many wrong passwords.
+// Within an address it is first come, first served: the other way round, under a flood
+// whoever is not the newest would wait for ever, and clients do wait.
+//
+// Nothing is counted for a user name: who guesses somebody's password keeps nobody but
+// himself from logging in, and who floods with right ones is recognised without a hash.
+// A node has one, for all that hash passwords in it. It is safe for many callers at once.
 type Turnstile struct {
 	mu      sync.Mutex
 	free    Cost                 // what slow checks may still take; guarded by mu
@@ -63,8 +80,10 @@ type Turnstile struct {
 // line is one address. Guarded by Turnstile.mu.
 type line struct {
 	waiting []*turn
-	failed  float64   // wrong passwords that are not forgotten, as of at
-	at      time.Time // when failed was brought up to date
+	failed  float64   // wrong passwords for which it is slowed, as of at
+	wrong   float64   // wrong passwords for which others go first, as of at
+	at      time.Time // when both were brought up to date
+	trusted time.Time // until when it goes before strangers
 	place   *list.Element
 }
 
@@ -103,7 +122,7 @@ func (t *Turnstile) enter(ctx context.Context, addr netip.Addr, cost Cost) error
 	t.mu.Lock()
 	l := t.line(addr, now)
 	u := &turn{cost: cost, come: make(chan error, 1)}
-	if l.wait(now) > 0 && len(l.waiting) >= slowedWaiting || t.waiting >= maxWaiting && !t.makeRoom(l) {
+	if l.wait(now) > 0 && len(l.waiting) >= slowedWaiting || t.waiting >= maxWaiting && !t.makeRoom(l, now) {
 		t.mu.Unlock()
 		return ErrBusy
 	}
@@ -143,9 +162,20 @@ func (t *Turnstile) leave(addr netip.Addr, cost Cost, right bool) {
 	defer t.mu.Unlock()
 	t.give(cost)
 	if !right {
-		t.line(addr, now).failed++
+		t.line(addr, now).fail()
 	}
 	t.serve(now)
+}
+
+// Vouch notes that somebody at remote, an address as in Attempt, has shown a right
+// password, and one that had to be checked: who is recognised vouches for nobody, or one
+// account would do so for all addresses of a flood.
+func (t *Turnstile) Vouch(remote string) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.line(networkOf(remote), now)
+	l.trusted, l.wrong = now.Add(trust), max(0, l.wrong-trustWorth)
 }
 
 // Slowed says whether remote, an address as in Attempt, has sent many wrong passwords, so
@@ -168,7 +198,7 @@ func (t *Turnstile) giveUp(ctx context.Context, addr netip.Addr, u *turn) error 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.line(addr, now)
-	l.failed++
+	l.fail()
 	if i := slices.Index(l.waiting, u); i >= 0 {
 		l.waiting = slices.Delete(l.waiting, i, i+1)
 		t.waiting--
@@ -182,31 +212,39 @@ func (t *Turnstile) giveUp(ctx context.Context, addr netip.Addr, u *turn) error 
 
 // serve lets in everybody whose turn it is. The caller holds mu.
 func (t *Turnstile) serve(now time.Time) {
-	full := false
-	for e := t.turns.Front(); e != nil; {
-		l, next := e.Value.(*line), e.Next()
+	for l := t.next(now); l != nil; l = t.next(now) {
 		u := l.waiting[0]
-		if l.wait(now) > 0 {
-			e = next
-			continue
-		}
-		// Behind one that does not fit, smaller ones that would wait as well: else it
-		// might never come. Those that take nothing go on.
-		if full = full || !t.fits(u.cost); full && u.cost.slow() {
-			e = next
-			continue
-		}
 		t.take(u.cost)
 		l.waiting = slices.Delete(l.waiting, 0, 1)
 		t.waiting--
 		u.come <- nil
-		t.turns.MoveToBack(e) // the next one is another address's
+		t.turns.MoveToBack(l.place) // the next one is another address's
 		t.tidy(l)
-		if next == nil {
-			next = t.turns.Front()
-		}
-		e = next
 	}
+}
+
+// next is the line whose first may go in now; nil if none may. The caller holds mu.
+func (t *Turnstile) next(now time.Time) *line {
+	var first, free *line // of all, and of those that take nothing
+	var rank int
+	for e := t.turns.Front(); e != nil; e = e.Next() {
+		l := e.Value.(*line)
+		if l.wait(now) > 0 {
+			continue
+		}
+		if r := l.rank(now); first == nil || r < rank {
+			first, rank = l, r
+		}
+		if free == nil && !l.waiting[0].cost.slow() {
+			free = l
+		}
+	}
+	if first != nil && t.fits(first.waiting[0].cost) {
+		return first
+	}
+	// Behind one that does not fit, smaller ones that would wait as well: else it
+	// might never come. Those that take nothing go on.
+	return free
 }
 
 // fits says whether a check may run now: a slow one alone always may, however much it
@@ -232,23 +270,25 @@ func (t *Turnstile) give(c Cost) {
 	}
 }
 
-// makeRoom sends the last one of the longest line away, unless that is l, and says
-// whether it did. The caller holds mu.
-func (t *Turnstile) makeRoom(l *line) bool {
-	longest := l
+// makeRoom sends the last one of the worst line away, of equal ones of the longest,
+// unless that would be l with one more; and says whether it did. The caller holds mu.
+func (t *Turnstile) makeRoom(l *line, now time.Time) bool {
+	var worst *line
+	rank, length := l.rank(now), len(l.waiting)+1
 	for e := t.turns.Front(); e != nil; e = e.Next() {
-		if o := e.Value.(*line); len(o.waiting) > len(longest.waiting) {
-			longest = o
+		o := e.Value.(*line)
+		r, n := o.rank(now), len(o.waiting)
+		if o != l && (r > rank || r == rank && n > length) {
+			worst, rank, length = o, r, n
 		}
 	}
-	if longest == l {
+	if worst == nil {
 		return false
 	}
-	last := len(longest.waiting) - 1
-	longest.waiting[last].come <- ErrBusy
-	longest.waiting = slices.Delete(longest.waiting, last, last+1)
+	worst.waiting[length-1].come <- ErrBusy
+	worst.waiting = slices.Delete(worst.waiting, length-1, length)
 	t.waiting--
-	t.tidy(longest)
+	t.tidy(worst)
 	return true
 }
 
@@ -265,12 +305,7 @@ func (t *Turnstile) line(addr netip.Addr, now time.Time) *line {
 	l := t.lines[addr]
 	if l == nil {
 		if len(t.lines) >= t.sweepAt {
-			for a, o := range t.lines {
-				if o.forget(now); o.failed == 0 && len(o.waiting) == 0 {
-					delete(t.lines, a)
-				}
-			}
-			t.sweepAt = max(keptLines, 2*len(t.lines))
+			t.sweep(now)
 		}
 		l = &line{at: now}
 		t.lines[addr] = l
@@ -279,10 +314,46 @@ func (t *Turnstile) line(addr netip.Addr, now time.Time) *line {
 	return l
 }
 
+// sweep removes the lines of which nothing needs to be known any more. The caller holds mu.
+func (t *Turnstile) sweep(now time.Time) {
+	for _, keep := range []func(l *line) bool{
+		func(l *line) bool { return l.failed > 0 || l.wrong > 0 || now.Before(l.trusted) },
+		func(l *line) bool { return l.failed > 0 || len(t.lines) <= mostLines },
+	} {
+		for a, l := range t.lines {
+			if l.forget(now); len(l.waiting) == 0 && !keep(l) {
+				delete(t.lines, a)
+			}
+		}
+	}
+	t.sweepAt = max(keptLines, 2*len(t.lines))
+}
+
+// fail counts a wrong password. The line is up to date.
+func (l *line) fail() {
+	l.failed++
+	l.wrong = min(l.wrong+1, maxWrong)
+}
+
 // forget takes the time that has passed into account.
 func (l *line) forget(now time.Time) {
 	l.failed = max(0, l.failed-failRate*now.Sub(l.at).Seconds())
+	l.wrong = l.wrongAt(now)
 	l.at = now
+}
+
+// wrongAt is how many wrong passwords others go before, at a time that is not before at.
+func (l *line) wrongAt(now time.Time) float64 {
+	return max(0, l.wrong-now.Sub(l.at).Seconds()/wrongMemory.Seconds())
+}
+
+// rank orders the lines: the lowest is served first.
+func (l *line) rank(now time.Time) int {
+	r := int(math.Ceil(l.wrongAt(now)))
+	if now.Before(l.trusted) {
+		r -= trustWorth
+	}
+	return r
 }
 
 // wait is how long the line has to wait for having failed often; 0 if not.

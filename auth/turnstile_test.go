@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -85,6 +87,121 @@ func TestTheLongestLineLosesItsLast(t *testing.T) {
 		}
 		if came != maxWaiting {
 			t.Errorf("%d came, want %d", came, maxWaiting)
+		}
+	})
+}
+
+// numbered is the address of a number.
+func numbered(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+}
+
+func TestWhoSendsWrongPasswordsStandsBehindOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := one()
+		var order []string
+		people := []struct {
+			name string
+			did  string // + is a right password, - a wrong one
+		}{
+			{"known", "+"},
+			{"many people", strings.Repeat("----+", 10) + "-"},
+			{"known, wrong twice", "+--"},
+			{"stranger", ""},
+			{"wrong once", "-"},
+		}
+		var want []string
+		for i, p := range people {
+			want = append(want, p.name)
+			for _, what := range p.did {
+				if what == '+' {
+					s.Vouch(numbered(i).String())
+				} else {
+					s.leave(numbered(i), Cost{}, false)
+				}
+			}
+		}
+		const flood = 200
+		for i := range flood { // from as many addresses, each of which has tried three before
+			from := numbered(1000 + i)
+			for range 3 {
+				s.leave(from, Cost{}, false)
+			}
+			queue(t, s, from, 3, heavy, func(error) { order = append(order, "flood") })
+		}
+		for i := range people { // who comes last is served first
+			i = len(people) - 1 - i
+			queue(t, s, numbered(i), 1, heavy, func(error) { order = append(order, want[i]) })
+		}
+		for range 3*flood + len(want) {
+			s.leave(numbered(9999), heavy, true)
+			synctest.Wait()
+		}
+		if len(order) != 3*flood+len(want) || !slices.Equal(order[:len(want)], want) {
+			t.Errorf("%d came, first %q; want %d, first %q", len(order), order[:min(len(order), 8)], 3*flood+len(want), want)
+		}
+	})
+}
+
+func TestWrongPasswordsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := one()
+		for range 1000 {
+			s.leave(crowdAddr, Cost{}, false)
+		}
+		time.Sleep(maxWrong*wrongMemory - time.Second) // of the bubble's time
+		var order []string
+		queue(t, s, crowdAddr, 1, heavy, func(error) { order = append(order, "crowd") })
+		queue(t, s, otherAddr, 1, heavy, func(error) { order = append(order, "other") })
+		s.leave(crowdAddr, heavy, true)
+		synctest.Wait()
+		if got := fmt.Sprint(order); got != "[other]" {
+			t.Errorf("got %s first, want the other: not all is forgotten", got)
+		}
+		time.Sleep(time.Minute) // of the bubble's time
+		queue(t, s, otherAddr, 1, heavy, func(error) { order = append(order, "other") })
+		s.leave(crowdAddr, heavy, true)
+		synctest.Wait()
+		if got := fmt.Sprint(order); got != "[other crowd]" {
+			t.Errorf("got %s, want the crowd second: all is forgotten", got)
+		}
+		s.leave(crowdAddr, heavy, true)
+		synctest.Wait()
+	})
+}
+
+func TestAFullTurnstileSendsAwayWhoSendsWrongPasswords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := one()
+		const room = 40
+		s.waiting = maxWaiting - room // of whom nothing more is known
+		sent := make(map[string]int)
+		count := func(who string) func(error) {
+			return func(err error) {
+				if errors.Is(err, ErrBusy) {
+					sent[who]++
+				}
+			}
+		}
+		s.Vouch(otherAddr.String())
+		queue(t, s, otherAddr, 5, heavy, count("known")) // the longest line
+		for i := range room - 5 {
+			from := numbered(1000 + i)
+			if i%2 == 0 {
+				s.leave(from, Cost{}, false)
+			}
+			queue(t, s, from, 1, heavy, count([]string{"wrong", "stranger"}[i%2]))
+		}
+		queue(t, s, numbered(1), 1, heavy, count("new"))
+		s.leave(numbered(3), Cost{}, false)
+		queue(t, s, numbered(3), 1, heavy, count("new and wrong"))
+		queue(t, s, otherAddr, 1, heavy, count("known"))
+		if got := fmt.Sprint(sent); got != "map[new and wrong:1 wrong:2]" || s.waiting != maxWaiting {
+			t.Errorf("sent away were %s, %d wait; want two that had been wrong, and who came with nothing better", got, s.waiting)
+		}
+		for range room {
+			s.leave(crowdAddr, heavy, true)
+			synctest.Wait()
 		}
 	})
 }
@@ -215,7 +332,7 @@ func TestAddressesThatDidNothingAreForgotten(t *testing.T) {
 		for i := range 10 * keptLines {
 			s.leave(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Cost{}, false)
 			if i%keptLines == 0 {
-				time.Sleep(time.Second) // of the bubble's time
+				time.Sleep(wrongMemory) // of the bubble's time
 			}
 		}
 		if n := len(s.lines); n > 3*keptLines {

@@ -219,6 +219,7 @@ func (r *Room) authenticate(ctx context.Context, id, key, remote string, elsewhe
 		return nil, 0, errWrong
 	}
 	r.remember(id, c.Login, key)
+	r.deps.Turnstile.Vouch(remote)
 	return c, revision, nil
 }
 
