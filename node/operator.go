@@ -59,6 +59,15 @@ func (o operator) Restore(ctx context.Context, rec admin.Record) error {
 	return translate(r.Restore(ctx, store.Record(rec)))
 }
 
+// Check says whether a record could be written.
+func (o operator) Check(rec admin.Record) error {
+	r, err := o.room()
+	if err != nil {
+		return err
+	}
+	return translate(r.Check(store.Record(rec)))
+}
+
 // Names lists the names that begin with prefix.
 func (o operator) Names(ctx context.Context, prefix string, fn func(string) error) error {
 	r, err := o.room()

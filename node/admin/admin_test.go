@@ -55,9 +55,16 @@ func (m *memory) Set(_ context.Context, name, data string) (int32, error) {
 	return version, nil
 }
 
-func (m *memory) Restore(_ context.Context, rec Record) error {
+func (m *memory) Check(rec Record) error {
 	if len(rec.Data) > 1000 {
 		return fmt.Errorf("%w: more than 1000 bytes", ErrInvalid)
+	}
+	return nil
+}
+
+func (m *memory) Restore(_ context.Context, rec Record) error {
+	if err := m.Check(rec); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -28,6 +28,8 @@ type Records interface {
 	Set(ctx context.Context, name, data string) (version int32, err error)
 	// Restore makes a record what rec says, its version included.
 	Restore(ctx context.Context, rec Record) error
+	// Check returns an ErrInvalid if Restore would, whatever is there.
+	Check(rec Record) error
 	// Delete removes a record, or returns ErrNotFound.
 	Delete(ctx context.Context, name string) error
 	// Names calls fn for every name that begins with prefix, until it fails.
@@ -242,11 +244,16 @@ func (b *begun) Write(p []byte) (int, error) {
 // imports writes the records of the body, and what logins keep. They are spread over writers by name,
 // so that of several lines for one record the last one stays. It stops at the
 // first mistake; what was written until then stays written. With ?partial=true the
-// body needs no end line.
+// body needs no end line. With ?merge it does what Merge says.
 func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 	partial, err := strconv.ParseBool(cmp.Or(r.URL.Query().Get("partial"), "false"))
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "partial is true or false")
+		return
+	}
+	merge, err := mergeOf(r.URL.Query(), a.records)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	ctx, stop := context.WithCancelCause(r.Context())
@@ -262,9 +269,11 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 	restore := func(job *work) (err error) {
 		written := &imported
 		switch {
+		case job.login == nil && merge != nil:
+			err = merge.take(ctx, job.rec)
 		case job.login == nil:
 			err = a.records.Restore(ctx, job.rec)
-		case a.logins == nil:
+		case a.logins == nil || merge != nil:
 			err = fmt.Errorf("what logins keep cannot be written here: %w", ErrInvalid)
 		default:
 			written, err = &logins, a.logins.RestoreLogin(ctx, *job.login)
@@ -342,6 +351,9 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 
 	fail := func(status, line int, err error) {
 		count := int(imported.Load())
+		if merge != nil {
+			count = merge.result().Written
+		}
 		text := fmt.Sprintf("%v; %d records are written, and the import may be repeated", err, count)
 		if line > 0 {
 			text = fmt.Sprintf("line %d: %s", line, text)
@@ -362,6 +374,8 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusBadRequest, max(line, 1), readErr)
 	case !partial && check.verdict() != nil:
 		fail(http.StatusBadRequest, 0, check.verdict())
+	case merge != nil:
+		answer(w, http.StatusOK, merge.result())
 	default:
 		answer(w, http.StatusOK, struct {
 			Imported int `json:"imported"`

@@ -45,16 +45,35 @@ func (r *Room) Restore(ctx context.Context, rec store.Record) error {
 	return err
 }
 
-func (r *Room) set(ctx context.Context, req *request) (int32, error) {
+// Check returns an ErrInvalid if Restore would, whatever is there now.
+func (r *Room) Check(rec store.Record) error {
+	if err := shape(rec.Name, rec.Data, rec.Version); err != nil {
+		return err
+	}
+	if len(rec.Data) > r.keep.MaxSize {
+		return fmt.Errorf("%w: record %q: %w", ErrInvalid, rec.Name, errTooLarge)
+	}
+	return nil
+}
+
+// shape says what is wrong with a record, whoever owns it.
+func shape(name, data string, version int32) error {
 	switch {
-	case req.name == "":
-		return 0, fmt.Errorf("%w: a record needs a name", ErrInvalid)
-	case len(req.name) > maxName:
-		return 0, fmt.Errorf("%w: the name of a record has at most %d bytes, %.100q… has %d", ErrInvalid, maxName, req.name, len(req.name))
-	case !jsonpath.ValidJSON(req.data):
-		return 0, fmt.Errorf("%w: record %q: %w", ErrInvalid, req.name, errNotJSON)
-	case req.version < 0:
-		return 0, fmt.Errorf("%w: record %q: version %d is negative", ErrInvalid, req.name, req.version)
+	case name == "":
+		return fmt.Errorf("%w: a record needs a name", ErrInvalid)
+	case len(name) > maxName:
+		return fmt.Errorf("%w: the name of a record has at most %d bytes, %.100q… has %d", ErrInvalid, maxName, name, len(name))
+	case !jsonpath.ValidJSON(data):
+		return fmt.Errorf("%w: record %q: %w", ErrInvalid, name, errNotJSON)
+	case version < 0:
+		return fmt.Errorf("%w: record %q: version %d is negative", ErrInvalid, name, version)
+	}
+	return nil
+}
+
+func (r *Room) set(ctx context.Context, req *request) (int32, error) {
+	if err := shape(req.name, req.data, req.version); err != nil {
+		return 0, err
 	}
 	s, err := r.ask(ctx, req)
 	switch {

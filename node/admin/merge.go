@@ -1,0 +1,143 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"hadal/protocol"
+)
+
+// MergeOptions says how Merge goes about it.
+type MergeOptions struct {
+	// DryRun looks at everything and writes nothing.
+	DryRun bool
+	// Overwrite writes also where the version that is here is as high, or higher.
+	Overwrite bool
+}
+
+// Merged is what became of the records of a Merge; with DryRun, what would.
+type Merged struct {
+	// Written were not here, or in an older version; or Overwrite said so.
+	Written int `json:"written"`
+	// Unchanged are here, the same in version and data.
+	Unchanged int `json:"unchanged"`
+	// Kept are here otherwise, in a version that is not older, and stay so.
+	Kept int `json:"kept"`
+	// Refused cannot be records.
+	Refused int `json:"refused"`
+	// Told names some of those that were kept or refused, sorted by name.
+	Told []Told `json:"told,omitempty"`
+}
+
+// Told is a record that was not written, and why, its name included.
+type Told struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
+// mostTold bounds how many are told by name.
+const mostTold = 1000
+
+// Merge is Import for records from elsewhere. It leaves what is here as it is unless the version that
+// comes is higher, and a record that cannot be taken is left out and told, in place of ending
+// the import. So it may be repeated, and costs little for what has not changed. The lines
+// have to be all of an export, and hold nothing of logins.
+func (c *Client) Merge(ctx context.Context, lines io.Reader, o MergeOptions) (Merged, error) {
+	var m Merged
+	query := url.Values{"merge": {"newer"}, "dry": {strconv.FormatBool(o.DryRun)}}
+	if o.Overwrite {
+		query.Set("merge", "all")
+	}
+	err := c.decode(ctx, http.MethodPost, "/import", query, lines, &m)
+	return m, err
+}
+
+// merge is what an import does with each record when it is one.
+type merge struct {
+	records  Records
+	dry, all bool
+
+	mu     sync.Mutex
+	merged Merged // guarded by mu
+}
+
+// mergeOf reads the query of an import; nil means that it is none.
+func mergeOf(query url.Values, records Records) (*merge, error) {
+	dry, err := strconv.ParseBool(cmp.Or(query.Get("dry"), "false"))
+	if err != nil {
+		return nil, errors.New("dry is true or false")
+	}
+	switch how := query.Get("merge"); how {
+	case "newer", "all":
+		return &merge{records: records, dry: dry, all: how == "all"}, nil
+	case "":
+		if dry {
+			return nil, errors.New("dry goes with merge")
+		}
+		return nil, nil
+	}
+	return nil, errors.New("merge is newer or all")
+}
+
+// take writes a record if it is to be written. It may be called by many at once, for
+// different names.
+func (m *merge) take(ctx context.Context, rec Record) error {
+	err := m.records.Check(rec)
+	if err == nil && protocol.Reserved(rec.Name) {
+		err = fmt.Errorf("%w: record %q: names that begin with hadal/ are the server's", ErrInvalid, rec.Name)
+	}
+	if err == nil {
+		var here Record
+		switch here, err = m.records.Get(ctx, rec.Name); {
+		case errors.Is(err, ErrNotFound):
+			err = nil
+		case err != nil:
+			return err
+		case here == rec:
+			m.note(&m.merged.Unchanged, "", "")
+			return nil
+		case here.Version >= rec.Version && !m.all:
+			m.note(&m.merged.Kept, rec.Name, fmt.Sprintf("record %q: version %d is here, and %d comes", rec.Name, here.Version, rec.Version))
+			return nil
+		}
+		if !m.dry {
+			err = m.records.Restore(ctx, rec)
+		}
+	}
+	switch {
+	case errors.Is(err, ErrInvalid):
+		m.note(&m.merged.Refused, rec.Name, err.Error())
+	case err != nil:
+		return err
+	default:
+		m.note(&m.merged.Written, "", "")
+	}
+	return nil
+}
+
+// note counts, and tells of name if there is one.
+func (m *merge) note(count *int, name, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	*count++
+	if name != "" && len(m.merged.Told) < mostTold {
+		m.merged.Told = append(m.merged.Told, Told{name, why})
+	}
+}
+
+// result is what became of all, when no take is under way any more.
+func (m *merge) result() Merged {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	slices.SortFunc(m.merged.Told, func(a, b Told) int { return strings.Compare(a.Name, b.Name) })
+	return m.merged
+}
