@@ -56,6 +56,7 @@ var arrows = map[string][]string{
 	"auth/tokens":          {"auth", "auth/vault", "auth/web"},
 	"auth/register":        {"auth", "auth/vault", "auth/web"},
 	"store":                {},
+	"store/deepstream":     {"protocol"},
 	"store/jetstream":      {"auth/vault", "store"},
 	"store/postgres":       {"store"},
 	"store/storetest":      {"store"},
