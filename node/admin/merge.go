@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/cespare/xxhash/v2"
 
 	"hadal/protocol"
 )
@@ -65,6 +69,7 @@ func (c *Client) Merge(ctx context.Context, lines io.Reader, o MergeOptions) (Me
 type merge struct {
 	records  Records
 	dry, all bool
+	here     names // as they were when it began
 
 	mu     sync.Mutex
 	merged Merged // guarded by mu
@@ -88,6 +93,42 @@ func mergeOf(query url.Values, records Records) (*merge, error) {
 	return nil, errors.New("merge is newer or all")
 }
 
+// look finds out which names are here: to ask for a record that is not is slow. It still has to be
+// done for every one when the names cannot be listed, as while very much changes.
+func (m *merge) look(ctx context.Context, log *slog.Logger) {
+	m.here = make(names, 1<<22)
+	if err := m.records.Names(ctx, "", func(name string) error { m.here.add(name); return nil }); err != nil {
+		log.Warn("names not listed, each record of the import is asked for", "err", err)
+		for i := range m.here {
+			m.here[i] = math.MaxUint64
+		}
+	}
+}
+
+// names is a set of names in 32 MiB: it may say that it has one which it has not, one time in
+// two hundred when it has ten million, but never the reverse.
+type names []uint64
+
+// bits are the two of a name, each a word of the set and a bit in that.
+func (n names) bits(name string) (word [2]uint64, bit [2]uint64) {
+	h := xxhash.Sum64String(name)
+	for i, spot := range []uint64{h, h >> 32} {
+		word[i], bit[i] = spot/64%uint64(len(n)), 1<<(spot%64)
+	}
+	return word, bit
+}
+
+func (n names) add(name string) {
+	word, bit := n.bits(name)
+	n[word[0]] |= bit[0]
+	n[word[1]] |= bit[1]
+}
+
+func (n names) has(name string) bool {
+	word, bit := n.bits(name)
+	return n[word[0]]&bit[0] != 0 && n[word[1]]&bit[1] != 0
+}
+
 // take writes a record if it is to be written. It may be called by many at once, for
 // different names.
 func (m *merge) take(ctx context.Context, rec Record) error {
@@ -95,7 +136,7 @@ func (m *merge) take(ctx context.Context, rec Record) error {
 	if err == nil && protocol.Reserved(rec.Name) {
 		err = fmt.Errorf("%w: record %q: names that begin with hadal/ are the server's", ErrInvalid, rec.Name)
 	}
-	if err == nil {
+	if err == nil && m.here.has(rec.Name) {
 		var here Record
 		switch here, err = m.records.Get(ctx, rec.Name); {
 		case errors.Is(err, ErrNotFound):
@@ -109,9 +150,9 @@ func (m *merge) take(ctx context.Context, rec Record) error {
 			m.note(&m.merged.Kept, rec.Name, fmt.Sprintf("record %q: version %d is here, and %d comes", rec.Name, here.Version, rec.Version))
 			return nil
 		}
-		if !m.dry {
-			err = m.records.Restore(ctx, rec)
-		}
+	}
+	if err == nil && !m.dry {
+		err = m.records.Restore(ctx, rec)
 	}
 	switch {
 	case errors.Is(err, ErrInvalid):

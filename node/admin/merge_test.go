@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -39,14 +41,17 @@ func TestAMergeWritesWhatIsNewerAndTellsTheRest(t *testing.T) {
 		options MergeOptions
 		want    Merged
 		left    map[string]Record
+		broken  error // what listing names ends in
 	}{
-		{"newer", MergeOptions{}, Merged{Written: 3, Unchanged: 1, Kept: 2, Refused: 2, Told: kept}, newer},
-		{"all", MergeOptions{Overwrite: true}, Merged{Written: 5, Unchanged: 1, Refused: 2, Told: refused}, all},
-		{"dry", MergeOptions{DryRun: true}, Merged{Written: 3, Unchanged: 1, Kept: 2, Refused: 2, Told: kept}, nil},
+		{"newer", MergeOptions{}, Merged{Written: 3, Unchanged: 1, Kept: 2, Refused: 2, Told: kept}, newer, nil},
+		{"newer, names not listed", MergeOptions{}, Merged{Written: 3, Unchanged: 1, Kept: 2, Refused: 2, Told: kept}, newer, errors.New("it changes")},
+		{"all", MergeOptions{Overwrite: true}, Merged{Written: 5, Unchanged: 1, Refused: 2, Told: refused}, all, nil},
+		{"dry", MergeOptions{DryRun: true}, Merged{Written: 3, Unchanged: 1, Kept: 2, Refused: 2, Told: kept}, nil, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			to := holding(t, here...)
+			to.records.broken = tt.broken
 			if tt.left == nil {
 				tt.left = maps.Clone(to.records.records)
 			}
@@ -82,5 +87,24 @@ func TestAMergeThatBreaksOffIsAnError(t *testing.T) {
 		if _, err := to.client(t).Merge(t.Context(), strings.NewReader(tt.lines), MergeOptions{}); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Merge = %v, want %q", err, tt.want)
 		}
+	}
+}
+
+func TestNamesAreFoundAgain(t *testing.T) {
+	set := make(names, 1<<10)
+	for i := range 1000 {
+		set.add(fmt.Sprintf("in/%d", i))
+	}
+	wrong := 0
+	for i := range 1000 {
+		if !set.has(fmt.Sprintf("in/%d", i)) {
+			t.Errorf("in/%d is not there", i)
+		}
+		if set.has(fmt.Sprintf("out/%d", i)) {
+			wrong++
+		}
+	}
+	if wrong > 20 { // two thousand bits of 65 536 are set
+		t.Errorf("%d of 1000 others are there", wrong)
 	}
 }

@@ -256,6 +256,9 @@ func (a *recordsAPI) imports(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
+	if merge != nil {
+		merge.look(r.Context(), a.log)
+	}
 	ctx, stop := context.WithCancelCause(r.Context())
 	defer stop(nil)
 	type work struct {
