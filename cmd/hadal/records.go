@@ -198,19 +198,37 @@ func intoFile(cmd *cobra.Command, file string, write func(io.Writer) error) (err
 
 func newRecordsImport(t *target) *cobra.Command {
 	var partial bool
+	var from fromFlags
 	cmd := &cobra.Command{
 		Use:   "import [FILE]",
-		Short: "Write records from an export; without a file, from standard input",
-		Long: "Write records from an export, each with its version, over what is there. It stops\n" +
-			"at the first line that is wrong; what stands before stays written, and the same\n" +
-			"import may be run again. That an export lacks lines, or was changed, is an error\n" +
-			"at its end, unless --partial says that it need not be whole.",
+		Short: "Write records from an export, or from what deepstream has left behind",
+		Long: "Write records from an export, each with its version, over what is there; without a\n" +
+			"file, from standard input. It stops at the first line that is wrong; what stands\n" +
+			"before stays written, and the same import may be run again. That an export lacks\n" +
+			"lines, or was changed, is an error at its end, unless --partial says that it need not\n" +
+			"be whole.\n\n" +
+			"With --from the records come from the PostgreSQL of deepstream's storage connector,\n" +
+			"from the dump (RDB) of a redis that its connector wrote to, or from lines of JSON:\n" +
+			`{"name":…,"version":…,"data":…}` + "\n" +
+			"What the node has in the same version, or a newer one, stays as it is, so that the\n" +
+			"import may be repeated; what cannot be a record is told by name, with exit code 1 at\n" +
+			"the end. PGPASSWORD and ~/.pgpass keep a password out of the command line.",
 		Args: cobra.MaximumNArgs(1),
-		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			return importFrom(cmd, c, prefix(args), partial)
-		}),
+	}
+	run := withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
+		if from.from != "" {
+			return importFromSource(cmd, c, &from)
+		}
+		return importFrom(cmd, c, prefix(args), partial)
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := from.check(cmd, args); err != nil {
+			return err
+		}
+		return run(cmd, args)
 	}
 	cmd.Flags().BoolVar(&partial, "partial", false, "take lines that are not all of an export, or were edited")
+	from.flags(cmd)
 	return cmd
 }
 

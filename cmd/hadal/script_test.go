@@ -36,9 +36,14 @@ func TestScripts(t *testing.T) {
 			e.Values[nodeKey{}] = &background{}
 			// A program with the race detector sleeps a second at its end.
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
-			examples, err := filepath.Abs("../../examples")
-			e.Setenv("EXAMPLES", examples)
-			return err
+			for name, path := range map[string]string{"EXAMPLES": "../../examples", "DUMP": "../../store/deepstream/testdata/dump.rdb"} {
+				path, err := filepath.Abs(path)
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, path)
+			}
+			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":   expectCode,
