@@ -41,7 +41,7 @@ var foreignKeys = map[string]foreignKey{
 	"dependencyInitializationTimeout": ignored("a start takes as long as reading the store does; /readyz says what it waits for"),
 	"exitOnFatalError":                ignored("an error that cannot be lived with always ends the process"),
 	"cache":                           ignored("records are kept by Hadal itself: see records"),
-	"storage":                         ignored("records are kept by Hadal itself: see records; what another storage holds is not read"),
+	"storage":                         ignored("records are kept by Hadal itself: see records; hadal records import brings over what another storage holds"),
 	"monitoring":                      ignored("metrics are on the admin listener: see admin"),
 	"telemetry":                       ignored("Hadal sends nothing about itself to anybody"),
 	"locks":                           ignored("each record, event and rpc has one owner, and needs no locks"),
