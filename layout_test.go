@@ -67,7 +67,7 @@ var arrows = map[string][]string{
 	"web":                  {},
 
 	// The leaf.
-	"protocol":          {},
+	"protocol":          {"protocol/jsonpath"},
 	"protocol/jsonpath": {},
 }
 

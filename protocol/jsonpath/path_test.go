@@ -351,6 +351,22 @@ func TestValidJSON(t *testing.T) {
 	}
 }
 
+func TestUnquote(t *testing.T) {
+	for s, want := range map[string]string{
+		`""`: "", `"a"`: "a", `"straße 🦊"`: "straße 🦊", `"\"\\\/\b\f\n\r\t"`: "\"\\/\b\f\n\r\t",
+		`"x\u00e9y\ud83e\udd8a"`: "xéy🦊", `"\ud800"`: "\ufffd", `"\udd8aa"`: "\ufffda", `"\u0000"`: "\x00",
+	} {
+		if got, ok := Unquote(s); !ok || got != want {
+			t.Errorf("Unquote(%s) = %q %v, want %q", s, got, ok, want)
+		}
+	}
+	for _, s := range []string{``, `"`, `a`, `"a`, `a"`, `"a"b"`, `"a" `, ` "a"`, `"\"`, `"\x"`, `"\u12"`, "\"\n\"", "\"\xff\"", `1`, `{}`} {
+		if got, ok := Unquote(s); ok {
+			t.Errorf("Unquote(%s) = %q, want none", s, got)
+		}
+	}
+}
+
 func TestKind(t *testing.T) {
 	for s, want := range map[string]byte{
 		`{}`: Object, " \n[1]": Array, `"x"`: Scalar, `1`: Scalar, `null`: Scalar, ``: None, ` `: None,

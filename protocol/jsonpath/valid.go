@@ -1,6 +1,9 @@
 package jsonpath
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // MaxDepth is how deep arrays and objects of a document may nest. Readers that
 // recurse (most do, here and in clients) are safe below it.
@@ -24,6 +27,27 @@ func Kind(s string) byte {
 		return s[i]
 	}
 	return Scalar
+}
+
+// Unquote is the text that the JSON string s stands for. Half of a surrogate pair,
+// which no text can hold, becomes U+FFFD, as when JavaScript sends it. It is false if
+// s is no JSON string. A string without escapes is a view into s.
+func Unquote(s string) (string, bool) {
+	if len(s) < 2 || s[0] != '"' || validString(s, 0) != len(s) {
+		return "", false
+	}
+	s = s[1 : len(s)-1]
+	i := strings.IndexByte(s, '\\')
+	if i < 0 {
+		return s, true
+	}
+	text := make([]byte, 0, len(s))
+	for ; i >= 0; i = strings.IndexByte(s, '\\') {
+		r, n := unescape(s[i:])
+		text = utf8.AppendRune(append(text, s[:i]...), r)
+		s = s[i+n:]
+	}
+	return string(append(text, s...)), true
 }
 
 // depth is how deep the containers of value nest: 0 for a scalar. It is
