@@ -49,11 +49,8 @@ func Append(dst []byte, m *Message) []byte {
 	return m.appendEnvelope(dst, tags, n, body)
 }
 
-// EncodeFrame is m in form f as one complete server-to-client WebSocket frame:
-// binary, final, not masked, one envelope. result is the whole record after a
-// PATCH_MULTI, for forms that cannot say the change itself. The caller owns the
-// bytes. It panics when m's topic has no codec.
-func EncodeFrame(f Form, m *Message, result string) []byte {
+// binaryFrame is m in form f as a complete binary frame of one envelope.
+func binaryFrame(f Form, m *Message, result string) []byte {
 	if f == FormBinary70 && m.Topic == TopicRecord && m.Action == RecordPatchMulti {
 		whole := *m
 		whole.Action, whole.Data = RecordUpdate, result
@@ -78,7 +75,7 @@ func EncodeFrame(f Form, m *Message, result string) []byte {
 		frame[1] = 127
 		binary.BigEndian.PutUint64(frame[2:], uint64(payload))
 	}
-	frame[0] = 0x82 // final fragment, binary
+	frame[0] = opBinary
 	return m.appendEnvelope(frame, tags, n, body)
 }
 

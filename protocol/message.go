@@ -1,6 +1,6 @@
 // Package protocol is what clients and server say to each other: one Message
-// for every dialect, the topics and actions it may carry, and a codec a dialect
-// (the binary one in binary.go). It imports none of Hadal's rooms.
+// for every dialect, the topics and actions it may carry, and a codec a dialect:
+// the binary one (Decode, EncodeFrame), Text and JSON. It imports none of Hadal's rooms.
 //
 // # Presence
 //

@@ -1,6 +1,9 @@
 package protocol
 
-import "sync/atomic"
+import (
+	"encoding/binary"
+	"sync/atomic"
+)
 
 // Form is a way an outgoing message is put into bytes: a dialect, or a variant
 // of one for older clients. Clients of one form share the bytes of a broadcast.
@@ -13,6 +16,12 @@ const (
 	// FormBinary70 is FormBinary for clients before 7.1, which do not know
 	// PATCH_MULTI: they get the whole record as an UPDATE (spec 08 §3.3).
 	FormBinary70
+	// FormText is the dialect of clients 2.x and 3.x. It has no words for some
+	// messages: their frames are empty, and nothing is to be sent.
+	FormText
+	// FormJSON is the dialect of one JSON object a message. PATCH_MULTI is said as
+	// in FormBinary70, because clients of this dialect do not say how old they are.
+	FormJSON
 	forms
 )
 
@@ -30,12 +39,57 @@ type Outbound struct {
 
 // Frame is the message as one complete server-to-client WebSocket frame
 // (header included: server frames are not masked, so receivers can share
-// them). The caller must not change the bytes.
+// them). The caller must not change the bytes, of which there are none where the
+// form has no words for the message.
 func (o *Outbound) Frame(f Form) []byte {
 	if p := o.frames[f].Load(); p != nil {
 		return *p
 	}
 	b := EncodeFrame(f, &o.Message, o.Result)
 	o.frames[f].Store(&b) // two encoders may race: both results are equal
+	return b
+}
+
+// EncodeFrame is m in form f as one complete server-to-client WebSocket frame:
+// final, not masked, one message. result is the whole record after a PATCH_MULTI,
+// for forms that cannot say the change itself. The caller owns the bytes, of which
+// there are none where FormText has no words for m. It panics when f is binary and
+// m's topic has no codec.
+func EncodeFrame(f Form, m *Message, result string) []byte {
+	switch f {
+	case FormText:
+		return textFrame(m, result)
+	case FormJSON:
+		return jsonFrame(m, result)
+	}
+	return binaryFrame(f, m, result)
+}
+
+// The first byte of a frame that is a whole message.
+const (
+	opText   = 0x81
+	opBinary = 0x82
+)
+
+// headroom is what a frame's header can take. Who does not know the size of a
+// payload leaves it free before it.
+const headroom = 10
+
+// finish makes the frame of the payload that stands in b after headroom bytes.
+func finish(b []byte, op byte) []byte {
+	n := len(b) - headroom
+	switch {
+	case n < 126:
+		b = b[headroom-2:]
+		b[1] = byte(n)
+	case n < 1<<16:
+		b = b[headroom-4:]
+		b[1] = 126
+		binary.BigEndian.PutUint16(b[2:], uint16(n))
+	default:
+		b[1] = 127
+		binary.BigEndian.PutUint64(b[2:], uint64(n))
+	}
+	b[0] = op
 	return b
 }
