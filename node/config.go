@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,8 +42,8 @@ type Config struct {
 	// DataDir is the directory that holds records and the admin socket. In a
 	// file it is relative to the file, else to the working directory.
 	DataDir string `yaml:"dataDir"`
-	// ConnectionEndpoints lists how clients connect. This version serves one
-	// entry, of type ws-binary.
+	// ConnectionEndpoints lists how clients connect, each way once. What the list of a
+	// file leaves out is switched off.
 	ConnectionEndpoints []EndpointConfig `yaml:"connectionEndpoints"`
 	// HTTPServer is the port that clients connect to.
 	HTTPServer HTTPServerConfig `yaml:"httpServer"`
@@ -121,7 +120,8 @@ type FeaturesConfig struct {
 
 // EndpointConfig is one entry of connectionEndpoints.
 type EndpointConfig struct {
-	// Type is the dialect: "ws-binary".
+	// Type is the dialect: "ws-binary" for the clients of today, "ws-text" for those of
+	// 2.x and 3.x, "ws-json" for one JSON object a message.
 	Type string `yaml:"type"`
 	// Options are those of the endpoint.
 	Options endpoint.WebSocketConfig `yaml:"options"`
@@ -191,7 +191,7 @@ func Default() Config {
 		Logger:              LoggerConfig{Type: "text"},
 		EnabledFeatures:     FeaturesConfig{Record: true, Event: true, RPC: true, Presence: true},
 		DataDir:             "hadal-data",
-		ConnectionEndpoints: []EndpointConfig{{Type: "ws-binary", Options: e.WebSocket}},
+		ConnectionEndpoints: defaultEndpoints(),
 		HTTPServer:          HTTPServerConfig{Type: "default", Options: e.HTTP},
 		Upgrade:             e.Upgrade,
 		RPC:                 rpc.DefaultConfig(),
@@ -209,16 +209,17 @@ func Default() Config {
 
 // Endpoint is what the endpoint room needs of c. c must be valid.
 func (c Config) Endpoint() endpoint.Config {
-	return endpoint.Config{
+	e := endpoint.Config{
 		ConnectionRate:        c.ConnectionRate,
 		MaxConnectionsPerUser: c.MaxConnectionsPerUser,
 		Clients:               c.Clients,
 
 		HTTP:           c.HTTPServer.Options,
-		WebSocket:      c.ConnectionEndpoints[0].Options,
 		TrustedProxies: c.TrustedProxies,
 		Upgrade:        c.Upgrade,
 	}
+	c.addDialects(&e)
+	return e
 }
 
 // mistakes gathers what is wrong with a Config. Each opens with its key, as in a
@@ -296,33 +297,6 @@ func (c Config) Validate() error {
 		m.add("records.store", "%q: a cluster keeps records on disk", c.Records.Store)
 	}
 	return errors.Join(m...)
-}
-
-func (c Config) validateEndpoints(m *mistakes) {
-	if len(c.ConnectionEndpoints) == 0 {
-		m.add("connectionEndpoints", "no endpoint is left that this version serves: add one of type ws-binary")
-		return
-	}
-	for i, e := range c.ConnectionEndpoints {
-		at := fmt.Sprintf("connectionEndpoints[%d].", i)
-		m.oneOf(at+"type", e.Type, "ws-binary")
-		if i > 0 {
-			m.add(at+"type", "a second ws-binary endpoint: a node has one")
-		}
-		m.path(at+"options.urlPath", e.Options.URLPath)
-	}
-	// The room knows its limits; its keys stand in two places of the file.
-	for _, err := range flatten(c.Endpoint().Validate()) {
-		key, text, _ := strings.Cut(err.Error(), ": ")
-		first, _, _ := strings.Cut(key, ".")
-		switch {
-		case fieldOf(reflect.TypeFor[endpoint.HTTPConfig](), first).Index != nil:
-			key = "httpServer.options." + key
-		case fieldOf(reflect.TypeFor[endpoint.WebSocketConfig](), first).Index != nil:
-			key = "connectionEndpoints[0].options." + key
-		}
-		m.add(key, "%s", text)
-	}
 }
 
 // path complains about what cannot be the path of a URL on the public port.

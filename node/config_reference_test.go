@@ -181,12 +181,38 @@ func (g *generator) section(b *bytes.Buffer, k keyPath, v reflect.Value, indent 
 			// The dash stands before the entry's first key, not its comment.
 			text := strings.Replace(entry.String(), "\n"+indent+"    type:", "\n"+indent+"  - type:", 1)
 			b.WriteString(text)
+			g.further(b, at, value, indent+"    ")
 		default:
 			if unused(at, value) || value.IsZero() && value.Kind() != reflect.Bool && value.Kind() != reflect.Slice && value.Type() != reflect.TypeFor[LogLevel]() {
 				fmt.Fprintf(b, "%s# %s:\n", indent, key)
 				continue
 			}
 			fmt.Fprintf(b, "%s%s: %s\n", indent, key, scalar(g.t, at, value))
+		}
+	}
+}
+
+// further writes the entries of a list after the first: what they have that it has not.
+func (g *generator) further(b *bytes.Buffer, k keyPath, list reflect.Value, indent string) {
+	for i := 1; i < list.Len(); i++ {
+		var entry bytes.Buffer
+		g.differences(&entry, k, list.Index(0), list.Index(i), indent)
+		comment(b, indent, "The rest of this one is as above.")
+		b.WriteString(strings.Replace(entry.String(), indent, strings.TrimSuffix(indent, "  ")+"- ", 1))
+	}
+}
+
+func (g *generator) differences(b *bytes.Buffer, k keyPath, first, other reflect.Value, indent string) {
+	for i := range other.NumField() {
+		key := other.Type().Field(i).Tag.Get("yaml")
+		at, a, o := k.field(key), first.Field(i), other.Field(i)
+		switch {
+		case reflect.DeepEqual(a.Interface(), o.Interface()):
+		case o.Kind() == reflect.Struct:
+			fmt.Fprintf(b, "%s%s:\n", indent, key)
+			g.differences(b, at, a, o, indent+"  ")
+		default:
+			fmt.Fprintf(b, "%s%s: %s\n", indent, key, scalar(g.t, at, o))
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +39,7 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"dataDir: must not be empty":                                  func(c *Config) { c.DataDir = "" },
 		"connectionEndpoints: no endpoint is left":                    func(c *Config) { c.ConnectionEndpoints = nil },
 		"connectionEndpoints[0].type: ":                               func(c *Config) { c.ConnectionEndpoints[0].Type = "http" },
-		"connectionEndpoints[1].type: a second":                       func(c *Config) { c.ConnectionEndpoints = append(c.ConnectionEndpoints, c.ConnectionEndpoints[0]) },
+		"connectionEndpoints[3].type: a second":                       func(c *Config) { c.ConnectionEndpoints = append(c.ConnectionEndpoints, c.ConnectionEndpoints[0]) },
 		"connectionEndpoints[0].options.urlPath: ":                    func(c *Config) { c.ConnectionEndpoints[0].Options.URLPath = "x" },
 		`connectionEndpoints[0].options.urlPath: "/healthz" is taken`: func(c *Config) { c.ConnectionEndpoints[0].Options.URLPath = "/healthz" },
 		"connectionEndpoints[0].options.heartbeatInterval: ":          func(c *Config) { c.ConnectionEndpoints[0].Options.HeartbeatInterval = 0 },
@@ -248,6 +249,17 @@ func TestEndpointTakesItsParts(t *testing.T) {
 	e := c.Endpoint()
 	if e.HTTP.Port != 6020 || e.WebSocket.URLPath != "/deepstream" || len(e.TrustedProxies) != 1 {
 		t.Errorf("got %+v", e)
+	}
+	var spoken []string
+	for _, d := range e.Dialects {
+		spoken = append(spoken, d.Name+" "+d.Options.URLPath)
+	}
+	if want := []string{"ws-text /deepstream-v3", "ws-json /deepstream-json"}; !slices.Equal(spoken, want) {
+		t.Errorf("dialects %q, want %q", spoken, want)
+	}
+	c.ConnectionEndpoints = c.ConnectionEndpoints[2:]
+	if e := c.Endpoint(); e.WebSocket.URLPath != "" || len(e.Dialects) != 1 || e.Dialects[0].Name != "ws-json" || c.Validate() != nil {
+		t.Errorf("with the last one alone: %+v %v", e, c.Validate())
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"hadal/auth"
-	"hadal/node/endpoint"
 )
 
 // This file holds what is special about single keys: deepstream's that mean
@@ -77,10 +76,8 @@ var unreadKeys = map[string]string{
 // foreignEndpoints are deepstream's types of connectionEndpoints that this
 // version does not serve.
 var foreignEndpoints = map[string]string{
-	"ws-text": "the old text protocol",
-	"ws-json": "the JSON protocol",
-	"http":    "the HTTP API",
-	"mqtt":    "MQTT",
+	"http": "the HTTP API",
+	"mqtt": "MQTT",
 }
 
 // authTypes are the strategies there are.
@@ -237,11 +234,12 @@ func (l *loader) decodeEndpoints(k keyPath, v *value, into reflect.Value) {
 	list := []EndpointConfig{}
 	read := l.eachEntry(k, v, func(at keyPath, entry *value) {
 		kind := entry.get("type")
-		if l.plugin(at, entry, "use type ws-binary") {
+		types := strings.Join(endpointTypes(), ", ")
+		if l.plugin(at, entry, "use type "+types) {
 			return
 		}
 		if kind == nil {
-			l.fail(at, entry, "has no type: use ws-binary")
+			l.fail(at, entry, "has no type: use %s", types)
 			return
 		}
 		name := l.word(at.field("type"), kind)
@@ -249,13 +247,13 @@ func (l *loader) decodeEndpoints(k keyPath, v *value, into reflect.Value) {
 			l.warn(kind, "%s: ignored: %s (type %s) is not in this version", at.shown, what, name)
 			return
 		}
-		if name != "ws-binary" {
+		e, ok := defaultEndpoint(name)
+		if !ok {
 			if name != "" {
-				l.fail(at.field("type"), kind, "%q is not a type of endpoint: use ws-binary", name)
+				l.fail(at.field("type"), kind, "%q is not a type of endpoint: use %s", name, types)
 			}
 			return
 		}
-		e := EndpointConfig{Options: endpoint.DefaultConfig().WebSocket}
 		l.moved[fmt.Sprintf("connectionEndpoints[%d]", len(list))] = at.shown
 		l.decodeValue(at, entry, reflect.ValueOf(&e).Elem())
 		list = append(list, e)

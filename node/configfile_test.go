@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"hadal/auth"
+	"hadal/node/endpoint"
 )
 
 // files writes files into a new directory and returns it.
@@ -46,6 +47,12 @@ func loadText(t *testing.T, text string, beside map[string]string, environ ...st
 	content := map[string]string{"config.yml": text}
 	maps.Copy(content, beside)
 	return load(filepath.Join(files(t, content), "config.yml"), environ, Overrides{})
+}
+
+// binaryOnly leaves one endpoint, and returns its options.
+func binaryOnly(c *Config) *endpoint.WebSocketConfig {
+	c.ConnectionEndpoints = c.ConnectionEndpoints[:1]
+	return &c.ConnectionEndpoints[0].Options
 }
 
 func TestFileChangesWhatItNames(t *testing.T) {
@@ -86,13 +93,18 @@ func TestFileChangesWhatItNames(t *testing.T) {
 				c.ConnectionRate.Global, c.MaxConnectionsPerUser = 5, 3
 			},
 		},
-		"a hash in quotes is no comment":            {text: "serverName: 'a#b' # c", want: func(c *Config) { c.ServerName = "a#b" }},
-		"a hash without a space is no comment":      {text: "serverName: a#b", want: func(c *Config) { c.ServerName = "a#b" }},
-		"a file may begin with a byte order mark":   {text: "\ufeffserverName: a", want: func(c *Config) { c.ServerName = "a" }},
-		"lines may end as on Windows":               {text: "serverName: a\r\nlogLevel: 2\r\n", want: func(c *Config) { c.ServerName, c.LogLevel = "a", LogWarn }},
-		"a login timeout of false is for ever":      {text: "connectionEndpoints: [{type: ws-binary, options: {unauthenticatedClientTimeout: false}}]", want: func(c *Config) { c.ConnectionEndpoints[0].Options.UnauthenticatedClientTimeout = 0 }},
-		"a login timeout of null is for ever":       {text: "connectionEndpoints: [{type: ws-binary, options: {unauthenticatedClientTimeout: null}}]", want: func(c *Config) { c.ConnectionEndpoints[0].Options.UnauthenticatedClientTimeout = 0 }},
-		"an entry of a list keeps its defaults":     {text: "connectionEndpoints:\n  - null\n  - type: ws-binary\n    options: {urlPath: /x}\n", want: func(c *Config) { c.ConnectionEndpoints[0].Options.URLPath = "/x" }},
+		"a hash in quotes is no comment":          {text: "serverName: 'a#b' # c", want: func(c *Config) { c.ServerName = "a#b" }},
+		"a hash without a space is no comment":    {text: "serverName: a#b", want: func(c *Config) { c.ServerName = "a#b" }},
+		"a file may begin with a byte order mark": {text: "\ufeffserverName: a", want: func(c *Config) { c.ServerName = "a" }},
+		"lines may end as on Windows":             {text: "serverName: a\r\nlogLevel: 2\r\n", want: func(c *Config) { c.ServerName, c.LogLevel = "a", LogWarn }},
+		"a login timeout of false is for ever":    {text: "connectionEndpoints: [{type: ws-binary, options: {unauthenticatedClientTimeout: false}}]", want: func(c *Config) { binaryOnly(c).UnauthenticatedClientTimeout = 0 }},
+		"a login timeout of null is for ever":     {text: "connectionEndpoints: [{type: ws-binary, options: {unauthenticatedClientTimeout: null}}]", want: func(c *Config) { binaryOnly(c).UnauthenticatedClientTimeout = 0 }},
+		"an entry of a list keeps its defaults":   {text: "connectionEndpoints:\n  - null\n  - type: ws-binary\n    options: {urlPath: /x}\n", want: func(c *Config) { binaryOnly(c).URLPath = "/x" }},
+		"the list says which endpoints there are": {text: "connectionEndpoints: [{type: ws-json}, {type: ws-text, options: {urlPath: /old}}]", want: func(c *Config) {
+			e := c.ConnectionEndpoints
+			e[1].Options.URLPath = "/old"
+			c.ConnectionEndpoints = []EndpointConfig{e[2], e[1]}
+		}},
 		"lists replace":                             {text: "trustedProxies: [10.0.0.0/8, '::1']", want: func(c *Config) { c.TrustedProxies = []string{"10.0.0.0/8", "::1"} }},
 		"a variable may be a number":                {text: "httpServer: {options: {port: ${PORT}}}", env: []string{"PORT=7000"}, want: func(c *Config) { c.HTTPServer.Options.Port = 7000 }},
 		"a variable in quotes may be a number":      {text: "httpServer: {options: {port: '${PORT}'}}", env: []string{"PORT=7000"}, want: func(c *Config) { c.HTTPServer.Options.Port = 7000 }},
@@ -226,6 +238,8 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 		"a logger by plugin":                {text: "logger: {name: winston}", want: []string{"logger.name: Hadal loads no plugins: use type text or json"}},
 		"an endpoint by plugin":             {text: "connectionEndpoints: [{path: ./x}]", want: []string{"connectionEndpoints[0].path: Hadal loads no plugins: use type ws-binary"}},
 		"an endpoint of unknown type":       {text: "connectionEndpoints: [{type: ws}]", want: []string{`connectionEndpoints[0].type: "ws" is not a type of endpoint: use ws-binary`}},
+		"two endpoints on one path":         {text: "connectionEndpoints:\n  - type: ws-binary\n  - type: ws-text\n    options: {urlPath: /deepstream}", want: []string{"config.yml:4:24: connectionEndpoints[1].options.urlPath: \"/deepstream\" is that of another endpoint"}},
+		"an endpoint on the health path":    {text: "connectionEndpoints: [{type: ws-json, options: {urlPath: /health-check}}]", want: []string{"connectionEndpoints[0].options.urlPath: \"/health-check\" is the healthCheckPath too"}},
 		"an endpoint of no type":            {text: "connectionEndpoints: [{options: {}}]", want: []string{"connectionEndpoints[0]: has no type"}},
 		"no endpoint that is served":        {text: "connectionEndpoints: [{type: http}]", want: []string{"config.yml:1:22: connectionEndpoints: no endpoint is left that this version serves"}},
 		"two endpoints":                     {text: "connectionEndpoints:\n  - type: http\n  - type: ws-binary\n  - type: ws-binary", want: []string{"config.yml:4:11: connectionEndpoints[2].type: a second ws-binary endpoint"}},
@@ -284,7 +298,7 @@ func TestDeepstreamsFileStartsWithWarnings(t *testing.T) {
 	want := []string{
 		"showLogo", "dependencyInitializationTimeout", "libDir", "exitOnFatalError", "enabledFeatures.monitoring", "record.cacheRetrievalTimeout", "subscriptions",
 		"httpServer.options.hostUrl", "httpServer.options.headers", "httpServer.options.maxMessageSize",
-		"connectionEndpoints[0]", "connectionEndpoints[1].options.outgoingBufferTimeout",
+		"connectionEndpoints[1].options.outgoingBufferTimeout",
 		"connectionEndpoints[1].options.maxBufferByteSize", "connectionEndpoints[1].options.headers",
 		"connectionEndpoints[3]", "connectionEndpoints[4]", "logger.options.colors",
 		"cache", "storage", "monitoring", "telemetry", "locks", "clusterNode", "clusterRegistry", "clusterStates",
@@ -304,6 +318,8 @@ func TestDeepstreamsFileStartsWithWarnings(t *testing.T) {
 	wantConfig.ServerName = c.ServerName
 	wantConfig.LogLevel = LogWarn
 	wantConfig.EnabledFeatures.Presence = false
+	e := wantConfig.ConnectionEndpoints
+	wantConfig.ConnectionEndpoints = []EndpointConfig{e[1], e[0]}
 	wantConfig.RPC.AckTimeout = 1500 * time.Millisecond
 	wantConfig.Record.CacheRetrievalTimeout = 30 * time.Second
 	wantConfig.Record.StorageRetrievalTimeout = 30 * time.Second

@@ -342,7 +342,9 @@ func (n *Node) announce() {
 	}
 	addrs := reachable(n.Addr())
 	for _, addr := range addrs {
-		n.log.Info("clients connect here", "url", scheme+"://"+addr+n.cfg.ConnectionEndpoints[0].Options.URLPath)
+		for _, e := range n.cfg.ConnectionEndpoints {
+			n.log.Info("clients connect here", "url", scheme+"://"+addr+e.Options.URLPath, "type", e.Type)
+		}
 	}
 	n.log.Info("health is here", "url", web+"://"+addrs[0]+n.cfg.HTTPServer.Options.HealthCheckPath)
 	n.log.Info("admin is here", "socket", n.admin.Socket())

@@ -226,7 +226,9 @@ func shapeOf(t protocol.Topic, a protocol.Action) shape {
 // fit makes m what its action says it is, or says that it cannot be: an UPDATE
 // with a path is a PATCH from here on, a list beside a single name is gone.
 func fit(s shape, m *protocol.Message) bool {
-	if len(m.CorrelationID) > maxCorrelationID {
+	// Clients have the only name of a list for its id, too: the official one when it
+	// discards a record, and the text dialect always. It is not longer than a name.
+	if len(m.CorrelationID) > maxCorrelationID && !(s == bulk && len(m.Names) == 1 && m.CorrelationID == m.Names[0]) {
 		return false
 	}
 	if s == bulk {

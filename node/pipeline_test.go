@@ -136,6 +136,11 @@ func TestThePipelineChecksTheNameThatIsUsed(t *testing.T) {
 			in:      protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: []string{"a"}, CorrelationID: strings.Repeat("x", maxCorrelationID+1), Has: corr},
 			answers: []protocol.Message{{Topic: protocol.TopicEvent, Action: protocol.EventInvalidMessageData, OriginalAction: protocol.EventSubscribe, IsError: true}},
 		},
+		"a correlation id that is the only name may be as long as one": {
+			in:      protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventUnsubscribe, Names: []string{strings.Repeat("x", maxName)}, CorrelationID: strings.Repeat("x", maxName), Has: corr},
+			asked:   []string{"UNSUBSCRIBE " + strings.Repeat("x", maxName)},
+			handled: []protocol.Message{{Topic: protocol.TopicEvent, Action: protocol.EventUnsubscribe, Names: []string{strings.Repeat("x", maxName)}, CorrelationID: strings.Repeat("x", maxName), Has: corr}},
+		},
 		"an empty name in a list is refused": {
 			in:      protocol.Message{Topic: protocol.TopicPresence, Action: protocol.PresenceSubscribe, Names: []string{"a", ""}},
 			answers: []protocol.Message{{Topic: protocol.TopicPresence, Action: protocol.PresenceInvalidPresenceUsers, OriginalAction: protocol.PresenceSubscribe, IsError: true}},

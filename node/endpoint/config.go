@@ -72,13 +72,14 @@ type SSLConfig struct {
 	CA string `yaml:"ca"`
 }
 
-// WebSocketConfig configures the binary WebSocket endpoint. The keys are
-// deepstream's, but for the last four.
+// WebSocketConfig configures a WebSocket endpoint. The keys are deepstream's, but for the
+// last four.
 type WebSocketConfig struct {
-	// URLPath is the path clients connect to; a query string after it is ignored.
+	// URLPath is the path clients connect to; a query string after it is ignored. That
+	// of ws-text is /deepstream-v3 by default, and that of ws-json /deepstream-json.
 	URLPath string `yaml:"urlPath"`
-	// HeartbeatInterval is how often clients ping. A client that was silent for
-	// two intervals is closed.
+	// HeartbeatInterval is how often clients ping or, with ws-text, are pinged. A client
+	// that was silent for two intervals is closed.
 	HeartbeatInterval time.Duration `yaml:"heartbeatInterval"`
 	// UnauthenticatedClientTimeout is how long a client may take to log in; 0 or
 	// false is for ever.
@@ -177,14 +178,33 @@ func (c Config) Validate() error {
 
 	c.validateLimits(bad)
 
-	w := c.WebSocket
+	paths := make(map[string]bool)
+	for _, d := range append([]Dialect{{Options: &c.WebSocket}}, c.Dialects...) {
+		if d.Options.URLPath == "" && d.Name == "" && len(c.Dialects) > 0 {
+			continue // no binary protocol
+		}
+		errs = append(errs, d.Options.Validate())
+		switch p := d.Options.URLPath; {
+		case p == "":
+		case p == c.HTTP.HealthCheckPath:
+			bad("urlPath: %q is the healthCheckPath too", p)
+		case paths[p]:
+			bad("urlPath: %q is that of two endpoints", p)
+		default:
+			paths[p] = true
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Validate reports every mistake in the options of one endpoint.
+func (w WebSocketConfig) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if !strings.HasPrefix(w.URLPath, "/") {
 		bad("urlPath: %q does not begin with /", w.URLPath)
 	} else if strings.ContainsAny(w.URLPath, "?#") {
 		bad("urlPath: %q contains a query or a fragment", w.URLPath)
-	}
-	if w.URLPath != "" && w.URLPath == c.HTTP.HealthCheckPath {
-		bad("urlPath: %q is the healthCheckPath too", w.URLPath)
 	}
 	if w.HeartbeatInterval <= 0 {
 		bad("heartbeatInterval: %v is not above zero", w.HeartbeatInterval)

@@ -286,6 +286,7 @@ func (c *Conn) handle(m *protocol.Message) {
 			c.srv.to.Receive(c, m)
 		case m.Topic == protocol.TopicConnection && m.Action == protocol.ConnectionPing:
 			c.say(protocol.TopicConnection, protocol.ConnectionPong)
+		case c.pongs(m):
 		default:
 			c.unknownTopic(m.Action)
 		}
@@ -295,6 +296,7 @@ func (c *Conn) handle(m *protocol.Message) {
 			c.handleAuth(m)
 		case m.Topic == protocol.TopicConnection && m.Action == protocol.ConnectionPing:
 			// No answer before login (spec 15, trap 23).
+		case c.pongs(m):
 		default:
 			c.say(protocol.TopicAuth, protocol.AuthInvalidMessage)
 			c.stray()
@@ -313,6 +315,11 @@ func (c *Conn) handle(m *protocol.Message) {
 			c.stray()
 		}
 	}
+}
+
+// pongs says whether m answers a ping of ours: it was heard, which is all.
+func (c *Conn) pongs(m *protocol.Message) bool {
+	return c.dialect.Greets && m.Topic == protocol.TopicConnection && m.Action == protocol.ConnectionPong
 }
 
 // undecodable answers a frame that is no message: as a message of a topic that
@@ -391,8 +398,7 @@ func (c *Conn) challenged(m *protocol.Message) {
 	if !c.state.CompareAndSwap(uint32(stateNew), uint32(stateChallenged)) {
 		return // the login timeout was faster
 	}
-	if d := c.srv.draining.Load(); d != nil && len(d.urls) > 0 {
-		c.redirect(d.elsewhere())
+	if c.sentElsewhere() {
 		return
 	}
 	c.say(protocol.TopicConnection, protocol.ConnectionAccept)

@@ -85,6 +85,9 @@ func (c *Conn) greet() {
 	if !c.dialect.Greets || !c.state.CompareAndSwap(uint32(stateNew), uint32(stateChallenged)) {
 		return
 	}
+	if c.sentElsewhere() {
+		return
+	}
 	c.say(protocol.TopicConnection, protocol.ConnectionAccept)
 	c.ping(c.srv.clock.Load())
 }

@@ -2,6 +2,8 @@ package endpoint
 
 import (
 	"context"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -65,8 +67,32 @@ func (s *Server) Refill() { s.draining.Store(nil) }
 // Draining says whether new clients are sent elsewhere.
 func (s *Server) Draining() bool { return s.draining.Load() != nil }
 
-// redirect sends a client elsewhere that has just said its challenge.
-func (c *Conn) redirect(url string) {
+// sentElsewhere sends a client that has just come to another node, while this one drains,
+// and says whether it did.
+func (c *Conn) sentElsewhere() bool {
+	d := c.srv.draining.Load()
+	if d == nil || len(d.urls) == 0 {
+		return false
+	}
+	url := pathOf(c.dialect, d.elsewhere(), c.srv.cfg.WebSocket.URLPath)
 	c.Answer(&protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionRedirect, URL: url})
 	c.close(Redirected)
+	return true
+}
+
+// pathOf is the place of another node for a client that speaks d. Nodes say where clients
+// of the binary protocol find them, on the path binary; the others have their own path there.
+func pathOf(d *Dialect, place, binary string) string {
+	if d.Codec == nil {
+		return place
+	}
+	if base, ok := strings.CutSuffix(place, binary); ok {
+		return base + d.Options.URLPath
+	}
+	u, err := url.Parse(place)
+	if err != nil {
+		return place
+	}
+	u.Path = d.Options.URLPath
+	return u.String()
 }

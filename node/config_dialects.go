@@ -1,0 +1,109 @@
+package node
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"hadal/node/endpoint"
+)
+
+// webSockets are the types of connectionEndpoints that are spoken over WebSocket, each with
+// the path that it has by default (spec 13 §2). The first is the protocol of today's clients.
+var webSockets = []struct {
+	kind, path string
+	dialect    func(*endpoint.WebSocketConfig) endpoint.Dialect
+}{
+	{"ws-binary", "/deepstream", nil}, // what the endpoint room speaks by itself
+	{"ws-text", "/deepstream-v3", endpoint.Text},
+	{"ws-json", "/deepstream-json", endpoint.JSON},
+}
+
+// endpointTypes are those that this version serves.
+func endpointTypes() []string {
+	var types []string
+	for _, w := range webSockets {
+		types = append(types, w.kind)
+	}
+	return types
+}
+
+// defaultEndpoint is an entry of a type with the defaults of that type; false if there is
+// no such type.
+func defaultEndpoint(kind string) (EndpointConfig, bool) {
+	for _, w := range webSockets {
+		if w.kind == kind {
+			e := EndpointConfig{Type: kind, Options: endpoint.DefaultConfig().WebSocket}
+			e.Options.URLPath = w.path
+			return e, true
+		}
+	}
+	return EndpointConfig{}, false
+}
+
+// defaultEndpoints has one of each: the list of a file decides which there are.
+func defaultEndpoints() []EndpointConfig {
+	var list []EndpointConfig
+	for _, kind := range endpointTypes() {
+		e, _ := defaultEndpoint(kind)
+		list = append(list, e)
+	}
+	return list
+}
+
+// addDialects gives the endpoint room the options of each endpoint.
+func (c Config) addDialects(e *endpoint.Config) {
+	e.WebSocket = endpoint.DefaultConfig().WebSocket
+	e.WebSocket.URLPath = ""
+	for _, entry := range c.ConnectionEndpoints {
+		for _, w := range webSockets {
+			switch {
+			case w.kind != entry.Type:
+			case w.dialect == nil:
+				e.WebSocket = entry.Options
+			default:
+				e.Dialects = append(e.Dialects, w.dialect(&entry.Options))
+			}
+		}
+	}
+}
+
+func (c Config) validateEndpoints(m *mistakes) {
+	if len(c.ConnectionEndpoints) == 0 {
+		m.add("connectionEndpoints", "no endpoint is left that this version serves: add one of type %s", strings.Join(endpointTypes(), ", "))
+		return
+	}
+	for i, e := range c.ConnectionEndpoints {
+		at := fmt.Sprintf("connectionEndpoints[%d].", i)
+		m.oneOf(at+"type", e.Type, endpointTypes()...)
+		before := c.ConnectionEndpoints[:i]
+		switch {
+		case slices.ContainsFunc(before, func(o EndpointConfig) bool { return o.Type == e.Type }):
+			m.add(at+"type", "a second %s endpoint: a node has one", e.Type)
+		case slices.ContainsFunc(before, func(o EndpointConfig) bool { return o.Options.URLPath == e.Options.URLPath }):
+			m.add(at+"options.urlPath", "%q is that of another endpoint: each needs its own", e.Options.URLPath)
+		case e.Options.URLPath == c.HTTPServer.Options.HealthCheckPath:
+			m.add(at+"options.urlPath", "%q is the healthCheckPath too", e.Options.URLPath)
+		}
+		m.path(at+"options.urlPath", e.Options.URLPath)
+		for _, err := range flatten(e.Options.Validate()) {
+			*m = append(*m, fmt.Errorf("%soptions.%w", at, err))
+		}
+	}
+	// The room knows its limits; its keys stand in two places of the file.
+	port := c.Endpoint()
+	port.WebSocket, port.Dialects = endpoint.DefaultConfig().WebSocket, nil // judged above
+	port.WebSocket.URLPath = c.ConnectionEndpoints[0].Options.URLPath
+	for _, err := range flatten(port.Validate()) {
+		key, text, _ := strings.Cut(err.Error(), ": ")
+		first, _, _ := strings.Cut(key, ".")
+		switch {
+		case fieldOf(reflect.TypeFor[endpoint.HTTPConfig](), first).Index != nil:
+			key = "httpServer.options." + key
+		case fieldOf(reflect.TypeFor[endpoint.WebSocketConfig](), first).Index != nil:
+			continue // said above
+		}
+		m.add(key, "%s", text)
+	}
+}
