@@ -11,7 +11,7 @@ import { nodes } from './lib/cluster.js'
 import { binary } from './lib/node.js'
 
 // Which files also run over TLS: those where the transport could make a difference.
-const overTLS = ['connection', 'events', 'records', 'rpc', 'presence', 'listening', 'reconnect', 'tokens'].map(f => `${f}.test.js`)
+const overTLS = ['connection', 'events', 'records', 'rpc', 'presence', 'listening', 'reconnect', 'tokens', 'dialects'].map(f => `${f}.test.js`)
 
 // Which files stay on one node, and why.
 const alone = {
