@@ -404,6 +404,17 @@ func (s *Server) joined() error {
 	return nil
 }
 
+// StreamCurrent says whether this server has made all that it has of a stream its own, and
+// is not catching up. It may be called from anywhere; it blocks while the server hangs.
+func (s *Server) StreamCurrent(stream string) bool {
+	srv := s.server()
+	if srv == nil {
+		return false
+	}
+	health := srv.Healthz(&server.HealthzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Stream: stream, Details: true})
+	return !slices.ContainsFunc(health.Errors, func(e server.HealthzError) bool { return e.Type != server.HealthzErrorConn })
+}
+
 // illInCluster says why a server whose JetStream runs needs a restart, or nil. A raft
 // group whose write-ahead log cannot be written stops for good, as a stream of one
 // replica does. For want of space JetStream stops as a whole, reads too, which ill sees.

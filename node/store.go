@@ -232,7 +232,7 @@ func (s *recordStores) openPartition(ctx context.Context, partition int) (_ stor
 		Options: jetstream.Options{
 			Partition: partition, Replicas: replicas, MaxRecord: keep.MaxSize, Room: s.server.Room, Log: n.log,
 		},
-		StateConn: stateConn, Leader: n.place.Self().ID,
+		StateConn: stateConn, Leader: n.place.Self().ID, Current: s.server.StreamCurrent,
 		LogBytes: keep.LogBytes, CheckpointBytes: keep.CheckpointBytes, CheckpointAge: keep.CheckpointAge,
 		Failing: s.server.Suspect,
 	}

@@ -17,7 +17,8 @@ const (
 	// leadPatience bounds the change of a leader, which takes 0.1 to 0.2 seconds.
 	leadPatience = time.Second
 	// leadAgain is how often the owner looks whether its server leads its streams, and
-	// leadSoon how long after it has failed to make it so, then twice that, and so on.
+	// leadSoon how long after it has failed to make it so, then twice that, and so on, whatever
+	// happens meanwhile: replicas that catch up need a leader that stays.
 	leadAgain = 10 * time.Second
 	leadSoon  = 500 * time.Millisecond
 	// leadLag is how much the server may lack when it is made the leader, which then it gets
@@ -26,6 +27,8 @@ const (
 	// leadCatchUp is how long it is waited for meanwhile.
 	leadCatchUp = 200 * time.Millisecond
 )
+
+var errCatchesUp = errors.New("the owner's server still catches up")
 
 // Lead has a server lead both streams, the LOG first, and returns when it does, or says
 // why not: ctx ends, the server keeps no replica or lacks something. Appends wait
@@ -119,6 +122,23 @@ func (s *link) lead(ctx context.Context, server string) error {
 	return nil
 }
 
+// isCurrent asks LogOptions.Current.
+func (l *Logged) isCurrent(ctx context.Context) bool {
+	if l.opts.Current == nil {
+		return true
+	}
+	answer := make(chan bool, 1)
+	go func() { // a server that hangs keeps it, and not the store
+		answer <- l.opts.Current(l.stream) && l.opts.Current(l.statesLink.stream)
+	}()
+	select {
+	case is := <-answer:
+		return is
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // kickLead has keepLead look.
 func (l *Logged) kickLead() {
 	select {
@@ -130,6 +150,7 @@ func (l *Logged) kickLead() {
 // keepLead has LogOptions.Leader lead the streams while this store owns the partition.
 func (l *Logged) keepLead(ctx context.Context) {
 	pause := leadSoon
+	var rest time.Time // until then it is left alone
 	timer := time.NewTimer(leadAgain)
 	defer timer.Stop()
 	for {
@@ -137,7 +158,10 @@ func (l *Logged) keepLead(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-l.leads:
-			pause = leadSoon
+			if left := time.Until(rest); left > 0 {
+				timer.Reset(left)
+				continue
+			}
 		case <-timer.C:
 		}
 		timer.Reset(leadAgain)
@@ -147,12 +171,17 @@ func (l *Logged) keepLead(ctx context.Context) {
 		if !ready || !l.replicated.Load() {
 			continue
 		}
-		if err := l.Lead(ctx, l.opts.Leader); err != nil && ctx.Err() == nil {
+		err := errCatchesUp
+		if l.isCurrent(ctx) {
+			err = l.Lead(ctx, l.opts.Leader)
+		}
+		if err != nil && ctx.Err() == nil {
 			l.log.Debug("the streams are led elsewhere", "stream", l.stream, "err", err)
 			timer.Reset(pause)
+			rest = time.Now().Add(pause)
 			pause = min(2*pause, leadAgain)
 		} else {
-			pause = leadSoon
+			pause, rest = leadSoon, time.Time{}
 		}
 	}
 }

@@ -83,6 +83,10 @@ type LogOptions struct {
 	// replicas: this node's. The store sees to it while it is this owner's. Empty means
 	// whichever does.
 	Leader string
+	// Current says whether that server has made all that it has of a stream its own, which the
+	// stream's leader cannot know. One that still catches up is not made the leader: it could
+	// not lead, and who leads meanwhile would be gone before it has caught up. nil asks nobody. It may block.
+	Current func(stream string) bool
 	// AllowHoles has a replay go on behind messages of the LOG that are missing, though
 	// it has replicas. Set it when servers do not sync what they acknowledge, and a power
 	// cut of most of them may take it. A LOG without replicas and mark allows holes.

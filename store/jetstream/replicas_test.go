@@ -488,6 +488,42 @@ func leaderOf(t testing.TB, l *Logged, which int) (leader int) {
 	return leader
 }
 
+// A server that catches up needs a leader that stays, also while the store is fenced again
+// and again, as it is whenever a leader goes.
+func TestTheOwnersServerDoesNotLeadWhileItCatchesUp(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3)
+	var caughtUp atomic.Bool
+	var looks atomic.Int64
+	first := g.logged(t, 0, LogOptions{})
+	leader := leaderOf(t, first, 0)
+	l := g.logged(t, 0, LogOptions{Leader: member((leader + 1) % 3), Current: func(string) bool {
+		looks.Add(1)
+		return caughtUp.Load()
+	}})
+	for epoch := range uint64(20) {
+		if err := l.Fence(t.Context(), epoch+1); err != nil {
+			t.Fatalf("Fence: %v", err)
+		}
+		if got := leaderOf(t, l, 0); got != leader {
+			t.Fatalf("member %d was made the leader while it catches up", got)
+		}
+	}
+	until(t, "the store looks", func() error {
+		if looks.Load() == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	caughtUp.Store(true)
+	until(t, "it leads when it has caught up", func() error {
+		if got := leaderOf(t, l, 0); got == leader {
+			return fmt.Errorf("member %d leads", got)
+		}
+		return nil
+	})
+}
+
 func TestTheOwnersServerLeadsBothStreams(t *testing.T) {
 	t.Parallel()
 	g := newGroup(t, 3)
