@@ -90,6 +90,8 @@ func setsOf(a Authenticator) (sets []*keySet) {
 	switch a := a.(type) {
 	case *door:
 		return setsOf(a.Chain)
+	case strategies:
+		return setsOf(a.Chain)
 	case Chain:
 		for _, each := range a {
 			sets = append(sets, setsOf(each)...)
