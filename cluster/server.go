@@ -61,6 +61,9 @@ const (
 	startPatience = 5 * time.Minute
 	// startLook is how often it is asked meanwhile whether the start has failed.
 	startLook = 250 * time.Millisecond
+	// flushWithin is how long a connection waits for a server that takes nothing, which
+	// hangs, as both are in one process.
+	flushWithin = 5 * time.Second
 	// maxStore stands for no limit: the server's own is three quarters of the
 	// free space at its start, and at that limit it shuts JetStream down.
 	maxStore = 1 << 60
@@ -221,7 +224,7 @@ func (s *Server) boot(ctx context.Context) error {
 	var found complaints
 	if s.opts.Cluster == nil {
 		if found, err = health.complaints(startPatience); err != nil {
-			return err
+			return errors.Join(err, endWithin(srv, s.end, s.endAfter))
 		}
 	}
 	s.mu.Lock()
@@ -295,6 +298,7 @@ func (s *Server) Dial(name string) (*nats.Conn, error) { return s.dial(name, use
 func (s *Server) dial(name, user string, more ...nats.Option) (*nats.Conn, error) {
 	opts := []nats.Option{nats.InProcessServer(door{s}), nats.Name(name), nats.MaxReconnects(-1),
 		nats.ReconnectWait(50 * time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.FlusherTimeout(flushWithin),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			s.log.Warn("connection to the embedded server failed", "conn", name, "err", err)
 		})}

@@ -385,6 +385,7 @@ func (s *Server) joined() error {
 		}
 		all, err := health.complaints(s.hangAfter)
 		if err != nil {
+			s.look() // nobody else may notice
 			return err
 		}
 		if len(all) == 0 {
@@ -411,8 +412,7 @@ func (s *Server) StreamCurrent(stream string) bool {
 	if srv == nil {
 		return false
 	}
-	health := srv.Healthz(&server.HealthzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Stream: stream, Details: true})
-	return !slices.ContainsFunc(health.Errors, func(e server.HealthzError) bool { return e.Type != server.HealthzErrorConn })
+	return len(srv.Healthz(&server.HealthzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Stream: stream, Details: true}).Errors) == 0
 }
 
 // illInCluster says why a server whose JetStream runs needs a restart, or nil. A raft

@@ -250,6 +250,12 @@ func (s *Server) attend(ctx context.Context, p *pauses) error {
 			}
 			continue
 		}
+		if errors.Is(reason, errHangs) {
+			// It may only have been slow, with the disk.
+			if now, _ := s.ill(); !errors.Is(now, errHangs) {
+				continue
+			}
+		}
 		if failed = s.restart(ctx, reason); errors.Is(failed, errNoEnd) {
 			return failed
 		}
@@ -294,21 +300,33 @@ func (s *Server) ill() (reason error, reads bool) {
 
 // complaints is what the server's own health check finds: streams with a write
 // error, and directories of streams that it could not open, which end in
-// notRecovered. That it is not ready for connections is none: boot has seen that it is,
-// and a look that may take a millisecond says otherwise of a machine that is busy.
+// notRecovered.
 type complaints []string
 
 const notRecovered = "could not be recovered"
 
-func complaintsOf(srv *server.Server) complaints {
-	var all complaints
-	for _, e := range srv.Healthz(&server.HealthzOptions{Details: true}).Errors {
-		if e.Type != server.HealthzErrorConn {
+func complaintsOf(srv *server.Server) (all complaints) {
+	// It looks no further when it has not found out in a millisecond that it takes
+	// connections, which happens on a machine that is busy.
+	for range connLooks {
+		errs := srv.Healthz(&server.HealthzOptions{Details: true}).Errors
+		all = all[:0]
+		for _, e := range errs {
 			all = append(all, e.Error)
 		}
+		if !slices.ContainsFunc(errs, func(e server.HealthzError) bool { return e.Type == server.HealthzErrorConn }) {
+			break
+		}
+		time.Sleep(connPause)
 	}
 	return all
 }
+
+// connLooks is how often it is asked at most, and connPause the time between.
+const (
+	connLooks = 100
+	connPause = 20 * time.Millisecond
+)
 
 // restartable says why a restart would be of no use or do harm now. A server that
 // can be read is not given up before it could be written again. One that is dead

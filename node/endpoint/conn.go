@@ -162,7 +162,8 @@ func (c *Conn) Send(o *protocol.Outbound) {
 }
 
 // Pace blocks while more bytes of answers wait for the client than
-// queueSoftLimit, or until it has gone. Only from within Receive.
+// queueSoftLimit, or until it has gone. Only from within Receive, and for the reader of a
+// Plain connection.
 func (c *Conn) Pace() { c.wire.pace(c.dialect.Options.QueueSoftLimit) }
 
 // Reserve counts n more of what the server keeps for this client (sub.Client), up
@@ -228,6 +229,9 @@ func (c *Conn) connected(s *melody.Session) {
 	}
 	c.session.Store(s)
 	c.wire.open.Store(true)
+	if c.wire.more() { // rung in vain, before there was a pump
+		c.wire.ring()
+	}
 	c.greet()
 	if c.Gone() { // already: the server is going away
 		sayGoodbye(s, c.wire.reason())

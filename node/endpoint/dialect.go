@@ -105,14 +105,11 @@ func (c *Conn) ping(clock int64) {
 // d's Codec makes the frames that go out, and its Decode is not used. It is nil, and the
 // socket closed, when the server is ending or has no place for the client.
 func (s *Server) Plain(d *Dialect, nc net.Conn, early []byte, visit *auth.Attempt) *Conn {
-	c := s.newConn(nc, early, visit, d)
+	c := s.newConn(nc, early, visit, d, true)
 	if c == nil {
 		_ = nc.Close() // nothing was said
 		return nil
 	}
-	c.wire.plain = true
-	c.wire.open.Store(true)
-	c.state.Store(uint32(stateChallenged))
 	s.gate.upgraded(c)
 	return c
 }
@@ -122,7 +119,7 @@ func (c *Conn) Read(p []byte) (int, error) { return c.wire.Read(p) }
 
 // Write queues words of the dialect's own on a Plain connection, such as its
 // acknowledgements, in the order of everything else that goes to the client. It does not
-// block, and p may be used again.
+// block, and p may be used again: whoever reads what they answer calls Pace.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.Gone() {
 		return 0, net.ErrClosed
@@ -175,7 +172,8 @@ func (c *Conn) Receive(m *protocol.Message) error {
 	return nil
 }
 
-// Leave ends a Plain connection for good: its reader has ended.
+// Leave ends a Plain connection for good: its reader has ended. What waits for the client
+// is written first.
 func (c *Conn) Leave() {
 	defer c.srv.removed(c)
 	c.ended()
@@ -191,6 +189,9 @@ func (c *Conn) ended() {
 		c.srv.seats.leave(user)
 	}
 	c.logEnd()
+	if c.wire.plain {
+		c.wire.goodbye() // or waits for the one that is being said
+	}
 	c.wire.finish()
 }
 

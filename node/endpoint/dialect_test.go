@@ -275,3 +275,47 @@ func TestConnectionsWithoutWebSocketEndWithTheServer(t *testing.T) {
 var strangersOnly = funcAuth(func(context.Context, *auth.Attempt) (auth.Verdict, error) {
 	return auth.Verdict{Opinion: auth.Refused}, nil
 })
+
+func TestLastWordsWithoutWebSocketArrive(t *testing.T) {
+	for name, leave := range map[string]func(*Conn){
+		"after the end":           func(c *Conn) { c.End(Kicked) },
+		"when the reader is done": func(*Conn) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ts := serve(t, testConfig(), anybody, &funcReceiver{})
+			client := plainly(t, ts, func(c *Conn) {
+				if !c.Login(`{}`) {
+					t.Error("the login is refused")
+				}
+				for range 1000 {
+					c.Answer(&protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCAccept})
+				}
+				leave(c)
+			})
+			want := "AUTH AUTH_SUCCESSFUL\n" + strings.Repeat("RPC ACCEPT\n", 1000)
+			if b, err := io.ReadAll(client); err != nil || string(b) != want {
+				t.Errorf("%d bytes and %v, want all %d", len(b), err, len(want))
+			}
+		})
+	}
+}
+
+func TestNobodyIsPingedBeforeTheUpgrade(t *testing.T) {
+	cfg := testConfig()
+	options := cfg.WebSocket
+	options.URLPath = "/shout"
+	cfg.Dialects = []Dialect{shouted(&options)}
+	ts := serve(t, cfg, anybody, &funcReceiver{})
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	c := ts.newConn(ours, nil, &auth.Attempt{RemoteAddr: "127.0.0.1"}, ts.speak["/shout"], false)
+	defer ts.removed(c)
+	ts.clock.Add(int64(2 * time.Minute)) // more than a heartbeat, less than the login may take
+	c.heardAt.Store(ts.clock.Load())
+	ts.sweep(ts.now(), time.Second)
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	if c.wire.queue != nil || c.wire.rung {
+		t.Error("it was pinged, and rung in vain")
+	}
+}

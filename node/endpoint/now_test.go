@@ -105,7 +105,7 @@ func TestNothingIsWrittenAtOnceBeforeTheUpgradeIsAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := ts.newConn(nc, nil, &auth.Attempt{RemoteAddr: "127.0.0.1"}, ts.speak[ts.cfg.WebSocket.URLPath])
+	c := ts.newConn(nc, nil, &auth.Attempt{RemoteAddr: "127.0.0.1"}, ts.speak[ts.cfg.WebSocket.URLPath], false)
 	defer ts.removed(c)
 	defer c.wire.finish()
 	if c.wire.writeNow(frame{b: []byte("x")}) {

@@ -32,6 +32,9 @@ const (
 	// its request, from another client: a caller and a provider of rpcs in league
 	// could else fill the memory.
 	answersWatched, answersLimit = 4, 16
+	// framesWatched is the same for the number of frames, as small ones cost more than
+	// their bytes.
+	framesWatched = 1 << 16
 	// lingerTime is how long a connection is kept half closed after a close
 	// frame, for what was written to arrive.
 	lingerTime = 2 * time.Second
@@ -144,7 +147,8 @@ func (w *wire) push(b []byte, answer, alone bool) {
 // holds mu.
 func (w *wire) crowded() bool {
 	limits := w.conn.dialect.Options
-	return w.broadcasts > limits.QueueSoftLimit || w.answers > answersWatched*limits.QueueHardLimit
+	return w.broadcasts > limits.QueueSoftLimit || w.answers > answersWatched*limits.QueueHardLimit ||
+		w.queue != nil && len(*w.queue) > framesWatched
 }
 
 // enqueue puts a frame at the end of the queue, or in front, and says whether to
@@ -338,9 +342,11 @@ func (w *wire) pump() {
 	for {
 		w.writing.Lock()
 		err := w.flush()
+		if err != nil {
+			_ = w.Close() // before anybody writes behind half a frame; whoever reads learns of it
+		}
 		w.writing.Unlock()
 		if err != nil {
-			_ = w.Close() // whoever reads learns of it
 			return
 		}
 		if !w.more() {
@@ -353,10 +359,10 @@ func (w *wire) pump() {
 // is closed.
 func (w *wire) goodbye() {
 	w.writing.Lock()
+	defer w.writing.Unlock()
 	err := w.flush()
-	w.writing.Unlock()
 	w.mu.Lock()
-	w.saidGoodbye = err == nil
+	w.saidGoodbye = err == nil && (!w.closed || w.saidGoodbye)
 	w.mu.Unlock()
 	_ = w.Close() // the reader closes the rest
 }

@@ -325,8 +325,8 @@ func (s *Server) closing() bool {
 	}
 }
 
-// newConn registers a connection; nil when the server is ending.
-func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt, d *Dialect) *Conn {
+// newConn registers a connection, from when on others see it; nil when the server is ending.
+func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt, d *Dialect, plain bool) *Conn {
 	c := &Conn{srv: s, dialect: d, remote: visit.RemoteAddr, since: time.Now(), visit: visit, guest: s.gate.guestOf(nc)}
 	if d.Codec != nil {
 		c.codec = d.Codec()
@@ -334,7 +334,13 @@ func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt, d *Dial
 	}
 	c.started = s.clock.Load()
 	c.heardAt.Store(c.started)
+	c.pinged.Store(c.started)
 	newWire(c, nc, early)
+	if plain {
+		c.wire.plain = true
+		c.wire.open.Store(true)
+		c.state.Store(uint32(stateChallenged))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stop {
@@ -426,7 +432,7 @@ func (s *Server) sweep(now, period time.Duration) {
 		if w.UnauthenticatedClientTimeout == 0 {
 			login = clock + 1
 		}
-		if c.dialect.Greets && !c.Gone() && clock-c.pinged.Load() >= int64(w.HeartbeatInterval-period) {
+		if c.dialect.Greets && state(c.state.Load()) != stateNew && !c.Gone() && clock-c.pinged.Load() >= int64(w.HeartbeatInterval-period) {
 			c.ping(clock)
 		}
 		switch {

@@ -127,7 +127,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, d *Diale
 // start serves an upgrade that was checked and whose socket is ours, on a new
 // goroutine.
 func (s *Server) start(nc net.Conn, early []byte, visit *auth.Attempt, d *Dialect) {
-	c := s.newConn(nc, early, visit, d)
+	c := s.newConn(nc, early, visit, d, false)
 	if c == nil {
 		s.decline(nc) // shutting down
 		return

@@ -127,9 +127,17 @@ func (l *Logged) isCurrent(ctx context.Context) bool {
 	if l.opts.Current == nil {
 		return true
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*leadPatience)
+	defer cancel()
+	select {
+	case l.looking <- struct{}{}:
+	case <-ctx.Done():
+		return false // the last question has not been answered
+	}
 	answer := make(chan bool, 1)
 	go func() { // a server that hangs keeps it, and not the store
 		answer <- l.opts.Current(l.stream) && l.opts.Current(l.statesLink.stream)
+		<-l.looking
 	}()
 	select {
 	case is := <-answer:

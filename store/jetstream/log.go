@@ -215,8 +215,10 @@ type Logged struct {
 
 	kicks chan struct{} // wakes the checkpointer
 	leads chan struct{} // wakes keepLead
-	stop  context.CancelFunc
-	done  sync.WaitGroup
+	// looking holds a token while LogOptions.Current is asked: one that is never answered is not asked again.
+	looking chan struct{}
+	stop    context.CancelFunc
+	done    sync.WaitGroup
 }
 
 var _ store.Store = (*Logged)(nil)
@@ -299,7 +301,7 @@ func newLogged(nc *nats.Conn, js jetstream.JetStream, states *Store, opts LogOpt
 		// The single largest record fits, with its name.
 		maxPayload: int(min(nc.MaxPayload(), math.MaxInt32)) - headerRoom + logOverhead,
 		names:      make(map[string]int), dirty: make(map[string]store.Op), drained: make(chan struct{}),
-		kicks: make(chan struct{}, 1), stop: stop, leads: make(chan struct{}, 1),
+		kicks: make(chan struct{}, 1), stop: stop, leads: make(chan struct{}, 1), looking: make(chan struct{}, 1),
 	}
 	l.replicated.Store(found.Replicas > 1)
 	l.done.Go(func() { l.checkpointer(background) })
