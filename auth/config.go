@@ -113,6 +113,16 @@ type Options struct {
 	Claims ClaimsConfig `yaml:"claims"`
 }
 
+// APIKey is one entry of the file's `apiKeys` list: a key by which a backend is known.
+type APIKey struct {
+	// ID is who the backend is: the user of its requests and connections.
+	ID string `yaml:"id"`
+	// Hash is the hash of the key, as hadal hash --api-key prints it.
+	Hash string `yaml:"hash"`
+	// Role is the role of the backend, user.data.role in rules; without it, it has none.
+	Role string `yaml:"role"`
+}
+
 // Source is where the users of a storage strategy are.
 func (o *Options) Source() users.Source {
 	return users.Source{Backend: o.Backend, Table: o.Table, ConnectionString: o.ConnectionString}

@@ -21,6 +21,8 @@ type Deps struct {
 	Users *users.Stores
 	// Turnstile is the node's; nil makes one for these strategies.
 	Turnstile *Turnstile
+	// APIKeys are the keys of backends, who are looked for before the strategies.
+	APIKeys []APIKey
 	// Log is told what an operator should know, and no secret; nil tells nobody.
 	Log *slog.Logger
 	// Beside lists, by their keys of the configuration, the other ways in that there are
@@ -106,7 +108,8 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 		}
 		chain = append(chain, a)
 	}
-	if err := errors.Join(errs...); err != nil {
+	keys, err := newAPIKeys(deps.APIKeys)
+	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
 	for i, a := range chain {
@@ -118,6 +121,9 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 		if err := checkFallback(chain, deps.Beside); err != nil {
 			return nil, err
 		}
+	}
+	if len(keys) > 0 {
+		chain = append(Chain{keys}, chain...)
 	}
 	return strategies{chain}, nil // also around one: a chain turns "no opinion" into a refusal
 }

@@ -16,16 +16,26 @@ import (
 )
 
 func newHash() *cobra.Command {
-	var bcrypt, deepstream bool
+	var bcrypt, deepstream, apiKey bool
 	var config string
 	cmd := &cobra.Command{
 		Use:   "hash [password]",
 		Short: "Print the hash of a password, for a users file",
 		Long: "Print the hash of a password, for a users file. Without an argument the password\n" +
 			"is asked for, or read as one line from standard input, and so leaves no trace in\n" +
-			"the history of a shell.",
+			"the history of a shell.\n\n" +
+			"With --api-key, a key for a backend is made and printed together with its hash, for\n" +
+			"apiKeys in the configuration. The key is nowhere else.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if apiKey {
+				if len(args) > 0 {
+					return usagef("--api-key makes the key itself: give none")
+				}
+				key, hash := auth.NewAPIKey()
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "key:  %s\nhash: %s\n", key, hash)
+				return err
+			}
 			password, err := readPassword(cmd, args)
 			if err != nil {
 				return err
@@ -57,7 +67,8 @@ func newHash() *cobra.Command {
 	cmd.Flags().BoolVar(&bcrypt, "bcrypt", false, "make a bcrypt hash instead of an argon2id one")
 	cmd.Flags().BoolVar(&deepstream, "deepstream", false, "make a hash as deepstream does, with the hash settings of the configuration")
 	cmd.Flags().StringVarP(&config, "config", "c", "", "configuration `file` for --deepstream")
-	cmd.MarkFlagsMutuallyExclusive("bcrypt", "deepstream")
+	cmd.Flags().BoolVar(&apiKey, "api-key", false, "make a key for a backend, and print it and its hash")
+	cmd.MarkFlagsMutuallyExclusive("bcrypt", "deepstream", "api-key")
 	return cmd
 }
 
