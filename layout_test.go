@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	// The server.
 	"node":          {anything},
 	"node/admin":    {"auth", "perms", "protocol"},
+	"node/api":      {"node/sub", "auth", "auth/vault", "auth/web", "protocol"},
 	"node/endpoint": {"node/rate", "auth", "protocol"},
 	"node/rate":     {},
 	"node/sub":      {"auth", "protocol"},
