@@ -52,7 +52,7 @@ func newAccounts(cfg Config, v vault.Vault, log *slog.Logger) (*accounts, error)
 // strategies makes those of a configuration.
 func (l *accounts) strategies(cfg Config) (auth.Authenticator, error) {
 	return auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{
-		Vault: l.vault, Users: l.stores, Turnstile: l.turns, Log: l.log, Beside: cfg.besideAuth(), Observer: l.asked.observer(),
+		Vault: l.vault, Users: l.stores, Turnstile: l.turns, APIKeys: cfg.APIKeys, Log: l.log, Beside: cfg.besideAuth(), Observer: l.asked.observer(),
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -123,10 +124,15 @@ type visitor struct {
 	heard bytes.Buffer // all that it was told
 }
 
-// login connects, with more headers and a query, sends the parameters of logins one
-// after another, and notes what it is told.
+// login asks the HTTP API, and connects, with more headers and a query, sends the parameters
+// of logins one after another, and notes what it is told.
 func (v *visitor) login(header http.Header, query string, params ...string) {
 	v.t.Helper()
+	api := http.Header{"Content-Type": {"application/json"}}
+	maps.Copy(api, header)
+	for _, p := range params {
+		v.ask(http.MethodPost, "/api"+query, api, `{"authData":`+p+`,"body":[{"topic":"presence","action":"query"}]}`)
+	}
 	ws, resp, err := websocket.DefaultDialer.Dial("ws://"+v.n.Addr().String()+"/deepstream"+query, header)
 	if err != nil {
 		fmt.Fprintln(&v.heard, err)

@@ -16,6 +16,7 @@ import (
 	"hadal/auth/tokens"
 	"hadal/cluster"
 	"hadal/node/admin"
+	"hadal/node/api"
 	"hadal/node/endpoint"
 	"hadal/node/listen"
 	"hadal/node/record"
@@ -72,6 +73,10 @@ type Config struct {
 	// Auth lists the strategies that are asked, in this order, who a client is. The list may
 	// be empty where there are tokens or registrations: then only their users log in.
 	Auth []auth.Config `yaml:"auth"`
+	// APIKeys lists the keys of backends, which send them as Authorization: Bearer to the
+	// HTTP API, or log in with them as token, and are looked for before the strategies of
+	// Auth. Its keys are Hadal's own.
+	APIKeys []auth.APIKey `yaml:"apiKeys"`
 	// Tokens says how tokens are made that clients log in with: client.login({token}). Its keys
 	// are Hadal's own.
 	Tokens tokens.Config `yaml:"tokens"`
@@ -118,13 +123,16 @@ type FeaturesConfig struct {
 	Presence bool `yaml:"presence"`
 }
 
-// EndpointConfig is one entry of connectionEndpoints.
+// EndpointConfig is one entry of connectionEndpoints: what it has for options depends on
+// its type.
 type EndpointConfig struct {
 	// Type is the dialect: "ws-binary" for the clients of today, "ws-text" for those of
-	// 2.x and 3.x, "ws-json" for one JSON object a message.
+	// 2.x and 3.x, "ws-json" for one JSON object a message, "http" for the HTTP API.
 	Type string `yaml:"type"`
 	// Options are those of the endpoint.
 	Options endpoint.WebSocketConfig `yaml:"options"`
+	// API is the options of an entry of type http, in the place of Options.
+	API api.Config `yaml:"-"`
 }
 
 // HTTPServerConfig configures the port that clients connect to.
@@ -315,6 +323,9 @@ func (c Config) validatePaths(m *mistakes) {
 	health := [2]string{"httpServer.options.healthCheckPath", c.HTTPServer.Options.HealthCheckPath}
 	set := [][2]string{health}
 	for i, e := range c.ConnectionEndpoints {
+		if e.Type == typeHTTP {
+			continue // validateAPI looks at its paths
+		}
 		key := fmt.Sprintf("connectionEndpoints[%d].options.urlPath", i)
 		if set = append(set, [2]string{key, e.Options.URLPath}); e.Options.URLPath == health[1] {
 			m.add(key, "%q is that of %s, too: choose another path", health[1], health[0])
@@ -381,7 +392,7 @@ func (c Config) validateRecords(m *mistakes) {
 }
 
 func (c Config) validateAuth(m *mistakes) {
-	_, err := auth.New(c.Auth, c.AllowOpenFallback, auth.Deps{Beside: c.besideAuth()})
+	_, err := auth.New(c.Auth, c.AllowOpenFallback, auth.Deps{APIKeys: c.APIKeys, Beside: c.besideAuth()})
 	*m = append(*m, flatten(err)...)
 	m.oneOf("roles.wins", c.Roles.Wins, auth.RoleOfStore, auth.RoleOfClaim)
 	open := slices.ContainsFunc(c.Auth, func(a auth.Config) bool { return a.Type == "none" })
@@ -393,6 +404,9 @@ func (c Config) validateAuth(m *mistakes) {
 
 // besideAuth are the keys of the ways in that are on beside the strategies of auth.
 func (c Config) besideAuth() (keys []string) {
+	if len(c.APIKeys) > 0 {
+		keys = append(keys, "apiKeys")
+	}
 	if c.Tokens.Enabled() {
 		keys = append(keys, "tokens")
 	}

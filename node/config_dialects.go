@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"hadal/node/api"
 	"hadal/node/endpoint"
 )
 
@@ -26,7 +27,7 @@ func endpointTypes() []string {
 	for _, w := range webSockets {
 		types = append(types, w.kind)
 	}
-	return types
+	return append(types, typeHTTP)
 }
 
 // defaultEndpoint is an entry of a type with the defaults of that type; false if there is
@@ -39,7 +40,7 @@ func defaultEndpoint(kind string) (EndpointConfig, bool) {
 			return e, true
 		}
 	}
-	return EndpointConfig{}, false
+	return EndpointConfig{Type: typeHTTP, API: api.DefaultConfig()}, kind == typeHTTP
 }
 
 // defaultEndpoints has one of each: the list of a file decides which there are.
@@ -81,10 +82,15 @@ func (c Config) validateEndpoints(m *mistakes) {
 		switch {
 		case slices.ContainsFunc(before, func(o EndpointConfig) bool { return o.Type == e.Type }):
 			m.add(at+"type", "a second %s endpoint: a node has one", e.Type)
+		case e.Type == typeHTTP:
 		case slices.ContainsFunc(before, func(o EndpointConfig) bool { return o.Options.URLPath == e.Options.URLPath }):
 			m.add(at+"options.urlPath", "%q is that of another endpoint: each needs its own", e.Options.URLPath)
 		case e.Options.URLPath == c.HTTPServer.Options.HealthCheckPath:
 			m.add(at+"options.urlPath", "%q is the healthCheckPath too", e.Options.URLPath)
+		}
+		if e.Type == typeHTTP {
+			c.validateAPI(m, at+"options.", e.API)
+			continue
 		}
 		m.path(at+"options.urlPath", e.Options.URLPath)
 		for _, err := range flatten(e.Options.Validate()) {

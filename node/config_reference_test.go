@@ -132,9 +132,27 @@ func (g *generator) readPackage(pkg string) {
 	}
 }
 
+// examples are values of structs that stand for the entries of a list or map.
+func (g *generator) examples(v reflect.Value) []reflect.Value {
+	endpoints, ok := v.Interface().([]EndpointConfig)
+	if !ok {
+		return []reflect.Value{g.example(v)}
+	}
+	var all []reflect.Value // whose keys depend on their type
+	for i, e := range endpoints {
+		if i == 0 || e.Type == typeHTTP {
+			all = append(all, e.view())
+		}
+	}
+	return all
+}
+
 // example is a value of a struct that stands for the entries of a list or map.
 func (g *generator) example(v reflect.Value) reflect.Value {
 	if v.Len() > 0 && v.Kind() == reflect.Slice {
+		if e, ok := v.Index(0).Interface().(EndpointConfig); ok {
+			return e.view()
+		}
 		return v.Index(0)
 	}
 	return reflect.New(v.Type().Elem()).Elem()
@@ -196,6 +214,11 @@ func (g *generator) section(b *bytes.Buffer, k keyPath, v reflect.Value, indent 
 func (g *generator) further(b *bytes.Buffer, k keyPath, list reflect.Value, indent string) {
 	for i := 1; i < list.Len(); i++ {
 		var entry bytes.Buffer
+		if e, ok := list.Index(i).Interface().(EndpointConfig); ok && e.Type == typeHTTP {
+			g.section(&entry, k, e.view(), indent)
+			b.WriteString(strings.Replace(entry.String(), "\n"+indent+"type:", "\n"+strings.TrimSuffix(indent, "  ")+"- type:", 1))
+			continue
+		}
 		g.differences(&entry, k, list.Index(0), list.Index(i), indent)
 		comment(b, indent, "The rest of this one is as above.")
 		b.WriteString(strings.Replace(entry.String(), indent, strings.TrimSuffix(indent, "  ")+"- ", 1))
@@ -337,7 +360,14 @@ func (g *generator) rows(rows *[]string, k keyPath, owner reflect.Type, f reflec
 	} else {
 		entry = keyPath{k.shown + ".<name>", k.pattern + ".*"}
 	}
-	g.rows(rows, entry, nil, reflect.StructField{}, g.example(v), false)
+	for i, example := range g.examples(v) {
+		var of []string
+		g.rows(&of, entry, nil, reflect.StructField{}, example, false)
+		if i > 0 {
+			of = of[1:] // its type
+		}
+		*rows = append(*rows, of...)
+	}
 }
 
 // typeName is a type as the reference calls it.

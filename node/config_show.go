@@ -58,6 +58,8 @@ func shown(k keyPath, v reflect.Value) (any, bool) {
 		return x.Milliseconds(), true
 	case LogLevel:
 		return x.String(), true
+	case EndpointConfig:
+		return shown(k, x.view())
 	}
 	switch v.Kind() {
 	case reflect.Struct:

@@ -76,7 +76,6 @@ var unreadKeys = map[string]string{
 // foreignEndpoints are deepstream's types of connectionEndpoints that this
 // version does not serve.
 var foreignEndpoints = map[string]string{
-	"http": "the HTTP API",
 	"mqtt": "MQTT",
 }
 
@@ -98,6 +97,7 @@ var byteKeys = map[string]bool{
 // secretKeys are never shown: not in messages, not by Show.
 var secretKeys = map[string]bool{
 	"admin.token":                   true,
+	"apiKeys.hash":                  true,
 	"cluster.secret":                true,
 	"auth.options.users.*.password": true,
 	"auth.options.connectionString": true,
@@ -255,7 +255,13 @@ func (l *loader) decodeEndpoints(k keyPath, v *value, into reflect.Value) {
 			return
 		}
 		l.moved[fmt.Sprintf("connectionEndpoints[%d]", len(list))] = at.shown
-		l.decodeValue(at, entry, reflect.ValueOf(&e).Elem())
+		if name == typeHTTP {
+			h := httpEndpoint{Options: e.API}
+			l.decodeValue(at, entry, reflect.ValueOf(&h).Elem())
+			e.API = h.Options
+		} else {
+			l.decodeValue(at, entry, reflect.ValueOf(&e).Elem())
+		}
 		list = append(list, e)
 	})
 	if read {

@@ -100,6 +100,11 @@ func TestFileChangesWhatItNames(t *testing.T) {
 		"a login timeout of false is for ever":    {text: "connectionEndpoints: [{type: ws-binary, options: {unauthenticatedClientTimeout: false}}]", want: func(c *Config) { binaryOnly(c).UnauthenticatedClientTimeout = 0 }},
 		"a login timeout of null is for ever":     {text: "connectionEndpoints: [{type: ws-binary, options: {unauthenticatedClientTimeout: null}}]", want: func(c *Config) { binaryOnly(c).UnauthenticatedClientTimeout = 0 }},
 		"an entry of a list keeps its defaults":   {text: "connectionEndpoints:\n  - null\n  - type: ws-binary\n    options: {urlPath: /x}\n", want: func(c *Config) { binaryOnly(c).URLPath = "/x" }},
+		"the HTTP API has options of its own": {text: "connectionEndpoints: [{type: ws-binary}, {type: http, options: {postPath: /v1, getPath: '', requestTimeout: 5s, maxMessageSize: 2MiB, allowAuthData: false}}]", want: func(c *Config) {
+			c.ConnectionEndpoints = []EndpointConfig{c.ConnectionEndpoints[0], c.ConnectionEndpoints[3]}
+			a := &c.ConnectionEndpoints[1].API
+			a.PostPath, a.GetPath, a.RequestTimeout, a.MaxMessageSize, a.AllowAuthData = "/v1", "", 5*time.Second, 2<<20, false
+		}},
 		"the list says which endpoints there are": {text: "connectionEndpoints: [{type: ws-json}, {type: ws-text, options: {urlPath: /old}}]", want: func(c *Config) {
 			e := c.ConnectionEndpoints
 			e[1].Options.URLPath = "/old"
@@ -241,7 +246,9 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 		"two endpoints on one path":         {text: "connectionEndpoints:\n  - type: ws-binary\n  - type: ws-text\n    options: {urlPath: /deepstream}", want: []string{"config.yml:4:24: connectionEndpoints[1].options.urlPath: \"/deepstream\" is that of another endpoint"}},
 		"an endpoint on the health path":    {text: "connectionEndpoints: [{type: ws-json, options: {urlPath: /health-check}}]", want: []string{"connectionEndpoints[0].options.urlPath: \"/health-check\" is the healthCheckPath too"}},
 		"an endpoint of no type":            {text: "connectionEndpoints: [{options: {}}]", want: []string{"connectionEndpoints[0]: has no type"}},
-		"no endpoint that is served":        {text: "connectionEndpoints: [{type: http}]", want: []string{"config.yml:1:22: connectionEndpoints: no endpoint is left that this version serves"}},
+		"no endpoint that is served":        {text: "connectionEndpoints: [{type: mqtt}]", want: []string{"config.yml:1:22: connectionEndpoints: no endpoint is left that this version serves"}},
+		"an option of the HTTP API":         {text: "connectionEndpoints:\n  - type: ws-text\n  - type: ws-binary\n  - type: http\n    options:\n      maxCommands: 0", want: []string{"config.yml:6:20: connectionEndpoints[2].options.maxCommands: "}},
+		"no option of the HTTP API":         {text: "connectionEndpoints: [{type: ws-binary}, {type: http, options: {postpath: /x}}]", want: []string{"connectionEndpoints[1].options.postpath: there is no such key: did you mean postPath?"}},
 		"two endpoints":                     {text: "connectionEndpoints:\n  - type: http\n  - type: ws-binary\n  - type: ws-binary", want: []string{"config.yml:4:11: connectionEndpoints[2].type: a second ws-binary endpoint"}},
 		"an endpoint with a wrong limit":    {text: "connectionEndpoints:\n  - type: mqtt\n  - type: ws-binary\n    options:\n      maxAuthAttempts: 0", want: []string{"config.yml:5:24: connectionEndpoints[1].options.maxAuthAttempts: "}},
 		"an open node elsewhere":            {text: "httpServer:\n  options:\n    host: 0.0.0.0", want: []string{"config.yml:3:11: httpServer.options.host: ", "use another auth type (file, storage), or set allowOpenAuth: true"}},
@@ -300,7 +307,7 @@ func TestDeepstreamsFileStartsWithWarnings(t *testing.T) {
 		"httpServer.options.hostUrl", "httpServer.options.headers", "httpServer.options.maxMessageSize",
 		"connectionEndpoints[1].options.outgoingBufferTimeout",
 		"connectionEndpoints[1].options.maxBufferByteSize", "connectionEndpoints[1].options.headers",
-		"connectionEndpoints[3]", "connectionEndpoints[4]", "logger.options.colors",
+		"connectionEndpoints[4]", "logger.options.colors",
 		"cache", "storage", "monitoring", "telemetry", "locks", "clusterNode", "clusterRegistry", "clusterStates",
 		"permission.options.cacheEvacuationInterval", "plugins",
 	}
@@ -319,7 +326,7 @@ func TestDeepstreamsFileStartsWithWarnings(t *testing.T) {
 	wantConfig.LogLevel = LogWarn
 	wantConfig.EnabledFeatures.Presence = false
 	e := wantConfig.ConnectionEndpoints
-	wantConfig.ConnectionEndpoints = []EndpointConfig{e[1], e[0]}
+	wantConfig.ConnectionEndpoints = []EndpointConfig{e[1], e[0], e[3]}
 	wantConfig.RPC.AckTimeout = 1500 * time.Millisecond
 	wantConfig.Record.CacheRetrievalTimeout = 30 * time.Second
 	wantConfig.Record.StorageRetrievalTimeout = 30 * time.Second

@@ -130,6 +130,12 @@ var (
 	descRegClients    = desc("registration_clients", "Registered clients, as far as this node has heard.")
 	descRegOpen       = desc("registration_connections", "Connections of registered clients.")
 	descKeysLoaded    = desc("key_set_loaded_timestamp_seconds", "When the set of keys of tokens (jwksUrl) that is the oldest was loaded, in Unix time; 0 before the first.")
+	descAPIRequests   = desc("http_requests_total", "Requests of the HTTP API by what they were for and the first digit of the status.", "for", "status")
+	descAPICommands   = desc("http_commands_total", "Commands of the HTTP API by result.", "topic", "action", "result")
+	descAPILogins     = desc("http_logins_total", "Logins of requests of the HTTP API by result.", "result")
+	descAPIRunning    = desc("http_running", "Requests of the HTTP API that run.")
+	descAPIKeys       = desc("http_idempotency_keys", "Requests of the HTTP API with an Idempotency-Key whose answers are kept, of those made to this node since its start.")
+	descAPIPanics     = desc("http_panics_total", "Mistakes of the server that ended a request of the HTTP API.")
 	descReady         = desc("ready", "1 when the node serves fully.")
 )
 
@@ -239,6 +245,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	n.collectTokens(count, gauge)
 	n.collectRegistration(count, gauge)
 	n.collectKeySets(gauge)
+	n.collectAPI(count, gauge)
 	if ready := len(n.Ready()) == 0; ready {
 		gauge(descReady, 1)
 	} else {

@@ -24,6 +24,7 @@ import (
 	"hadal/auth/vault"
 	"hadal/cluster"
 	"hadal/node/admin"
+	"hadal/node/api"
 	"hadal/node/endpoint"
 	"hadal/node/event"
 	"hadal/node/listen"
@@ -57,8 +58,10 @@ type Node struct {
 	tokens *tokens.Room
 	// registration is nil when it is off.
 	registration *register.Room
-	rules        *perms.Live
-	pipe         pipeline
+	// api is nil without an HTTP API.
+	api   *api.Server
+	rules *perms.Live
+	pipe  pipeline
 
 	eventSubs, recordSubs     *sub.Registry
 	eventListen, recordListen *listen.Registry
@@ -141,6 +144,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	if n.registration != nil {
 		maps.Copy(routes, n.registration.Routes())
 	}
+	n.openAPI(routes)
 	n.endpoint, err = endpoint.New(port, n.logins, receiver{n}, routes, log)
 	if err != nil {
 		return nil, err
@@ -236,6 +240,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"accounts":        n.accounts.run,
 		"auth":            n.auth.Run,
 		"registration":    n.runRegistration,
+		"http api":        n.runAPI,
 		"event listening": n.eventListen.Run, "record listening": n.recordListen.Run,
 		"rate limits": n.pipe.rates.Run,
 	} {
@@ -343,8 +348,13 @@ func (n *Node) announce() {
 	addrs := reachable(n.Addr())
 	for _, addr := range addrs {
 		for _, e := range n.cfg.ConnectionEndpoints {
-			n.log.Info("clients connect here", "url", scheme+"://"+addr+e.Options.URLPath, "type", e.Type)
+			if e.Type != typeHTTP {
+				n.log.Info("clients connect here", "url", scheme+"://"+addr+e.Options.URLPath, "type", e.Type)
+			}
 		}
+	}
+	if cfg, ok := n.cfg.api(); ok {
+		n.log.Info("the HTTP API is here", "url", web+"://"+addrs[0]+cfg.PostPath)
 	}
 	n.log.Info("health is here", "url", web+"://"+addrs[0]+n.cfg.HTTPServer.Options.HealthCheckPath)
 	n.log.Info("admin is here", "socket", n.admin.Socket())
