@@ -118,11 +118,15 @@ func EventsArriveInQuiet(events []Event, while time.Duration) (wrong []error) {
 	return wrong
 }
 
+// heardWithin is how long it may take until a node hears what the table says.
+const heardWithin = time.Second
+
 // CallsEndOnce verifies that every call has exactly one final answer, within bound
 // unless its caller goes, and that it is put to a second provider only when the one
 // before has rejected it or may have been lost: it, its node or the link between the
 // two nodes. A node that was lost may also put it to a provider late, when it comes back
-// and reads what it was sent before.
+// and reads what it was sent before; and that it was lost others may learn as late as
+// heardWithin, when it is back already and has been asked meanwhile.
 func CallsEndOnce(events []Event, bound time.Duration) (wrong []error) {
 	type asking struct{ client, node string }
 	type call struct {
@@ -135,6 +139,7 @@ func CallsEndOnce(events []Event, bound time.Duration) (wrong []error) {
 	calls := make(map[uint64]*call)
 	node := make(map[string]string) // of a client
 	gone := make(map[string]time.Duration)
+	counted := make(map[string]time.Duration) // when a machine was counted as dead last
 	end := time.Duration(0)
 	// lost notes that something was, where is says of which askings.
 	lost := func(is func(caller string, last asking) bool) {
@@ -171,7 +176,8 @@ func CallsEndOnce(events []Event, bound time.Duration) (wrong []error) {
 			}
 			c.asked = append(c.asked, asking{e.Client, node[e.Client]})
 			_, left := gone[e.Client]
-			c.over = left || c.lost[node[e.Client]]
+			at, dead := counted[node[e.Client]]
+			c.over = left || c.lost[node[e.Client]] || dead && e.At-at < heardWithin
 		case Rejects:
 			if c := calls[e.ID]; c != nil {
 				c.over = true
@@ -189,6 +195,9 @@ func CallsEndOnce(events []Event, bound time.Duration) (wrong []error) {
 		case Fault, Lost:
 			if e.Node == "" {
 				continue // the links tell
+			}
+			if e.What == Lost {
+				counted[machineOf(e.Node)] = e.At
 			}
 			away(machineOf(e.Node), "")
 			lost(func(_ string, last asking) bool { return last.node == machineOf(e.Node) && e.Note != "resumed" })

@@ -143,6 +143,12 @@ func TestVerifiersFindWhatIsWrong(t *testing.T) {
 		{"a call that moves on when a link breaks", bounded, at(
 			open("a", "x.1", "u"), open("p", "y.1", "u"), Event{What: Calls, Client: "a", ID: 1}, Event{What: Asked, Client: "p", ID: 1},
 			Event{What: Unlinked, Node: "x.1", Name: "y.1"}, Event{What: Asked, Client: "q", ID: 1}, Event{What: Answer, Client: "a", ID: 1}), ""},
+		{"a call that moves on when it is heard late that a node was lost", bounded, at(
+			open("a", "x.1", "u"), open("p", "y.1", "u"), Event{What: Lost, Node: "y.1", At: 4 * time.Second}, Event{What: Calls, Client: "a", ID: 1, At: 4 * time.Second},
+			Event{What: Asked, Client: "p", ID: 1, At: 4 * time.Second}, Event{What: Asked, Client: "q", ID: 1, At: 4 * time.Second}, Event{What: Answer, Client: "a", ID: 1, At: 4 * time.Second}), ""},
+		{"a call run twice long after a node was lost", bounded, at(
+			open("a", "x.1", "u"), open("p", "y.1", "u"), Event{What: Lost, Node: "y.1", At: 3 * time.Second}, Event{What: Calls, Client: "a", ID: 1, At: 5 * time.Second},
+			Event{What: Asked, Client: "p", ID: 1, At: 5 * time.Second}, Event{What: Asked, Client: "q", ID: 1, At: 5 * time.Second}, Event{What: Answer, Client: "a", ID: 1, At: 5 * time.Second}), "run twice"},
 		{"a call run twice", bounded, at(
 			Event{What: Calls, Client: "a", ID: 1}, Event{What: Asked, Client: "p", ID: 1},
 			Event{What: Asked, Client: "q", ID: 1}, Event{What: Answer, Client: "a", ID: 1}), "run twice"},
