@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,9 +15,6 @@ import (
 )
 
 const (
-	// addresses is how many loopback addresses clients come from: a port that a
-	// connection had stays taken for a minute, and an address has 28 000.
-	addresses = 250
 	// inFlight is how many questions a client of a phase has in flight.
 	inFlight = 50
 	// bulk is how many names one subscription message holds.
@@ -27,11 +23,6 @@ const (
 
 // data is JSON of 200 bytes.
 var data = `{"text":"` + strings.Repeat("x", 189) + `"}`
-
-// from is a dialer with the address of client i.
-func from(i int) *net.Dialer {
-	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%addresses))}}
-}
 
 // share runs do for every i below n, on some workers, until one fails.
 func share(ctx context.Context, workers, n int, do func(ctx context.Context, i int) error) error {
@@ -70,7 +61,7 @@ func connects(ctx context.Context, s settings, n *target.Node, p *progress) erro
 
 // visit is one client's life.
 func visit(ctx context.Context, n *target.Node, i int) error {
-	c, err := target.Connect(ctx, from(i), n.URL, fmt.Sprintf("soak%d", i))
+	c, err := target.Connect(ctx, target.From(i), n.URL, fmt.Sprintf("soak%d", i))
 	if err != nil {
 		return err
 	}
@@ -113,7 +104,7 @@ func records(ctx context.Context, s settings, n *target.Node, p *progress) error
 	p.total.Store(2 * int64(s.rounds) * int64(s.records))
 	for round := range s.rounds {
 		err := share(ctx, s.workers, s.workers, func(ctx context.Context, worker int) error {
-			c, err := target.Connect(ctx, from(worker), n.URL, fmt.Sprintf("records%d", worker))
+			c, err := target.Connect(ctx, target.From(worker), n.URL, fmt.Sprintf("records%d", worker))
 			if err != nil {
 				return err
 			}
@@ -133,7 +124,7 @@ func keptName(i int) string { return "kept/" + strconv.Itoa(i) }
 
 // keep creates the records that stay.
 func keep(ctx context.Context, s settings, n *target.Node) error {
-	c, err := target.Connect(ctx, from(0), n.URL, "keeper")
+	c, err := target.Connect(ctx, target.From(0), n.URL, "keeper")
 	if err != nil {
 		return err
 	}
@@ -202,7 +193,7 @@ func subscriptions(ctx context.Context, s settings, n *target.Node, p *progress)
 	chunks := (s.subscriptions + bulk - 1) / bulk
 	for round := range s.rounds {
 		err := share(ctx, s.workers, s.workers, func(ctx context.Context, worker int) error {
-			c, err := target.Connect(ctx, from(worker), n.URL, fmt.Sprintf("subscriptions%d", worker))
+			c, err := target.Connect(ctx, target.From(worker), n.URL, fmt.Sprintf("subscriptions%d", worker))
 			if err != nil {
 				return err
 			}

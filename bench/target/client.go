@@ -3,6 +3,7 @@ package target
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func Login(ctx context.Context, d *net.Dialer, address, params string) (*Client,
 	if err != nil {
 		return nil, err
 	}
-	conn, err := d.DialContext(ctx, "tcp", u.Host)
+	conn, err := dial(ctx, d, u)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +64,30 @@ func Login(ctx context.Context, d *net.Dialer, address, params string) (*Client,
 		return nil, errors.Join(fmt.Errorf("log in: %w", err), conn.Close())
 	}
 	return c, nil
+}
+
+// From is a dialer with the loopback address of client i, for servers on loopback. A port
+// that a connection had stays taken for a minute after it was closed, and one address has
+// 28 000 of them.
+func From(i int) *net.Dialer {
+	const addresses = 250
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%addresses))}}
+}
+
+// dial connects to where a URL points, with TLS if it is one of wss.
+func dial(ctx context.Context, d *net.Dialer, u *url.URL) (net.Conn, error) {
+	port := u.Port()
+	switch {
+	case port == "" && u.Scheme == "wss":
+		port = "443"
+	case port == "":
+		port = "80"
+	}
+	address := net.JoinHostPort(u.Hostname(), port)
+	if u.Scheme == "wss" {
+		return (&tls.Dialer{NetDialer: d}).DialContext(ctx, "tcp", address)
+	}
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // SetDeadline has what waits for the server fail at t; the zero time is never.
@@ -111,17 +136,48 @@ func (c *Client) Queue(m *protocol.Message) {
 }
 
 // header queues that of a frame of n bytes.
-func (c *Client) header(opcode byte, n int) {
-	c.out = append(c.out, 0x80|opcode)
+func (c *Client) header(opcode byte, n int) { c.out = appendHeader(c.out, opcode, n) }
+
+func appendHeader(to []byte, opcode byte, n int) []byte {
+	to = append(to, 0x80|opcode)
 	switch {
 	case n < 126:
-		c.out = append(c.out, 0x80|byte(n))
+		to = append(to, 0x80|byte(n))
 	case n < 1<<16:
-		c.out = binary.BigEndian.AppendUint16(append(c.out, 0x80|126), uint16(n))
+		to = binary.BigEndian.AppendUint16(append(to, 0x80|126), uint16(n))
 	default:
-		c.out = binary.BigEndian.AppendUint64(append(c.out, 0x80|127), uint64(n))
+		to = binary.BigEndian.AppendUint64(append(to, 0x80|127), uint64(n))
 	}
-	c.out = append(c.out, 0, 0, 0, 0)
+	return append(to, 0, 0, 0, 0)
+}
+
+// Frame is a message as it goes over the wire, for QueueFrame.
+func Frame(m *protocol.Message) []byte {
+	return protocol.Append(appendHeader(nil, opBinary, protocol.Size(m)), m)
+}
+
+// QueueFrame adds a copy of a frame to the next write. The copy is returned, to be
+// changed before the next call of anything.
+func (c *Client) QueueFrame(frame []byte) []byte {
+	n := len(c.out)
+	c.out = append(c.out, frame...)
+	return c.out[n:]
+}
+
+// Queued is how many bytes wait to be written.
+func (c *Client) Queued() int { return len(c.out) }
+
+// Buffered is how many bytes have been read from the connection and not been heard: with
+// none, Hear waits.
+func (c *Client) Buffered() int { return c.in.Buffered() }
+
+// ping is a heartbeat as it goes over the wire.
+var ping = Frame(&protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionPing})
+
+// Ping writes a heartbeat, at once and around what is queued: anybody may call it at any time.
+func (c *Client) Ping() error {
+	_, err := c.conn.Write(ping)
+	return err
 }
 
 // Flush writes what was queued.
@@ -231,10 +287,11 @@ func (c *Client) Close() error { return c.conn.Close() }
 
 // Reset ends the connection so that the server gets an error instead of an end.
 func (c *Client) Reset() error {
-	if err := c.conn.(*net.TCPConn).SetLinger(0); err != nil {
-		return errors.Join(err, c.conn.Close())
+	conn := c.conn
+	if over, ok := conn.(*tls.Conn); ok {
+		conn = over.NetConn()
 	}
-	return c.conn.Close()
+	return errors.Join(conn.(*net.TCPConn).SetLinger(0), conn.Close())
 }
 
 // Leave ends the connection as WebSocket has it: a close frame, and the server's

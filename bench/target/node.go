@@ -32,6 +32,7 @@ type Node struct {
 
 	cmd     *exec.Cmd
 	dir     string // removed by Stop
+	killed  bool
 	drained sync.WaitGroup
 }
 
@@ -52,17 +53,18 @@ func StartNode(ctx context.Context, binary, dataDir string, env ...string) (*Nod
 		}
 		n.DataDir = filepath.Join(n.dir, "data")
 	}
-	if err := n.start(ctx, binary, env); err != nil {
+	if err := n.start(ctx, binary, nil, append(os.Environ(), env...)); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(n.dir))
 	}
 	return n, nil
 }
 
-func (n *Node) start(ctx context.Context, binary string, env []string) error {
+func (n *Node) start(ctx context.Context, binary string, args, env []string) error {
 	n.Socket = filepath.Join(n.DataDir, admin.SocketName)
-	n.cmd = exec.CommandContext(ctx, binary, "start", "--port", "0", "--data-dir", n.DataDir, "--log-format", "text", "--log-level", "info")
+	args = append([]string{"start", "--port", "0", "--data-dir", n.DataDir, "--log-format", "text", "--log-level", "info"}, args...)
+	n.cmd = exec.CommandContext(ctx, binary, args...)
 	n.cmd.Dir = n.dir
-	n.cmd.Env = append(os.Environ(), env...)
+	n.cmd.Env = env
 	n.cmd.Cancel = func() error { return n.cmd.Process.Signal(syscall.SIGTERM) }
 	log, err := n.cmd.StderrPipe()
 	if err != nil {
@@ -132,9 +134,23 @@ func (n *Node) Metrics(ctx context.Context) (map[string]float64, error) {
 	return sums, nil
 }
 
+// Kill ends the node at once, with SIGKILL. What it was is left where it is.
+func (n *Node) Kill() error {
+	err := n.cmd.Process.Kill()
+	n.drained.Wait()
+	if state := (*exec.ExitError)(nil); err == nil && !errors.As(n.cmd.Wait(), &state) {
+		err = errors.New("the node had ended by itself")
+	}
+	n.killed = true
+	return err
+}
+
 // Stop has the node end in its own way, and returns when it has. How it ended is
-// the error.
+// the error. A node that was killed leaves its directory to Stop.
 func (n *Node) Stop() error {
+	if n.killed {
+		return os.RemoveAll(n.dir)
+	}
 	err := n.cmd.Process.Signal(syscall.SIGTERM)
 	if errors.Is(err, os.ErrProcessDone) {
 		err = nil // Wait says how
