@@ -215,9 +215,13 @@ test-browser: build node-modules ## The client's browser bundle in headless Chro
 bench-micro: ## Go benchmarks beside the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-.PHONY: load
-load: build ## Load the whole node and print what it does (bench/load)
-	$(GO) run ./bench/load --node bin/hadal
+# BENCH are flags of `hadal bench`: make bench BENCH='--scenario fanout'.
+BENCH ?=
+
+.PHONY: bench
+bench: build ## Measure a node and a cluster in every scenario: a table, and tmp/bench.json
+	@mkdir -p tmp
+	bin/hadal bench --json tmp/bench.json $(BENCH)
 
 .PHONY: bench-store
 bench-store: build ## Measure the record store alone, and its start (bench/store)

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package bench
+
+import "time"
+
+// nap sleeps for about so long.
+func nap(d time.Duration) { time.Sleep(d) }
