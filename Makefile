@@ -219,9 +219,9 @@ bench-micro: ## Go benchmarks beside the hot paths, with allocations
 BENCH ?=
 
 .PHONY: bench
-bench: build ## Measure a node and a cluster in every scenario: a table, and tmp/bench.json
+bench: build ## Measure a node and a cluster in every scenario: a table, tmp/bench.json and tmp/bench.html
 	@mkdir -p tmp
-	bin/hadal bench --json tmp/bench.json $(BENCH)
+	bin/hadal bench --json tmp/bench.json --report tmp/bench.html $(BENCH)
 
 .PHONY: bench-store
 bench-store: build ## Measure the record store alone, and its start (bench/store)

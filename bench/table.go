@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -19,7 +20,10 @@ func (r *Result) Table(out io.Writer) error {
 				remarks = append(remarks, fmt.Sprintf("%s on %s FAILED: %s", run.Scenario, run.Target, run.Error))
 			}
 			for _, n := range run.Notes {
-				remarks = append(remarks, fmt.Sprintf("%s on %s: %s", run.Scenario, run.Target, n))
+				remark := fmt.Sprintf("%s on %s: %s", run.Scenario, run.Target, n)
+				if !slices.Contains(remarks, remark) {
+					remarks = append(remarks, remark)
+				}
 			}
 		}
 		if len(g.Runs) == 0 {

@@ -34,14 +34,14 @@ The numbers are worth something on a machine that does nothing else. The load av
 stands in every result.
 
   hadal bench --scenario fanout,rpc
-  hadal bench --json result.json
+  hadal bench --json result.json --report result.html
   hadal bench --url ws://127.0.0.1:6020/deepstream --scenario pairs/paced --rate 5000
   hadal bench compare before.json after.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd)
-	cmd.AddCommand(newBenchList(), newBenchCompare(), newBareWriter())
+	cmd.AddCommand(newBenchList(), newBenchCompare(), newBenchReport(), newBareWriter())
 	return cmd
 }
 
@@ -49,7 +49,7 @@ stands in every result.
 type benchFlags struct {
 	bench.Settings
 	scenarios, peers []string
-	json             string
+	json, report     string
 }
 
 func (f *benchFlags) add(cmd *cobra.Command) {
@@ -75,6 +75,7 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.Password, "password", "", "its password, better given as HADAL_BENCH_PASSWORD")
 	flags.StringVar(&f.Token, "token", "", "token to log in with, better given as HADAL_BENCH_TOKEN")
 	flags.StringVar(&f.json, "json", "", "write the result to a `file`; - is standard output, instead of the table")
+	flags.StringVar(&f.report, "report", "", "write the result to a `file` as a page with plots, readable without a network")
 }
 
 // settings are what the flags say, all of it.
@@ -134,6 +135,9 @@ func (f *benchFlags) write(out io.Writer, cmd *cobra.Command, res *bench.Result)
 		errs = append(errs, res.Table(out))
 	default:
 		errs = append(errs, res.Table(out), res.Write(f.json))
+	}
+	if f.report != "" {
+		errs = append(errs, res.WriteReport(f.report))
 	}
 	return errors.Join(errs...)
 }
@@ -245,6 +249,21 @@ func newBareWriter() *cobra.Command {
 			ctx, done := interruptible(cmd)
 			defer done()
 			return bench.BareWriter(ctx, cmd.OutOrStdout())
+		},
+	}
+}
+
+func newBenchReport() *cobra.Command {
+	return &cobra.Command{
+		Use:   "report RESULT.json PAGE.html",
+		Short: "Make a page with plots of a result",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := bench.Read(args[0])
+			if err != nil {
+				return err
+			}
+			return r.WriteReport(args[1])
 		},
 	}
 }
