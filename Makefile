@@ -223,6 +223,15 @@ bench: build ## Measure a node and a cluster in every scenario: a table, tmp/ben
 	@mkdir -p tmp
 	bin/hadal bench --json tmp/bench.json --report tmp/bench.html $(BENCH)
 
+# PEERS are what bench-peers measures, in rounds in which the servers take turns.
+PEERS ?= --scenario idle,fanout,pairs,record-write,record-write-ack,record-hot,rpc,permissions --time 3s --rounds 3
+
+.PHONY: bench-peers
+bench-peers: build bench/peers/node_modules/.package-lock.json ## The same beside the published deepstream server and a bare socket writer
+	@mkdir -p tmp
+	bin/hadal bench --peer "deepstream=$(NODE) bench/peers/deepstream.js" --bare \
+		--json tmp/peers.json --report tmp/peers.html $(PEERS) $(BENCH)
+
 .PHONY: bench-store
 bench-store: build ## Measure the record store alone, and its start (bench/store)
 	$(GO) run ./bench/store

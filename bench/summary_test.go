@@ -47,7 +47,7 @@ func TestTheTableNamesWhatFailed(t *testing.T) {
 	if err := twoRounds().Table(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"11.0 (10.0–12.0)", "rpc on a FAILED: it fell over", "rpc on a: a note"} {
+	for _, want := range []string{"11.0 (10.0–12.0)", "rpc on a FAILED: it fell over", "rpc on a: a note", "4.50 (4.00–5.00)  ×2.44 (2.00–3.00)"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("table:\n%s\nwant %q in it", out.String(), want)
 		}
