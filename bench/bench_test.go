@@ -69,7 +69,7 @@ func measure(t *testing.T, s Settings) *Result {
 func TestEveryKindOfLoadRuns(t *testing.T) {
 	for _, name := range []string{
 		"idle", "fanout/100", "fanout/1000-paced", "cluster-fanout", "pairs/4", "many/1000",
-		"record-write", "record-write-ack/uniform", "cluster-write", "record-hot", "record-conflict", "record-read",
+		"record-write", "record-write-ack/uniform", "record-create/10000", "cluster-write", "record-hot", "record-conflict", "record-read",
 		"rpc", "presence", "listen", "reconnect", "permissions/reference", "failover",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestEveryKindOfLoadRuns(t *testing.T) {
 		families[Family(name)] = true
 	}
 	// Those that are named above; a new family has to be, too.
-	if want := 17; len(families) != want {
+	if want := 18; len(families) != want {
 		t.Errorf("there are %d families, and %d are tested: %v", len(families), want, families)
 	}
 }

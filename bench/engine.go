@@ -77,7 +77,7 @@ func (res *Result) one(ctx context.Context, s Settings, sc *Scenario, subject su
 	if err == nil && run.Messages == 0 {
 		err = errStill
 	}
-	return err
+	return srv.blame(err)
 }
 
 // met notes what a target is.

@@ -85,7 +85,7 @@ func table(groups []*Group, of func(*Group) float64, want func(*Group) bool) (la
 func bars(groups []*Group, m Metric, want func(*Group) bool) ([]byte, error) {
 	labels, lines := table(groups, func(g *Group) float64 { return g.Spread(m).Median }, want)
 	if len(lines) == 0 {
-		return nil, errNothing
+		return nil, ErrNothing
 	}
 	return Bars(labels, lines)
 }
@@ -96,7 +96,7 @@ func againstConnections(groups []*Group) ([]byte, error) {
 		return Family(g.Scenario) == "fanout" && !strings.HasSuffix(g.Scenario, "-paced")
 	})
 	if len(labels) < 2 {
-		return nil, errNothing
+		return nil, ErrNothing
 	}
 	for i, name := range labels {
 		labels[i] = strings.TrimPrefix(name, "fanout/")
@@ -122,7 +122,7 @@ func memoryEach(groups []*Group) ([]byte, error) {
 		}
 	}
 	if len(labels) == 0 {
-		return nil, errNothing
+		return nil, ErrNothing
 	}
 	var lines []Line
 	for _, t := range targetsOf(groups) {

@@ -67,7 +67,7 @@ func Lines(labels []string, lines []Line, unit string, log bool) ([]byte, error)
 		}
 	}
 	if math.IsInf(low, 1) {
-		return nil, errNothing
+		return nil, ErrNothing
 	}
 	o := charts.NewLineChartOptionWithData(values)
 	o.Theme, o.Legend, o.LineStrokeWidth = theme, legendOf(lines), 1.8
@@ -123,7 +123,7 @@ func Bars(labels []string, lines []Line) ([]byte, error) {
 		}}
 	}
 	if len(labels) == 0 {
-		return nil, errNothing
+		return nil, ErrNothing
 	}
 	o := charts.NewBarChartOptionWithSeries(list)
 	o.Horizontal, o.Theme, o.Legend = true, theme, legendOf(lines)

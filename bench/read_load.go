@@ -12,12 +12,12 @@ import (
 
 // readScenarios are readers of records that are not in memory.
 var readScenarios = []Scenario{
-	{Name: "record-read", Text: "100 readers of 50 000 records of which 1 MiB is cached", Unit: "read", Clients: 100, Window: 4,
+	{Name: "record-read", Text: "100 readers of 20 000 records of which 1 MiB is cached", Unit: "read", Clients: 100, Window: 4,
 		Config: "records: {cacheBytes: 1048576}\n", new: func() driver { return &reads{} }},
 }
 
 // readNames is how many records there are.
-const readNames = 50_000
+const readNames = 20_000
 
 type reads struct {
 	clients []*target.Client
@@ -31,7 +31,7 @@ func (d *reads) setup(ctx context.Context, l *load) (err error) {
 	}
 	return each(len(d.clients), len(d.clients), func(i int) error {
 		mine := (d.names - i + len(d.clients) - 1) / len(d.clients)
-		return d.clients[i].Exchange(mine, 16, protocol.RecordWriteAcknowledgement, func(k int) {
+		return d.clients[i].Exchange(mine, 4, protocol.RecordWriteAcknowledgement, func(k int) {
 			m := l.write(d.name(i+k*len(d.clients)), true)
 			m.CorrelationID = "1"
 			d.clients[i].Queue(m)

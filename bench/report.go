@@ -19,7 +19,8 @@ var reportText string
 
 var reportPage = template.Must(template.New("report").Parse(reportText))
 
-var errNothing = errors.New("nothing to plot")
+// ErrNothing is what a plot returns whose numbers were not measured.
+var ErrNothing = errors.New("nothing to plot")
 
 // page is what the template shows.
 type page struct {
@@ -82,7 +83,7 @@ func (r *Result) page() (*page, error) {
 	p.Rows = rows(groups)
 	for _, o := range r.Overview() {
 		svg, err := o.SVG()
-		if errors.Is(err, errNothing) {
+		if errors.Is(err, ErrNothing) {
 			continue
 		}
 		if err != nil {
@@ -232,7 +233,7 @@ func newCard(sc *Scenario, groups []*Group) (card, error) {
 		{"Memory of the server, over time", times, pad(memory), "MB", false},
 	} {
 		svg, err := Lines(x.labels, x.lines, x.unit, x.log)
-		if errors.Is(err, errNothing) {
+		if errors.Is(err, ErrNothing) {
 			continue
 		}
 		if err != nil {

@@ -52,7 +52,7 @@ func (sends) check(context.Context, *load) error       { return nil }
 // scenarios are all of them, in the order in which they are run.
 var scenarios = slices.Concat(
 	idleScenarios, fanoutScenarios, pairsScenarios, manyScenarios,
-	recordScenarios, hotScenarios, conflictScenarios, readScenarios,
+	recordScenarios, createScenarios, hotScenarios, conflictScenarios, readScenarios,
 	rpcScenarios, presenceScenarios, listenScenarios, reconnectScenarios, permissionScenarios,
 	failoverScenarios,
 )

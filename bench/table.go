@@ -99,6 +99,9 @@ func (r Row) RatioText(i int) string {
 	return fmt.Sprintf("×%s (%s–%s)", Number(q.Median), Number(q.Min), Number(q.Max))
 }
 
+// FirstText is the server CPU of the first target.
+func (r Row) FirstText() string { return spreadText(r.First.Spread(CPUEach), 1) }
+
 // CPUText is the server CPU of another target.
 func (r Row) CPUText(i int) string {
 	if r.Others[i] == nil {
@@ -121,7 +124,7 @@ func (r *Result) ratios(out io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	for _, row := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t", row.Scenario, row.Unit, spreadText(row.First.Spread(CPUEach), 1))
+		fmt.Fprintf(w, "%s\t%s\t%s\t", row.Scenario, row.Unit, row.FirstText())
 		for i := range others {
 			fmt.Fprintf(w, "%s\t%s\t", row.CPUText(i), row.RatioText(i))
 		}

@@ -61,6 +61,19 @@ func (s *server) usage() (cpu time.Duration, memory int64) {
 	return cpu, memory
 }
 
+// blame adds to an error what the nodes said.
+func (s *server) blame(err error) error {
+	if err == nil {
+		return nil
+	}
+	for i, n := range s.nodes {
+		for _, line := range n.Complaints() {
+			err = fmt.Errorf("%w\n  node %d: %s", err, i+1, line)
+		}
+	}
+	return err
+}
+
 // known says whether the processes of the server are.
 func (s *server) known() bool { return len(s.cpu) > 0 }
 

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,10 +31,13 @@ type Node struct {
 	DataDir string
 	Socket  string // of its admin listener
 
-	cmd     *exec.Cmd
-	dir     string // removed by Stop
-	killed  bool
-	drained sync.WaitGroup
+	cmd    *exec.Cmd
+	dir    string // removed by Stop
+	killed bool
+
+	mu         sync.Mutex
+	complaints []string // guarded by mu
+	drained    sync.WaitGroup
 }
 
 var urlInLog = regexp.MustCompile(`url=(ws://\S+)`)
@@ -83,13 +87,36 @@ func (n *Node) start(ctx context.Context, binary string, args, env []string) err
 		}
 		if n.URL != "" && strings.Contains(lines.Text(), "msg=started") {
 			n.drained.Go(func() {
-				for lines.Scan() { // keep the pipe empty
+				for lines.Scan() { // keeps the pipe empty
+					n.heed(lines.Text())
 				}
 			})
 			return nil
 		}
 	}
 	return fmt.Errorf("the node did not start: %w\n%s", n.cmd.Wait(), strings.Join(said, "\n"))
+}
+
+// heed keeps a line of the node's log, if it is a warning or worse.
+func (n *Node) heed(line string) {
+	if !strings.Contains(line, "level=WARN") && !strings.Contains(line, "level=ERROR") {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.complaints = append(n.complaints, line); len(n.complaints) > mostComplaints {
+		n.complaints = slices.Delete(n.complaints, 0, 1)
+	}
+}
+
+// mostComplaints is how many warnings of a node are kept.
+const mostComplaints = 5
+
+// Complaints are the last warnings and errors of the node's log. Anybody may ask at any time.
+func (n *Node) Complaints() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.complaints)
 }
 
 // Ask gets a path from the node's admin socket.
