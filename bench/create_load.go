@@ -10,17 +10,15 @@ import (
 
 // createScenarios are writers that make new records, once each.
 var createScenarios = alike(func(sc *Scenario) {
-	sc.Unit, sc.Window, sc.new = "write", 4, func() driver { return &creates{} }
+	sc.Unit, sc.Clients, sc.Window = "write", 100, 4
 }, []Scenario{
-	{Name: "record-create/10000", Text: "100 writers create 100 records each and are acknowledged; what a record takes in memory is read afterwards", Clients: 100},
-	{Name: "record-create/100000", Text: "1 000 writers create 100 records each and are acknowledged; what a record takes in memory is read afterwards", Clients: 1000},
+	{Name: "record-create/10000", Text: "100 writers create 100 records each and are acknowledged; what a record takes in memory is read afterwards", new: func() driver { return &creates{each: 100} }},
+	{Name: "record-create/100000", Text: "100 writers create 1 000 records each and are acknowledged; what a record takes in memory is read afterwards", new: func() driver { return &creates{each: 1000} }},
 })
-
-// createEach is how many records a writer creates.
-const createEach = 100
 
 // creates is measured while records are made; their memory is read when the server has rested.
 type creates struct {
+	each    int // records of a writer
 	writers []*target.Client
 	before  int64
 }
@@ -40,7 +38,7 @@ func (d *creates) drive(_ context.Context, l *load) error {
 	return each(len(d.writers), len(d.writers), func(i int) error {
 		c := d.writers[i]
 		asked := make([]int64, window) // a ring
-		return c.Exchange(createEach, window, protocol.RecordWriteAcknowledgement, func(k int) {
+		return c.Exchange(d.each, window, protocol.RecordWriteAcknowledgement, func(k int) {
 			asked[k%window] = clock()
 			m := l.write(fmt.Sprintf("bench/create/%d/%d", i, k), true)
 			m.CorrelationID = "1"
@@ -54,7 +52,7 @@ func (d *creates) check(ctx context.Context, l *load) error {
 		return err
 	}
 	if _, after := l.server.usage(); l.server.known() {
-		l.fact("memory a record", float64(after-d.before)/float64(createEach*len(d.writers)), "bytes")
+		l.fact("memory a record", float64(after-d.before)/float64(d.each*len(d.writers)), "bytes")
 	}
 	return nil
 }

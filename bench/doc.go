@@ -12,6 +12,7 @@
 //	sender.go    closed and open loop       receiver.go what arrives, and what does not
 //	meter.go     counts, latencies, samples result.go   what comes out
 //	scenario.go  the list, and its shape    *_load.go   one file a kind of load
+//	summary.go   rounds put together        table.go, compare.go, report.go: how it is told
 //
 // How a number comes about:
 //

@@ -26,7 +26,7 @@ const every = 200 * time.Millisecond
 // says that the run was ended, not that a scenario failed: that stands in its Run.
 func Measure(ctx context.Context, s Settings, program Program, view View) (*Result, error) {
 	began := time.Now()
-	res := &Result{Format: Format, When: began.UTC().Round(time.Second), Program: program, Machine: thisMachine(), Settings: s}
+	res := &Result{Format: Format, When: began.UTC().Round(time.Second), Program: program, Machine: thisMachine(), Settings: s.shown()}
 	subjects, chosen := s.subjects(), choose(s.Scenarios)
 	of := len(subjects) * len(chosen) * s.Rounds
 	number := 0

@@ -43,8 +43,8 @@ type survivor struct {
 
 // Bounds of a failover.
 const (
-	survives = 30 * time.Second // until every writer writes again
-	answerIn = 5 * time.Second  // until a writer gives up waiting for an answer
+	survives = time.Minute     // until every writer writes again
+	answerIn = 5 * time.Second // until a writer gives up waiting for an answer
 )
 
 func failoverName(i int) string { return "bench/failover/" + strconv.Itoa(i) }
@@ -60,8 +60,14 @@ func (d *failover) setup(ctx context.Context, l *load) error {
 		if err := w.connect(ctx, l); err != nil {
 			return err
 		}
-		if !w.write(l) {
-			return errors.New("the first write was not acknowledged")
+		// A busy machine may refuse for a while.
+		for give := time.Now().Add(survives); !w.write(l); {
+			if time.Now().After(give) {
+				return fmt.Errorf("no write was acknowledged in %v", survives)
+			}
+			if err := errors.Join(w.client.Close(), target.Pause(ctx, answerIn/10), w.connect(ctx, l)); err != nil {
+				return err
+			}
 		}
 		return nil
 	})

@@ -24,6 +24,9 @@ const (
 func (*idle) finite() {}
 
 func (d *idle) setup(ctx context.Context, l *load) error {
+	if err := enough(l.clients); err != nil {
+		return err
+	}
 	_, err := l.connect(ctx, "warm", min(idleFirst, l.clients))
 	_, d.before = l.server.usage()
 	return err

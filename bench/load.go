@@ -138,8 +138,22 @@ func (l *load) login(user string) string {
 // atOnce is how many clients log in at a time.
 const atOnce = 32
 
+// spare is how many descriptors beside those of connections are enough.
+const spare = 200
+
+// enough is an error if this process, and with it what it starts, may not have n connections.
+func enough(n int) error {
+	if limit := descriptors(); limit > 0 && n+spare > limit {
+		return fmt.Errorf("%d connections need as many descriptors, here and in the server, and `ulimit -Hn` says %d: raise it, or say --scale", n, limit)
+	}
+	return nil
+}
+
 // connect logs n clients in, spread over the nodes.
 func (l *load) connect(ctx context.Context, prefix string, n int) ([]*target.Client, error) {
+	if err := enough(n); err != nil {
+		return nil, err
+	}
 	made := make([]*target.Client, n)
 	err := each(n, atOnce, func(i int) (err error) {
 		if err = ctx.Err(); err == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -48,6 +49,28 @@ type Peer struct {
 // Default are the settings of a run that nothing was said of.
 func Default() Settings {
 	return Settings{Time: 5 * time.Second, WarmUp: time.Second, Rounds: 1, Seed: 1, Size: 64, Scale: 1, Nodes: 1}
+}
+
+// secretNames are parts of the names of variables whose values are nobody's business.
+var secretNames = []string{"SECRET", "PASSWORD", "TOKEN", "KEY"}
+
+// shown are the settings as results have them: without what is secret.
+func (s Settings) shown() Settings {
+	s.Env = slices.Clone(s.Env)
+	for i, v := range s.Env {
+		name, _, _ := strings.Cut(v, "=")
+		if slices.ContainsFunc(secretNames, func(part string) bool { return strings.Contains(strings.ToUpper(name), part) }) {
+			s.Env[i] = name + "=(not shown)"
+		}
+	}
+	s.URLs = slices.Clone(s.URLs)
+	for i, raw := range s.URLs {
+		if u, err := url.Parse(raw); err == nil {
+			u.RawQuery = ""
+			s.URLs[i] = u.Redacted()
+		}
+	}
+	return s
 }
 
 // minSize is the shortest data, a record with a stamp and nothing else.

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -106,5 +107,35 @@ func TestWrongSettingsAreExplained(t *testing.T) {
 		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate = %v, want %q in it", err, want)
 		}
+	}
+}
+
+func TestResultsDoNotHaveWhatIsSecret(t *testing.T) {
+	s := Default()
+	s.User, s.Password, s.Token = "u", "hush", "hush"
+	s.Env = []string{"HADAL_CLUSTER_SECRET=hush", "HADAL_RECORDS_STORE=memory"}
+	s.URLs = []string{"ws://u:hush@127.0.0.1:1/x?token=hush"}
+	b, err := json.Marshal(s.shown())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(b); strings.Contains(text, "hush") || !strings.Contains(text, "HADAL_RECORDS_STORE=memory") || !strings.Contains(text, "127.0.0.1:1/x") {
+		t.Errorf("a result has the settings %s", text)
+	}
+	if s.Env[0] != "HADAL_CLUSTER_SECRET=hush" {
+		t.Error("the settings themselves have changed")
+	}
+}
+
+func TestMoreConnectionsThanDescriptorsAreRefusedWithTheCure(t *testing.T) {
+	limit := descriptors()
+	if limit == 0 {
+		t.Skip("nobody knows the limit on this system")
+	}
+	if err := enough(limit); err == nil || !strings.Contains(err.Error(), "ulimit") {
+		t.Errorf("enough(%d) = %v, want the name of the limit", limit, err)
+	}
+	if err := enough(limit - spare); err != nil {
+		t.Error(err)
 	}
 }

@@ -163,7 +163,7 @@ func (r running) start(context.Context, *Scenario) (*server, error) {
 	if len(pids) == 0 {
 		pids = listeners(r.s.URLs)
 	}
-	about := strings.Join(r.s.URLs, " ")
+	about := strings.Join(r.s.shown().URLs, " ")
 	if len(pids) == 0 {
 		about += ", whose processes are not here or not to be seen: no CPU, no memory (say --pid)"
 	}
