@@ -181,6 +181,12 @@ func (d *failover) check(ctx context.Context, l *load) error {
 			atVictim = append(atVictim, w.gap)
 		}
 		turn, err := readTurn(reader, failoverName(i))
+		for give := time.Now().Add(survives); err != nil && time.Now().Before(give); {
+			if err := target.Pause(ctx, answerIn/10); err != nil { // the others may not be done with it
+				return err
+			}
+			turn, err = readTurn(reader, failoverName(i))
+		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", failoverName(i), err)
 		}
