@@ -232,6 +232,10 @@ bench-peers: build bench/peers/node_modules/.package-lock.json ## The same besid
 	bin/hadal bench --peer "deepstream=$(NODE) bench/peers/deepstream.js" --bare \
 		--json tmp/peers.json --report tmp/peers.html $(PEERS) $(BENCH)
 
+.PHONY: performance
+performance: ## Write docs/performance.md from the results in docs/performance
+	$(GO) run ./bench/performance
+
 .PHONY: bench-store
 bench-store: build ## Measure the record store alone, and its start (bench/store)
 	$(GO) run ./bench/store
