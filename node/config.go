@@ -19,6 +19,7 @@ import (
 	"hadal/node/api"
 	"hadal/node/endpoint"
 	"hadal/node/listen"
+	"hadal/node/mqtt"
 	"hadal/node/record"
 	"hadal/node/rpc"
 	"hadal/perms"
@@ -46,6 +47,9 @@ type Config struct {
 	// ConnectionEndpoints lists how clients connect, each way once. What the list of a
 	// file leaves out is switched off.
 	ConnectionEndpoints []EndpointConfig `yaml:"connectionEndpoints"`
+	// MQTT configures MQTT. An entry of connectionEndpoints of type mqtt, as deepstream has
+	// it, has these keys as its options, and switches it on.
+	MQTT mqtt.Config `yaml:"mqtt"`
 	// HTTPServer is the port that clients connect to.
 	HTTPServer HTTPServerConfig `yaml:"httpServer"`
 	// ConnectionRate bounds how fast clients connect to this node.
@@ -200,6 +204,7 @@ func Default() Config {
 		EnabledFeatures:     FeaturesConfig{Record: true, Event: true, RPC: true, Presence: true},
 		DataDir:             "hadal-data",
 		ConnectionEndpoints: defaultEndpoints(),
+		MQTT:                mqtt.DefaultConfig(),
 		HTTPServer:          HTTPServerConfig{Type: "default", Options: e.HTTP},
 		Upgrade:             e.Upgrade,
 		RPC:                 rpc.DefaultConfig(),
@@ -283,6 +288,7 @@ func (c Config) Validate() error {
 		m.add("dataDir", "must not be empty")
 	}
 	c.validateEndpoints(&m)
+	c.validateMQTT(&m)
 	c.validateHTTP(&m)
 	m.atLeast("rpc.ackTimeout", c.RPC.AckTimeout, time.Millisecond)
 	m.atLeast("rpc.responseTimeout", c.RPC.ResponseTimeout, time.Millisecond)
@@ -399,6 +405,10 @@ func (c Config) validateAuth(m *mistakes) {
 	if open && !c.AllowOpenAuth && !isLoopback(c.HTTPServer.Options.Host) {
 		m.add("httpServer.options.host", `%q is not loopback, and auth type "none" lets anybody in: `+
 			"use another auth type (file, storage), or set allowOpenAuth: true if an open node is meant", c.HTTPServer.Options.Host)
+	}
+	if open && !c.AllowOpenAuth && c.MQTT.Enabled && c.MQTT.Port >= 0 && !isLoopback(c.MQTT.Host) {
+		m.add("mqtt.host", `%q is not loopback, and auth type "none" lets anybody in: `+
+			"use another auth type (file, storage), or set allowOpenAuth: true if an open node is meant", c.MQTT.Host)
 	}
 }
 

@@ -113,3 +113,18 @@ func (c Config) validateEndpoints(m *mistakes) {
 		m.add(key, "%s", text)
 	}
 }
+
+func (c Config) validateMQTT(m *mistakes) {
+	for _, err := range flatten(c.MQTT.Validate()) {
+		*m = append(*m, fmt.Errorf("mqtt.%w", err))
+	}
+	if !c.MQTT.Enabled || c.MQTT.URLPath == "" {
+		return
+	}
+	m.path("mqtt.urlPath", c.MQTT.URLPath)
+	if c.MQTT.URLPath == c.HTTPServer.Options.HealthCheckPath || slices.ContainsFunc(c.ConnectionEndpoints, func(e EndpointConfig) bool {
+		return e.Options.URLPath == c.MQTT.URLPath
+	}) {
+		m.add("mqtt.urlPath", "%q is taken: each way to connect needs its own", c.MQTT.URLPath)
+	}
+}

@@ -369,6 +369,9 @@ func (l *loader) rename(key string) string {
 	if to, is := l.moved[item+"]"]; ok && is {
 		return to + rest
 	}
+	if rest, ok := strings.CutPrefix(key, "mqtt."); ok && l.moved["mqtt"] != "" {
+		return l.moved["mqtt"] + "." + rest
+	}
 	return key
 }
 

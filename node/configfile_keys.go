@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/node/mqtt"
 )
 
 // This file holds what is special about single keys: deepstream's that mean
@@ -58,6 +59,8 @@ var foreignKeys = map[string]foreignKey{
 	"httpServer.options.maxBackpressure":                ignored("queues are bounded by queueSoftLimit and queueHardLimit of the endpoint"),
 	"httpServer.options.ssl.dhParams":                   ignored("key exchange is always by elliptic curves"),
 	"httpServer.options.ssl.passphrase":                 refused("keys with a passphrase are not read: decrypt the key (openssl pkey -in key.pem -out plain.pem), guard it by file permissions, and remove the passphrase"),
+	"mqtt.maxAuthAttempts":                              ignored("a client has one login a connection, as MQTT has it"),
+	"mqtt.ssl.passphrase":                               refused("keys with a passphrase are not read: decrypt the key (openssl pkey -in key.pem -out plain.pem), guard it by file permissions, and remove the passphrase"),
 	"httpServer.name":                                   refused(noPlugins + ": use type default"),
 	"httpServer.path":                                   refused(noPlugins + ": use type default"),
 	"permission.name":                                   refused(noPlugins + ": use type config or none"),
@@ -75,9 +78,7 @@ var unreadKeys = map[string]string{
 
 // foreignEndpoints are deepstream's types of connectionEndpoints that this
 // version does not serve.
-var foreignEndpoints = map[string]string{
-	"mqtt": "MQTT",
-}
+var foreignEndpoints = map[string]string{}
 
 // authTypes are the strategies there are.
 var authTypes = []string{"none", "file", "storage", "http", "jwt"}
@@ -87,6 +88,7 @@ var byteKeys = map[string]bool{
 	"connectionEndpoints.options.maxMessageSize": true,
 	"connectionEndpoints.options.queueSoftLimit": true,
 	"connectionEndpoints.options.queueHardLimit": true,
+	"mqtt.maxMessageSize":                        true,
 	"records.cacheBytes":                         true,
 	"records.maxSize":                            true,
 	"records.logBytes":                           true,
@@ -104,13 +106,14 @@ var secretKeys = map[string]bool{
 	"auth.options.headers.*":        true,
 	"auth.options.keys.secret":      true,
 	"httpServer.options.ssl.key":    true,
+	"mqtt.ssl.key":                  true,
 	"tokens.apiSecret":              true,
 	"tokens.signingKeys.key":        true,
 	"tokens.signingKeys.secret":     true,
 }
 
 // keyFiles are those of them that may be the name of a file, which is no secret.
-var keyFiles = map[string]bool{"httpServer.options.ssl.key": true, "tokens.signingKeys.key": true}
+var keyFiles = map[string]bool{"httpServer.options.ssl.key": true, "mqtt.ssl.key": true, "tokens.signingKeys.key": true}
 
 // specialKeys are read by functions of their own.
 var specialKeys map[string]func(*loader, keyPath, *value, reflect.Value)
@@ -126,6 +129,9 @@ func init() { // here, because the functions lead back to the tables
 		"httpServer.options.ssl.key":  (*loader).decodePEM,
 		"httpServer.options.ssl.cert": (*loader).decodePEM,
 		"httpServer.options.ssl.ca":   (*loader).decodePEM,
+		"mqtt.ssl.key":                (*loader).decodePEM,
+		"mqtt.ssl.cert":               (*loader).decodePEM,
+		"mqtt.ssl.ca":                 (*loader).decodePEM,
 		"auth":                        (*loader).decodeAuth,
 		"auth.options.path":           (*loader).decodePath,
 		"auth.options.tls.caFile":     (*loader).decodePath,
@@ -140,6 +146,7 @@ func init() { // here, because the functions lead back to the tables
 		"cluster.tls.keyFile":         (*loader).decodePath,
 		"cluster.tls.caFile":          (*loader).decodePath,
 		"connectionEndpoints.options.unauthenticatedClientTimeout": (*loader).decodeLoginTimeout,
+		"mqtt.unauthenticatedClientTimeout":                        (*loader).decodeLoginTimeout,
 	}
 	extraKeys = map[string]func(*loader, keyPath, *value){
 		"logger.name":    (*loader).decodeLoggerName,
@@ -247,6 +254,10 @@ func (l *loader) decodeEndpoints(k keyPath, v *value, into reflect.Value) {
 			l.warn(kind, "%s: ignored: %s (type %s) is not in this version", at.shown, what, name)
 			return
 		}
+		if name == mqtt.Name {
+			l.decodeMQTT(at, entry)
+			return
+		}
 		e, ok := defaultEndpoint(name)
 		if !ok {
 			if name != "" {
@@ -267,6 +278,20 @@ func (l *loader) decodeEndpoints(k keyPath, v *value, into reflect.Value) {
 	if read {
 		into.Set(reflect.ValueOf(list))
 	}
+}
+
+// decodeMQTT reads the entry of type mqtt: its options are the section mqtt.
+func (l *loader) decodeMQTT(at keyPath, entry *value) {
+	for _, e := range entry.entries {
+		if e.key.text != "type" && e.key.text != "options" {
+			l.fail(at.field(e.key.text), e.key, "is no key of an endpoint: it has type and options")
+		}
+	}
+	l.moved["mqtt"] = at.shown + ".options"
+	if options := entry.get("options"); options != nil {
+		l.decodeValue(keyPath{at.shown + ".options", "mqtt"}, options, reflect.ValueOf(&l.config.MQTT).Elem())
+	}
+	l.config.MQTT.Enabled = true
 }
 
 // decodeAuth reads the list of strategies.

@@ -28,6 +28,7 @@ import (
 	"hadal/node/endpoint"
 	"hadal/node/event"
 	"hadal/node/listen"
+	"hadal/node/mqtt"
 	"hadal/node/presence"
 	"hadal/node/record"
 	"hadal/node/rpc"
@@ -70,6 +71,7 @@ type Node struct {
 	presence                  *presence.Room
 
 	endpoint *endpoint.Server
+	mqtt     *mqtt.Server // nil when it is off
 	admin    *admin.Server
 	metrics  *metrics
 	started  chan struct{} // closed when clients can log in
@@ -151,6 +153,9 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	if n.registration != nil {
 		n.endpoint.Guard(n.registration.Guard)
+	}
+	if err := n.openMQTT(routes); err != nil {
+		return nil, err
 	}
 	n.admin, err = admin.New(cfg.Admin, admin.Deps{
 		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Logins: operator{n}, Users: n.accounts, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,

@@ -104,6 +104,11 @@ func (l *Live) ReadsRecord(a protocol.Action, name string) bool {
 	return l.rules.Load().ReadsRecord(a, name)
 }
 
+// Steady is Rules.Steady of the rules in force.
+func (l *Live) Steady(t protocol.Topic, a protocol.Action, name string) bool {
+	return l.rules.Load().Steady(t, a, name)
+}
+
 // decide counts a decision, and logs a refusal.
 func (l *Live) decide(q *question, v Verdict, by decided, id sectionID) {
 	l.counts[id][by.slot][v].n.Add(1)

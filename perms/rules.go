@@ -250,6 +250,18 @@ func (r *Rules) ReadsRecord(a protocol.Action, name string) bool {
 	return rule != nil && (rule.needsRecord || rule.expr != nil && rule.expr.UsesReferences())
 }
 
+// Steady says whether the rule for an action decides by the user and the name alone, so
+// that its answer holds as long as these and the rules stay: it reads no record and asks
+// for no time.
+func (r *Rules) Steady(t protocol.Topic, a protocol.Action, name string) bool {
+	d := demandOf(t, a)
+	if r.open || d.how == never || d.how == free {
+		return true
+	}
+	rule := r.sections[d.section].find(name).rules[d.first].rule
+	return rule == nil || !rule.needsRecord && (rule.expr == nil || !rule.expr.UsesReferences() && !rule.expr.UsesNow())
+}
+
 // refusal is the record action that a verdict of Judge is answered with.
 func refusal(v Verdict) protocol.Action {
 	switch v {

@@ -22,6 +22,13 @@ const (
 	// FormJSON is the dialect of one JSON object a message. PATCH_MULTI is said as
 	// in FormBinary70, because clients of this dialect do not say how old they are.
 	FormJSON
+	// FormMQTT is MQTT 3.1.1: no WebSocket frame but a PUBLISH, of an event or of a whole
+	// record. It has no words for all else.
+	FormMQTT
+	// FormMQTT5 is the same of MQTT 5, whose packets have properties.
+	FormMQTT5
+	// FormSSE is server-sent events: a piece of the stream, with whole records.
+	FormSSE
 	forms
 )
 
@@ -30,8 +37,9 @@ const (
 // changed after the first call of Frame; Frame may be called from anywhere.
 type Outbound struct {
 	Message
-	// Result is the whole record after a PATCH_MULTI, as JSON text, for forms
-	// that cannot say the change itself.
+	// Result is the whole record after a PATCH or PATCH_MULTI, as JSON text, for forms
+	// that cannot say the change itself. It is there for clients of such forms; across
+	// nodes a PATCH has it only where somebody needs it.
 	Result string
 
 	frames [forms]atomic.Pointer[[]byte]
@@ -39,8 +47,8 @@ type Outbound struct {
 
 // Frame is the message as one complete server-to-client WebSocket frame
 // (header included: server frames are not masked, so receivers can share
-// them). The caller must not change the bytes, of which there are none where the
-// form has no words for the message.
+// them), or as what the form has in its place. The caller must not change the
+// bytes, of which there are none where the form has no words for the message.
 func (o *Outbound) Frame(f Form) []byte {
 	if p := o.frames[f].Load(); p != nil {
 		return *p
@@ -61,6 +69,10 @@ func EncodeFrame(f Form, m *Message, result string) []byte {
 		return textFrame(m, result)
 	case FormJSON:
 		return jsonFrame(m, result)
+	case FormMQTT, FormMQTT5:
+		return mqttFrame(f == FormMQTT5, m, result)
+	case FormSSE:
+		return sseFrame(m, result)
 	}
 	return binaryFrame(f, m, result)
 }

@@ -64,11 +64,13 @@ type Conn struct {
 	busy    atomic.Bool               // the reader handles a message: it cannot hear
 	kept    atomic.Int64              // see Reserve
 	sdk     atomic.Pointer[string]
-	tied    any           // see Attach
-	dialect *Dialect      // what it speaks
-	codec   Codec         // how, unless that is the binary protocol
-	pinged  atomic.Int64  // Server.clock at the last ping, where the server pings
-	form    protocol.Form // of broadcasts; set before login, by the reader
+	tied    any                     // see Attach
+	dialect *Dialect                // what it speaks
+	codec   Codec                   // how, unless that is the binary protocol
+	hear    func(*protocol.Message) // of a codec that is a Listener; else nil
+	pinged  atomic.Int64            // Server.clock at the last ping, where the server pings
+	quiet   atomic.Int64            // how long it may be silent, in nanoseconds: see Patience
+	form    protocol.Form           // of broadcasts; set before login, by the reader
 
 	// Of the reader alone:
 
@@ -131,6 +133,9 @@ func (c *Conn) Answer(m *protocol.Message) {
 		return
 	}
 	c.counters.sent(m)
+	if c.hear != nil {
+		c.hear(m)
+	}
 	c.push(c.answer(m), true, m.Alone)
 }
 
@@ -148,6 +153,9 @@ func (c *Conn) AnswerShared(o *protocol.Outbound) {
 		return
 	}
 	c.counters.sent(&o.Message)
+	if c.hear != nil {
+		c.hear(&o.Message)
+	}
 	c.push(o.Frame(c.form), true, false)
 }
 
@@ -158,6 +166,9 @@ func (c *Conn) Send(o *protocol.Outbound) {
 		return
 	}
 	c.counters.sent(&o.Message)
+	if c.hear != nil {
+		c.hear(&o.Message)
+	}
 	c.push(o.Frame(c.form), false, o.Alone)
 }
 

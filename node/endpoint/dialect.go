@@ -41,6 +41,12 @@ type Codec interface {
 	Frame(m *protocol.Message) []byte
 }
 
+// Listener is a Codec that wants to know what goes to its client. Hear is called with each
+// message before it is queued, maybe under a lock of a room: it blocks not and calls no room.
+type Listener interface {
+	Hear(m *protocol.Message)
+}
+
 // dialects are those of WebSocket by their path.
 func dialects(list []Dialect) map[string]*Dialect {
 	byPath := make(map[string]*Dialect, len(list))
@@ -176,6 +182,8 @@ func (c *Conn) Receive(m *protocol.Message) error {
 // is written first.
 func (c *Conn) Leave() {
 	defer c.srv.removed(c)
+	c.wire.end(ConnectionLost) // unless there is a reason already
+	c.wire.goodbye()           // what was said last must be out before the socket is closed
 	c.ended()
 }
 

@@ -50,6 +50,8 @@ type Server struct {
 	proxies []netip.Prefix
 	speak   map[string]*Dialect // by path
 	cert    *certificate        // nil without TLS
+	ports   []*port             // beside that of HTTP
+	others  []*WebSocketConfig  // of dialects of Plain connections; changed before Serve only
 	http    *http.Server
 	melody  *melody.Melody
 	gate    *gate
@@ -165,6 +167,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	if s.listener != nil || s.stop {
 		return errors.Join(errors.New("listen: called twice, or after Shutdown"), l.Close())
 	}
+	if err := s.listenPorts(ctx); err != nil {
+		return errors.Join(err, l.Close())
+	}
 	s.listener = l
 	return nil
 }
@@ -201,6 +206,7 @@ func (s *Server) Serve(ctx context.Context) error {
 
 	var wg sync.WaitGroup
 	wg.Go(s.sweepLoop)
+	s.servePorts(&wg)
 	if s.cert != nil {
 		wg.Go(func() { s.cert.watch(s.stopped) })
 	}
@@ -259,6 +265,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if l != nil {
 		_ = l.Close() // closed for good either way
 	}
+	s.closePorts()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		s.gate.closeMute()
@@ -296,10 +303,16 @@ func (s *Server) cutOff() {
 // Reload reads the certificate files again, as SIGHUP asks for. Clients stay; on
 // an error the old certificate does.
 func (s *Server) Reload() error {
-	if s.cert == nil {
-		return nil
+	var errs []error
+	if s.cert != nil {
+		errs = append(errs, s.cert.reload())
 	}
-	return s.cert.reload()
+	for _, p := range s.ports {
+		if p.cert != nil {
+			errs = append(errs, p.cert.reload())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Conns lists the connections of the moment, in no order.
@@ -331,6 +344,9 @@ func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt, d *Dial
 	if d.Codec != nil {
 		c.codec = d.Codec()
 		c.form = c.codec.Form()
+		if l, ok := c.codec.(Listener); ok {
+			c.hear = l.Hear
+		}
 	}
 	c.started = s.clock.Load()
 	c.heardAt.Store(c.started)
@@ -394,6 +410,9 @@ func (s *Server) sweepLoop() {
 	for _, d := range s.cfg.Dialects {
 		period = min(period, d.Options.sweepEvery())
 	}
+	for _, o := range s.others {
+		period = min(period, o.sweepEvery())
+	}
 	period = max(period, minSweep)
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
@@ -428,6 +447,9 @@ func (s *Server) sweep(now, period time.Duration) {
 	for _, c := range s.list() {
 		w := c.dialect.Options
 		silent := int64(2*w.HeartbeatInterval + period)
+		if q := c.quiet.Load(); q > 0 {
+			silent = q + int64(period)
+		}
 		login := int64(w.UnauthenticatedClientTimeout + period)
 		if w.UnauthenticatedClientTimeout == 0 {
 			login = clock + 1
@@ -444,7 +466,7 @@ func (s *Server) sweep(now, period time.Duration) {
 			c.timeOut()
 		case c.busy.Load():
 			c.heardAt.Store(clock) // it is us who do not listen
-		case clock-c.heardAt.Load() > silent:
+		case c.quiet.Load() >= 0 && clock-c.heardAt.Load() > silent:
 			c.close(Silent)
 		}
 	}

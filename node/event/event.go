@@ -53,6 +53,7 @@ type Room struct {
 	listen *listen.Registry
 	bus    cluster.Bus
 	slots  slots
+	all    all
 	linked atomic.Int32 // peers that can be reached
 	log    *slog.Logger
 

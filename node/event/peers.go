@@ -50,8 +50,9 @@ type slot struct {
 }
 
 // first counts a name that has got its first subscriber.
-func (s *slots) first(name string) {
-	number := cluster.Slot(name)
+func (s *slots) first(name string) { s.enter(cluster.Slot(name)) }
+
+func (s *slots) enter(number uint16) {
 	p := &s.parts[number]
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,8 +62,9 @@ func (s *slots) first(name string) {
 }
 
 // last counts a name that has lost its last subscriber.
-func (s *slots) last(name string) {
-	number := cluster.Slot(name)
+func (s *slots) last(name string) { s.exit(cluster.Slot(name)) }
+
+func (s *slots) exit(number uint16) {
 	p := &s.parts[number]
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,7 +120,7 @@ func (r peers) Published(peer string, slot uint16, payload []byte) {
 	o := &protocol.Outbound{Message: protocol.Message{
 		Topic: protocol.TopicEvent, Action: protocol.EventEmit, Has: protocol.HasName, Name: s[:len(name)],
 	}}
-	if !r.subs.Has(o.Name) { // others in the slot have
+	if !r.subs.Wants(o.Name) { // others in the slot have
 		return
 	}
 	if len(data) > 0 {

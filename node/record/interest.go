@@ -142,14 +142,18 @@ func (o *owner) forgetAll() {
 // tellPeers hands what local subscribers get to interested nodes. r is the request
 // that it comes from; its client gets nothing if except is set.
 func (o *owner) tellPeers(r *request, except bool, m *protocol.Outbound, s state) {
-	all := o.interest[r.name]
+	all := o.interested(r.name)
 	if len(all) == 0 {
 		return
 	}
-	f := frame{kind: frameUpdate, partition: o.partition, epoch: o.epoch, message: m.Message, result: m.Result}
+	f := frame{kind: frameUpdate, partition: o.partition, epoch: o.epoch, message: m.Message}
 	f.known.hash = hash(s.data)
 	for _, i := range all {
 		f.client = i.link.excluded(r, except)
+		f.result = ""
+		if m.Action == protocol.RecordPatchMulti || i.link.needs.Load() != 0 {
+			f.result = m.Result
+		}
 		i.link.emit(&f)
 	}
 }
@@ -157,7 +161,7 @@ func (o *owner) tellPeers(r *request, except bool, m *protocol.Outbound, s state
 // tellPeersDeleted tells interested nodes that the record is gone; they are not
 // interested any more.
 func (o *owner) tellPeersDeleted(r *request, except bool) {
-	all := o.interest[r.name]
+	all := o.interested(r.name)
 	if len(all) == 0 {
 		return
 	}
@@ -166,7 +170,7 @@ func (o *owner) tellPeersDeleted(r *request, except bool) {
 		f.client = i.link.excluded(r, except)
 		i.link.emit(&f)
 	}
-	o.stats.interests.Add(-int64(len(all)))
+	o.stats.interests.Add(-int64(len(o.interest[r.name])))
 	delete(o.interest, r.name)
 }
 
@@ -283,7 +287,7 @@ func (r *Room) tellState(name string, knew knowledge, s state) {
 // tellDeleted unsubscribes everybody here, and tells all but the client of that id.
 func (r *Room) tellDeleted(name string, except uint64) {
 	clients := r.subs.RemoveName(name)
-	if len(clients) == 0 {
+	if len(clients) == 0 && !r.subs.Watched() {
 		return
 	}
 	out := &protocol.Outbound{Message: protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordDeleted, Name: strings.Clone(name)}}
@@ -292,7 +296,12 @@ func (r *Room) tellDeleted(name string, except uint64) {
 			c.Send(out)
 		}
 	}
-	r.listen.Changed(name)
+	if r.subs.Watched() {
+		r.subs.DeliverWild(name, without{id: except}, out)
+	}
+	if len(clients) > 0 {
+		r.listen.Changed(name)
+	}
 }
 
 // mend compares what the subscribers of this node knew when it was not the owner, some

@@ -19,8 +19,9 @@ import (
 type link struct {
 	room  *Room
 	peer  string
-	down  atomic.Bool // changed under mu
-	dirty atomic.Bool // out is not empty
+	down  atomic.Bool   // changed under mu
+	dirty atomic.Bool   // out is not empty
+	needs atomic.Uint32 // of the peer: see needs.go
 	// under is how many bytes were sent and not yet taken by the peer; clogged says that
 	// somebody waits for that to become less.
 	under   atomic.Int64
@@ -74,7 +75,13 @@ var _ cluster.Handler = (*Room)(nil)
 // Up implements cluster.Handler.
 func (r *Room) Up(peer string) {
 	l := &link{room: r, peer: peer, introduced: make(map[uint64]*auth.User), clients: make(map[uint64]*peerClient), others: newLane()}
-	r.changeLinks(func(links map[string]*link) { links[peer] = l })
+	r.changeLinks(func(links map[string]*link) {
+		links[peer] = l
+		if bits := r.needs.bits(); bits != 0 {
+			l.tellNeeds(bits)
+			l.flush()
+		}
+	})
 	r.look()
 }
 
@@ -89,6 +96,7 @@ func (r *Room) Down(peer string) {
 	l.out = nil
 	l.mu.Unlock()
 	r.changeLinks(func(links map[string]*link) { delete(links, peer) })
+	r.peerNeeds(l, 0)
 	for _, s := range r.seats() {
 		if o := s.owner.Load(); o != nil {
 			o.mail.post(r.operators, &request{kind: kindPeerGone, trip: &trip{peer: l}})
@@ -356,6 +364,9 @@ func (l *link) hear(f *frame) error {
 		return nil
 	case frameTaken:
 		l.taken(f.bytes)
+		return nil
+	case frameNeeds:
+		r.peerNeeds(l, uint32(f.bytes))
 		return nil
 	}
 	if f.partition >= len(r.seats()) {

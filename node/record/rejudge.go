@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"hadal/auth"
 	"hadal/node/sub"
 	"hadal/protocol"
 )
@@ -43,6 +44,7 @@ func (r *Room) RejudgeClient(ctx context.Context, rules sub.Rules, c sub.Client)
 // returns how many have ended, those included that had before.
 func (r *Room) rejudge(ctx context.Context, before int, whose iter.Seq2[string, []sub.Client]) (ended int, err error) {
 	ended = before
+	r.subs.Settle()
 	// A subscription that the former rules allowed may wait for a commit, or for the
 	// answer of another node; after this it stands, and is met below.
 	for _, s := range r.seats() {
@@ -167,20 +169,25 @@ func (r *Room) judgeElsewhere(ctx context.Context, part []standing) (ended int, 
 
 // stillAllowed asks the rules about a subscription.
 func (r *Room) stillAllowed(ctx context.Context, st standing) bool {
+	return r.judged(ctx, st.client.User(), st.name, make(map[string]state))
+}
+
+// judged asks the rules whether a user may subscribe to a record. references are states of
+// it and of others that are known; what else the rule reads is asked of their owners.
+func (r *Room) judged(ctx context.Context, u *auth.User, name string, references map[string]state) bool {
 	ctx, cancel := context.WithTimeout(ctx, referenceTime)
 	defer cancel()
-	references := make(map[string]state)
 	fetch := func(name string) bool {
 		data, exists, err := r.Snapshot(ctx, name)
 		references[name] = state{data: data, exists: exists}
 		return err == nil
 	}
-	if r.rules.ReadsRecord(protocol.RecordSubscribe, st.name) && !fetch(st.name) {
+	if _, known := references[name]; !known && r.rules.ReadsRecord(protocol.RecordSubscribe, name) && !fetch(name) {
 		return false
 	}
 	for {
-		own := references[st.name]
-		refused, wanted := r.rules.Judge(st.client.User(), protocol.RecordSubscribe, st.name, "", own.data, own.exists,
+		own := references[name]
+		refused, wanted := r.rules.Judge(u, protocol.RecordSubscribe, name, "", own.data, own.exists,
 			func(name string) (string, bool, bool) {
 				s, known := references[name]
 				return s.data, s.exists, known

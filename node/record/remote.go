@@ -139,7 +139,11 @@ func (s *seat) told(f *frame) {
 	switch f.kind {
 	case frameUpdate:
 		if k == nil && s.asking[name] == 0 && !s.room.subs.Has(name) {
-			s.forget(name) // it has crossed an earlier one
+			if s.room.subs.Watched() {
+				s.room.subs.DeliverWild(name, without{id: f.client}, &protocol.Outbound{Message: f.message, Result: f.result})
+			} else {
+				s.forget(name) // it has crossed an earlier one
+			}
 			return
 		}
 		if k != nil {

@@ -63,6 +63,8 @@ type Room struct {
 	links   atomic.Pointer[map[string]*link] // by peer; replaced, never changed
 	linking sync.Mutex                       // held while it is replaced
 	scans   scans
+	needs   needs
+	wide    atomic.Int32 // peers that want to hear of all names
 }
 
 // Deps are the rooms and services that records need. All are required.

@@ -239,7 +239,7 @@ func (o *owner) write(e *entry, r *request) {
 // relay tells the other subscribers of a write: known fields only, the final
 // version, ERASE as a PATCH without data (spec 08 §3.3).
 func (o *owner) relay(r *request, s state) {
-	if !o.subs.Has(r.name) && len(o.interest[r.name]) == 0 {
+	if !o.heard(r.name) {
 		return
 	}
 	out := &protocol.Outbound{Message: protocol.Message{
@@ -249,7 +249,7 @@ func (o *owner) relay(r *request, s state) {
 	switch out.Action {
 	case protocol.RecordPatch:
 		out.Has |= protocol.HasPath
-		out.Path = r.path
+		out.Path, out.Result = r.path, s.data
 	case protocol.RecordPatchMulti:
 		out.Result = s.data
 	}
@@ -358,7 +358,7 @@ func (o *owner) notify(e *entry, r *request) {
 			r.answerLoadError(err)
 		case !s.exists:
 			o.announceDeleted(r)
-		case o.subs.Has(r.name) || len(o.interest[r.name]) > 0:
+		case o.heard(r.name):
 			out := updateTo(r.name, s)
 			o.subs.Deliver(r.name, nil, out)
 			o.tellPeers(r, false, out, s)

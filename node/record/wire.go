@@ -26,12 +26,13 @@ const (
 	frameUser    frameKind = 1 // a client that will ask for something
 	frameClosed  frameKind = 2 // it has gone
 	frameRequest frameKind = 3
-	frameForget  frameKind = 4 // nobody here is interested in the name any more
-	frameResync  frameKind = 5 // what is known of some names
-	frameScan    frameKind = 6 // for the names, or the records, of a partition
-	frameMore    frameKind = 7 // the next page of a scan
-	frameStop    frameKind = 8 // no more of a scan
-	frameTaken   frameKind = 9 // bytes of the owner's that have been worked off
+	frameForget  frameKind = 4  // nobody here is interested in the name any more
+	frameResync  frameKind = 5  // what is known of some names
+	frameScan    frameKind = 6  // for the names, or the records, of a partition
+	frameMore    frameKind = 7  // the next page of a scan
+	frameStop    frameKind = 8  // no more of a scan
+	frameTaken   frameKind = 9  // bytes of the owner's that have been worked off
+	frameNeeds   frameKind = 10 // what updates must say, and of which names
 
 	// From the owner's node to that of a client.
 	frameAnswer       frameKind = 32 // a message for the client
@@ -74,7 +75,7 @@ type frame struct {
 	data, last bool
 	prefix     string
 
-	bytes uint64 // of frameTaken
+	bytes uint64 // of frameTaken; the bits of frameNeeds
 
 	names   []string
 	knows   []knowledge // of names, in frameResync; of records, in framePage
@@ -124,7 +125,7 @@ func (f *frame) appendBody(b []byte) []byte {
 		return appendText(b, f.clientData)
 	case frameClosed:
 		return binary.AppendUvarint(b, f.client)
-	case frameTaken:
+	case frameTaken, frameNeeds:
 		return binary.AppendUvarint(b, f.bytes)
 	}
 	b = binary.AppendUvarint(b, uint64(f.partition))
@@ -270,7 +271,7 @@ func (f *frame) parse(body string) (known, ok bool) {
 	case frameClosed:
 		f.client = r.number()
 		return true, r.whole()
-	case frameTaken:
+	case frameTaken, frameNeeds:
 		f.bytes = r.number()
 		return true, r.whole()
 	case frameRequest, frameForget, frameResync, frameScan, frameMore, frameStop,

@@ -22,6 +22,7 @@ type Registry struct {
 	seed    maphash.Seed
 	names   [shards]nameShard
 	clients [shards]clientShard
+	wild    wild
 }
 
 type nameShard struct {
@@ -271,7 +272,17 @@ func (r *Registry) RemoveName(name string) []Client {
 // returns to how many. What one goroutine delivers under a name arrives in that
 // order everywhere. It holds the name's shard for reading while it sends, so
 // after Remove has returned nothing more is sent; Send must not call back.
+//
+// Who has a filter for name gets it too, if it may hear of name: see Watcher.
 func (r *Registry) Deliver(name string, except Client, o *protocol.Outbound) int {
+	n := r.deliver(name, except, o)
+	if r.wild.n.Load() > 0 {
+		n += r.DeliverWild(name, except, o)
+	}
+	return n
+}
+
+func (r *Registry) deliver(name string, except Client, o *protocol.Outbound) int {
 	ns := r.nameShard(name)
 	ns.mu.RLock()
 	defer ns.mu.RUnlock()

@@ -80,6 +80,7 @@ func (r *Registry) Rejudge(rules Rules, t protocol.Topic, a protocol.Action, end
 		ns.gate.Turn(rules)
 		ns.mu.Unlock()
 	}
+	r.Settle()
 	n := 0
 	for name, clients := range r.All {
 		for _, c := range clients {
@@ -99,6 +100,7 @@ func (r *Registry) Rejudge(rules Rules, t protocol.Topic, a protocol.Action, end
 // are the same. It is called on the client's reader, so that nothing that the former
 // user was let in for comes behind it.
 func (r *Registry) RejudgeClient(rules Rules, c Client, t protocol.Topic, a protocol.Action, ended func(name string, c Client, last bool)) int {
+	r.Settle()
 	n := 0
 	for _, name := range r.NamesOf(c) {
 		if rules.Refuse(c.User(), t, a, name, "") == 0 {

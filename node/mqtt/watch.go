@@ -1,0 +1,74 @@
+package mqtt
+
+import (
+	"hadal/auth"
+	"hadal/node/endpoint"
+	"hadal/node/sub"
+	"hadal/protocol"
+)
+
+// This file is subscriptions with wildcards.
+
+// watch adds a filter, if the client and the node may have one more.
+func (c *session) watch(filter string) bool {
+	s := c.server
+	if _, twice := c.filters[filter]; twice {
+		return true
+	}
+	if len(c.filters) >= s.cfg.MaxWildcards || s.wildcards.Add(1) > int64(s.cfg.MaxWildcardsInAll) {
+		if len(c.filters) < s.cfg.MaxWildcards {
+			s.wildcards.Add(-1)
+		}
+		s.log.Debug("a subscription with wildcards is refused: if clients need more, raise maxWildcards or maxWildcardsInAll", "conn", c.conn.Load().ID())
+		return false
+	}
+	c.filters[filter] = struct{}{}
+	records, events := s.cfg.mayMatch(filter)
+	if events && !c.watchTopic(protocol.TopicEvent, filter) || records && !c.watchTopic(protocol.TopicRecord, filter) {
+		c.unwatch(filter)
+		return false
+	}
+	return true
+}
+
+func (c *session) watchTopic(t protocol.Topic, filter string) bool {
+	w := c.watchers[t]
+	if w == nil {
+		w = c.newWatcher(t)
+		c.watchers[t] = w
+	}
+	added := c.server.house.Watch(t, filter, w)
+	return added == sub.First || added == sub.Further
+}
+
+func (c *session) newWatcher(t protocol.Topic) *sub.Watcher {
+	s := c.server
+	conn := c.conn.Load()
+	return sub.NewWatcher(conn,
+		func(u *auth.User, o *protocol.Outbound) (ok, keep bool) { return s.house.MayHear(u, o) },
+		s.house.Generation,
+		func(name string) bool { return s.cfg.isRecord(name) == (t == protocol.TopicRecord) },
+		func() { conn.End(endpoint.SlowConsumer) })
+}
+
+// unwatch removes a filter.
+func (c *session) unwatch(filter string) {
+	if _, ok := c.filters[filter]; !ok {
+		return
+	}
+	delete(c.filters, filter)
+	for t, w := range c.watchers {
+		c.server.house.Unwatch(t, filter, w)
+	}
+	c.server.wildcards.Add(-1)
+}
+
+// unwatchAll removes all filters, and returns when nothing is judged any more.
+func (c *session) unwatchAll() {
+	for filter := range c.filters {
+		c.unwatch(filter)
+	}
+	for _, w := range c.watchers {
+		w.Wait()
+	}
+}
