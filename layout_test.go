@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"node/api":      {"node/sub", "auth", "auth/vault", "auth/web", "protocol"},
 	"node/endpoint": {"node/rate", "auth", "protocol"},
 	"node/mqtt":     {"node/endpoint", "node/sub", "auth", "protocol"},
+	"node/sse":      {"node/endpoint", "auth", "protocol"},
 	"node/rate":     {},
 	"node/sub":      {"auth", "protocol"},
 	"node/listen":   {"node/sub", "cluster", "auth", "protocol"},

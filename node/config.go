@@ -22,6 +22,7 @@ import (
 	"hadal/node/mqtt"
 	"hadal/node/record"
 	"hadal/node/rpc"
+	"hadal/node/sse"
 	"hadal/perms"
 )
 
@@ -50,6 +51,8 @@ type Config struct {
 	// MQTT configures MQTT. An entry of connectionEndpoints of type mqtt, as deepstream has
 	// it, has these keys as its options, and switches it on.
 	MQTT mqtt.Config `yaml:"mqtt"`
+	// SSE configures server-sent events, for places where WebSocket is blocked.
+	SSE sse.Config `yaml:"sse"`
 	// HTTPServer is the port that clients connect to.
 	HTTPServer HTTPServerConfig `yaml:"httpServer"`
 	// ConnectionRate bounds how fast clients connect to this node.
@@ -205,6 +208,7 @@ func Default() Config {
 		DataDir:             "hadal-data",
 		ConnectionEndpoints: defaultEndpoints(),
 		MQTT:                mqtt.DefaultConfig(),
+		SSE:                 sse.DefaultConfig(),
 		HTTPServer:          HTTPServerConfig{Type: "default", Options: e.HTTP},
 		Upgrade:             e.Upgrade,
 		RPC:                 rpc.DefaultConfig(),
@@ -289,6 +293,7 @@ func (c Config) Validate() error {
 	}
 	c.validateEndpoints(&m)
 	c.validateMQTT(&m)
+	c.validateSSE(&m)
 	c.validateHTTP(&m)
 	m.atLeast("rpc.ackTimeout", c.RPC.AckTimeout, time.Millisecond)
 	m.atLeast("rpc.responseTimeout", c.RPC.ResponseTimeout, time.Millisecond)

@@ -128,3 +128,17 @@ func (c Config) validateMQTT(m *mistakes) {
 		m.add("mqtt.urlPath", "%q is taken: each way to connect needs its own", c.MQTT.URLPath)
 	}
 }
+
+func (c Config) validateSSE(m *mistakes) {
+	for _, err := range flatten(c.SSE.Validate()) {
+		*m = append(*m, fmt.Errorf("sse.%w", err))
+	}
+	if !c.SSE.Enabled {
+		return
+	}
+	m.path("sse.urlPath", c.SSE.URLPath)
+	if c.SSE.URLPath == c.HTTPServer.Options.HealthCheckPath || c.MQTT.Enabled && c.SSE.URLPath == c.MQTT.URLPath ||
+		slices.ContainsFunc(c.ConnectionEndpoints, func(e EndpointConfig) bool { return e.Options.URLPath == c.SSE.URLPath }) {
+		m.add("sse.urlPath", "%q is taken: each way to connect needs its own", c.SSE.URLPath)
+	}
+}

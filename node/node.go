@@ -32,6 +32,7 @@ import (
 	"hadal/node/presence"
 	"hadal/node/record"
 	"hadal/node/rpc"
+	"hadal/node/sse"
 	"hadal/node/sub"
 	"hadal/perms"
 	"hadal/protocol"
@@ -156,6 +157,9 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	if err := n.openMQTT(routes); err != nil {
 		return nil, err
+	}
+	if cfg.SSE.Enabled {
+		routes[cfg.SSE.URLPath] = sse.New(cfg.SSE, n.endpoint, n.logins, house{n}, log)
 	}
 	n.admin, err = admin.New(cfg.Admin, admin.Deps{
 		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Logins: operator{n}, Users: n.accounts, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,

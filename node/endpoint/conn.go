@@ -156,6 +156,10 @@ func (c *Conn) AnswerShared(o *protocol.Outbound) {
 	if c.hear != nil {
 		c.hear(&o.Message)
 	}
+	if chooser, ok := c.codec.(Chooser); ok && chooser.Distinct(&o.Message) {
+		c.push(c.answer(&o.Message), true, false)
+		return
+	}
 	c.push(o.Frame(c.form), true, false)
 }
 

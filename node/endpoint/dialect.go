@@ -47,6 +47,12 @@ type Listener interface {
 	Hear(m *protocol.Message)
 }
 
+// Chooser is a Codec for whose client some answers are not what others get in the same
+// form. Distinct says so of an answer that could be shared; it goes through Frame then.
+type Chooser interface {
+	Distinct(m *protocol.Message) bool
+}
+
 // dialects are those of WebSocket by their path.
 func dialects(list []Dialect) map[string]*Dialect {
 	byPath := make(map[string]*Dialect, len(list))

@@ -283,9 +283,9 @@ func writeAll(nc net.Conn, text string) error {
 	return err
 }
 
-// Welcomes says whether a request may become a connection now, and answers it if not: for
-// its origin, its haste, or because the server takes nobody.
-func (s *Server) Welcomes(w http.ResponseWriter, r *http.Request) bool {
+// Welcome is who makes a request that may become a connection now. It is nil when it may
+// not, and was answered: for its origin, its haste, or because the server takes nobody.
+func (s *Server) Welcome(w http.ResponseWriter, r *http.Request) *auth.Attempt {
 	status, text := 0, ""
 	switch {
 	case !s.originAllowed(r.Header["Origin"]):
@@ -305,6 +305,11 @@ func (s *Server) Welcomes(w http.ResponseWriter, r *http.Request) bool {
 	if status != 0 {
 		w.Header().Set("Connection", "close")
 		http.Error(w, text, status)
+		return nil
 	}
-	return status == 0
+	visit := s.Attempt(r)
+	if s.guard != nil && !s.guard(w, r, visit) {
+		return nil
+	}
+	return visit
 }
