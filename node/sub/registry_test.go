@@ -36,7 +36,7 @@ func (f *fake) Reserve(n int) bool {
 }
 func (f *fake) Release(n int)                     { f.kept.Add(-int64(n)) }
 func (f *fake) ID() uint64                        { return f.id }
-func (f *fake) User() *auth.User                  { return &auth.User{ID: "u"} }
+func (f *fake) User() *auth.User                  { return someUser }
 func (f *fake) Gone() bool                        { return f.gone.Load() }
 func (f *fake) Answer(*protocol.Message)          {}
 func (f *fake) Pace()                             {}

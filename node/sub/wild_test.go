@@ -178,3 +178,6 @@ func TestFiltersComeAndGoWhileMessagesDo(t *testing.T) {
 		t.Error("filters are left")
 	}
 }
+
+// someUser is who all fakes log in as: a client's user is the same one until it is renewed.
+var someUser = &auth.User{ID: "u"}
