@@ -188,8 +188,6 @@ func (c *Conn) Receive(m *protocol.Message) error {
 // is written first.
 func (c *Conn) Leave() {
 	defer c.srv.removed(c)
-	c.wire.end(ConnectionLost) // unless there is a reason already
-	c.wire.goodbye()           // what was said last must be out before the socket is closed
 	c.ended()
 }
 
