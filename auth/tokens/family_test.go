@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -260,6 +261,46 @@ func TestARevocationOutlivesTokensOfAFormerConfiguration(t *testing.T) {
 		time.Sleep(30 * day)
 		if n, _ := v.Size(); n != 0 {
 			t.Errorf("%d entries of the vault stay for good", n)
+		}
+	})
+}
+
+// A family is judged by when it was made, and each exchange gives it a whole life more. So
+// how long ago the time is that is named says nothing of how long the revocation has to last.
+func TestARevocationUpToLongAgoOutlivesFamiliesThatAreInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(hmacKey("a"))
+		cfg.RefreshTTL = 30 * time.Hour
+		v := vault.NewMemory()
+		w := newWorld(t, cfg, v)
+		ann, bob := w.mint("ann"), w.mint("bob")
+		for range 2 {
+			time.Sleep(25 * time.Hour)
+			w.mustExchange(&ann)
+			w.mustExchange(&bob)
+		}
+		time.Sleep(time.Minute)
+		later := w.mint("ann")
+		for user, ago := range map[string]time.Duration{"ann": 10 * time.Hour, "bob": 40 * time.Hour} { // within a life, and beyond it
+			body := fmt.Sprintf(`{"id":%q,"before":%d}`, user, time.Now().Add(-ago).UnixMilli())
+			if status, answer := post(t, w, PathRevoke, cfg.APISecret, body); status != 200 {
+				t.Fatalf("revoking is answered %d %v", status, answer)
+			}
+		}
+		for _, after := range []time.Duration{0, 30*time.Hour - 2*time.Minute} { // the latter a minute before the families end by themselves
+			time.Sleep(after)
+			synctest.Wait()
+			for user, p := range map[string]pair{"ann": ann, "bob": bob} {
+				if _, err := w.refresh(p.RefreshToken); !errors.Is(err, ErrRevoked) {
+					t.Errorf("%v later, the family of %s: %v", after, user, err)
+				}
+			}
+			w.mustExchange(&later) // made after the time that was named
+		}
+		time.Sleep(31 * time.Hour)
+		synctest.Wait()
+		if n := w.Stats().Revocations; n != 0 {
+			t.Errorf("%d revocations stay for good", n)
 		}
 	})
 }
