@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -319,11 +318,9 @@ func (r *Room) Renew(ctx context.Context, id uint64, token string, judge auth.Au
 	if c == nil {
 		return nil, nil, ErrNotRenewable
 	}
-	params, err := json.Marshal(map[string]string{"token": token})
-	if err != nil {
-		return nil, nil, err
-	}
-	v, err := judge.Authenticate(ctx, &auth.Attempt{Params: string(params)})
+	// As a token of the upgrade it is found by every strategy, whatever key of the parameters
+	// that is configured for. The address is whose turn is waited for.
+	v, err := judge.Authenticate(ctx, &auth.Attempt{Params: "{}", Token: token, RemoteAddr: c.RemoteAddr()})
 	was = c.User()
 	switch {
 	case err != nil:

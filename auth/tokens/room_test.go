@@ -30,6 +30,8 @@ type fakeClient struct {
 
 func (c *fakeClient) ID() uint64 { return c.id }
 
+func (c *fakeClient) RemoteAddr() string { return fmt.Sprintf("10.0.0.%d", c.id) }
+
 func (c *fakeClient) User() *auth.User {
 	c.mu.Lock()
 	defer c.mu.Unlock()

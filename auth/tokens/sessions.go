@@ -30,6 +30,8 @@ type Client interface {
 	ID() uint64
 	// User is who logged in.
 	User() *auth.User
+	// RemoteAddr is the client's address, as in auth.Attempt.
+	RemoteAddr() string
 	// Renew replaces the user by another one with the same ID; false says that it did not.
 	Renew(*auth.User) bool
 	// Expiring tells the client that its token expires at a time and it will be disconnected
