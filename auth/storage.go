@@ -26,6 +26,8 @@ type storage struct {
 	last   bool
 	turns  *Turnstile
 	log    *slog.Logger
+	// crowded says that there is no room for users of createUser; nil where there always is.
+	crowded func(ctx context.Context) bool
 	// decoys are hashes as new users have them, deepstream's where the options name it, and
 	// bcrypt's once a user was seen who has one: the table is not read through for that.
 	decoys  decoys
@@ -45,6 +47,10 @@ const usualBcrypt = 12
 // unavailable is what a client is told when the store fails: none of its insides.
 var unavailable = reason("users cannot be looked up at the moment: try again later")
 
+// errCrowded is why nobody is made a user at a login, for the operator.
+var errCrowded = errors.New("the store of logins is three quarters full, and what is left is kept for revocations and removals: " +
+	"remove users or registrations, or switch createUser off")
+
 // newStorage checks the options, each mistake opening with key. It connects to nothing.
 func newStorage(key string, o *Options, report bool, deps Deps) (*storage, error) {
 	var errs []error
@@ -61,6 +67,9 @@ func newStorage(key string, o *Options, report bool, deps Deps) (*storage, error
 	s := &storage{
 		key: key, digest: digest, create: o.CreateUser, report: report, last: true,
 		turns: deps.Turnstile, log: deps.Log, dearest: usualBcrypt,
+	}
+	if s.create && o.Source().Backend != users.Postgres {
+		s.crowded = deps.Crowded
 	}
 	s.decoys.add(newDummy())
 	if digest.Name != "" {
@@ -207,6 +216,9 @@ func (s *storage) register(ctx context.Context, a *Attempt, name, password strin
 		return false
 	}); waited != nil {
 		return Verdict{}, waited
+	}
+	if s.crowded != nil && s.crowded(ctx) {
+		return s.failed("create a user", errCrowded), nil
 	}
 	var u users.User
 	if err == nil {

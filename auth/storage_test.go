@@ -395,6 +395,48 @@ func TestCreatingManyUsersSlowsAnAddress(t *testing.T) {
 	}
 }
 
+func TestALoginMakesNoUserWhereTheVaultIsCrowded(t *testing.T) {
+	v, log := vault.NewMemory(), new(bytes.Buffer)
+	full := false
+	deps := Deps{Vault: v, Log: slog.New(slog.NewTextHandler(log, nil)), Crowded: func(context.Context) bool { return full }}
+	a, err := New([]Config{{Type: "storage", Options: Options{CreateUser: true}}, {Type: "none"}}, true, deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := func(name string) Verdict {
+		got, err := a.Authenticate(t.Context(), &Attempt{Params: fmt.Sprintf(`{"username":%q,"password":"pw"}`, name), RemoteAddr: "10.0.0.1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	login("ada")
+	full = true
+	if got := login("bob"); got.Opinion != Refused || got.Reason != unavailable {
+		t.Errorf("a new name: %+v, want a refusal", got)
+	}
+	if n, _ := v.Size(); n != 1 {
+		t.Errorf("%d users are stored, want the one of before", n)
+	}
+	if !strings.Contains(log.String(), "three quarters full") || strings.Contains(log.String(), "bob") {
+		t.Errorf("the log does not say why, or says a name, which may be a password:\n%s", log)
+	}
+	if got := login("ada"); got.Opinion != Accepted {
+		t.Errorf("a user that is there: %+v", got)
+	}
+	full = false
+	if got := login("bob"); got.Opinion != Accepted {
+		t.Errorf("when there is room again: %+v", got)
+	}
+	// A table elsewhere has nothing to do with it.
+	o := Options{CreateUser: true, Backend: users.Postgres, ConnectionString: "postgres://localhost/x"}
+	deps.Users, deps.Turnstile = users.NewStores(v), NewTurnstile()
+	defer deps.Users.Close()
+	if s, err := newStorage("auth[0].options", &o, true, deps); err != nil || s.crowded != nil {
+		t.Errorf("newStorage of PostgreSQL: %v, or it asks how full the vault is", err)
+	}
+}
+
 func TestAFailingStoreDoesNotHandOn(t *testing.T) {
 	v := vault.NewSlot() // not open
 	a, err := New([]Config{{Type: "storage"}, {Type: "none"}}, true, Deps{Vault: v})

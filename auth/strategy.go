@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,9 @@ type Deps struct {
 	// beside the strategies, whose users nobody else may be (tokens, registration). Where
 	// there is one, the list of strategies may be empty.
 	Beside []string
+	// Crowded says that the vault is so full that logins, which are anybody's, shall not make
+	// users in it; nil never does.
+	Crowded func(ctx context.Context) bool
 	// Observer hears what servers are asked.
 	Observer Observer
 }

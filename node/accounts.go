@@ -26,7 +26,9 @@ type accounts struct {
 	beside users.Source // the table beside which roles are
 	turns  *auth.Turnstile
 	asked  asked
-	log    *slog.Logger
+	// crowded says that logins shall make no more users in the vault.
+	crowded func(context.Context) bool
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	tables  []users.Source // of the storage strategies; guarded by mu
@@ -34,8 +36,8 @@ type accounts struct {
 }
 
 // newAccounts opens nothing yet.
-func newAccounts(cfg Config, v vault.Vault, log *slog.Logger) (*accounts, error) {
-	l := &accounts{vault: v, stores: users.NewStores(v), turns: auth.NewTurnstile(), asked: newAsked(), log: log}
+func newAccounts(cfg Config, v vault.Vault, crowded func(context.Context) bool, log *slog.Logger) (*accounts, error) {
+	l := &accounts{vault: v, stores: users.NewStores(v), turns: auth.NewTurnstile(), asked: newAsked(), crowded: crowded, log: log}
 	// Roles are where the first table of users is. That needs a restart to change: a role
 	// that is suddenly somewhere else would be nobody's.
 	if sources := auth.Sources(cfg.Auth); len(sources) > 0 {
@@ -52,7 +54,7 @@ func newAccounts(cfg Config, v vault.Vault, log *slog.Logger) (*accounts, error)
 // strategies makes those of a configuration.
 func (l *accounts) strategies(cfg Config) (auth.Authenticator, error) {
 	return auth.New(cfg.Auth, cfg.AllowOpenFallback, auth.Deps{
-		Vault: l.vault, Users: l.stores, Turnstile: l.turns, APIKeys: cfg.APIKeys, Log: l.log, Beside: cfg.besideAuth(), Observer: l.asked.observer(),
+		Vault: l.vault, Users: l.stores, Turnstile: l.turns, APIKeys: cfg.APIKeys, Log: l.log, Beside: cfg.besideAuth(), Crowded: l.crowded, Observer: l.asked.observer(),
 	})
 }
 

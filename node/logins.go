@@ -244,3 +244,29 @@ func translateLogin(err error) error {
 	}
 	return err
 }
+
+// loginsHalfFull says that the store of logins shall not be filled with registrations any
+// further. Anybody can register clients, and a removal is remembered for good: what is left
+// is for users, tokens and revocations.
+func (n *Node) loginsHalfFull(ctx context.Context) bool {
+	return n.loginsHold(ctx) > jetstream.VaultBytes/2
+}
+
+// loginsCrowded says that the store of logins shall be filled neither with tokens nor with users
+// that logins make: what is left is for revocations and removals, which must not fail for
+// want of room, and for what the operator does.
+func (n *Node) loginsCrowded(ctx context.Context) bool {
+	return n.loginsHold(ctx) > jetstream.VaultBytes/4*3
+}
+
+// loginsHold is how many bytes the store of logins has; 0 before it is open.
+func (n *Node) loginsHold(ctx context.Context) (bytes float64) {
+	st := n.stored()
+	if st == nil {
+		return 0
+	}
+	if l := st.loginStore(); l != nil {
+		_, bytes = l.size(ctx)
+	}
+	return bytes
+}

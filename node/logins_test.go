@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -11,8 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"hadal/auth"
+	"hadal/auth/register"
+	"hadal/auth/tokens"
 	"hadal/auth/vault"
 	"hadal/node/admin"
+	"hadal/protocol"
+	"hadal/store/jetstream"
 )
 
 // adminClient speaks HTTP to the node's admin socket.
@@ -119,5 +125,46 @@ func TestOperatorsCopyWhatLoginsKeep(t *testing.T) {
 	}
 	if err := (operator{to.Node}).RestoreLogin(t.Context(), admin.Login{Key: "no key"}); !errors.Is(err, admin.ErrInvalid) {
 		t.Errorf("RestoreLogin of no key = %v, want ErrInvalid", err)
+	}
+}
+
+// What strangers and backends can fill of the store of logins ends before what takes rights
+// away has no room.
+func TestAStoreOfLoginsThatFillsUpKeepsRoomForRevocations(t *testing.T) {
+	const secret = "the-secret-of-backends-of-32-bytes"
+	n := run(t, func(c *Config) {
+		c.Auth = []auth.Config{{Type: "storage", Options: auth.Options{CreateUser: true}}}
+		c.Registration.Mode, c.Registration.UserPrefix = register.Open, "client/"
+		c.Tokens.SigningKeys, c.Tokens.APISecret = []tokens.Key{{ID: "a", Alg: "HS256", Secret: strings.Repeat("s", 32)}}, secret
+	})
+	l := n.stored().loginStore()
+	for _, c := range []struct {
+		quarters       uint64
+		register, mint int
+		newcomer       protocol.Action // the answer to a login of his
+	}{
+		{2, http.StatusCreated, http.StatusOK, protocol.AuthAuthSuccessful},
+		{3, http.StatusInsufficientStorage, http.StatusOK, protocol.AuthAuthSuccessful},
+		{4, http.StatusInsufficientStorage, http.StatusInsufficientStorage, protocol.AuthAuthUnsuccessful},
+	} {
+		l.mu.Lock()
+		l.looked, l.stream.Bytes = time.Now().Add(time.Hour), c.quarters*jetstream.VaultBytes/4 // and nobody looks soon
+		l.mu.Unlock()
+		name := fmt.Sprint("user", c.quarters)
+		if status, answer := post(t, n, "/register", "", pairOf(name, pluginKey)); status != c.register {
+			t.Errorf("%d quarters full, registering is answered %d %v, want %d", c.quarters, status, answer, c.register)
+		}
+		if status, answer := post(t, n, tokens.PathToken, "Bearer "+secret, `{"id":"ann"}`); status != c.mint {
+			t.Errorf("%d quarters full, minting is answered %d %v, want %d", c.quarters, status, answer, c.mint)
+		}
+		if _, m := enter(t, n, `{"username":"`+name+`","password":"pw"}`); m.Action != c.newcomer {
+			t.Errorf("%d quarters full, a new name is answered %v, want %v", c.quarters, m.Action, c.newcomer)
+		}
+		if _, m := enter(t, n, `{"username":"user2","password":"pw"}`); m.Action != protocol.AuthAuthSuccessful {
+			t.Errorf("%d quarters full, a user that is there is answered %v", c.quarters, m.Action)
+		}
+		if status, answer := post(t, n, tokens.PathRevoke, "Bearer "+secret, `{"id":"ann"}`); status != http.StatusOK {
+			t.Errorf("%d quarters full, revoking is answered %d %v", c.quarters, status, answer)
+		}
 	}
 }

@@ -94,7 +94,8 @@ type Node struct {
 // wrong with them is found before anything runs; it opens nothing else.
 func New(cfg Config, log *slog.Logger) (*Node, error) {
 	slot := vault.NewSlot()
-	accounts, err := newAccounts(cfg, slot, log)
+	var n *Node // is there before anybody logs in
+	accounts, err := newAccounts(cfg, slot, func(ctx context.Context) bool { return n.loginsCrowded(ctx) }, log)
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
@@ -107,7 +108,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		return nil, fmt.Errorf("permission: %w", err)
 	}
 	place := cluster.NewPlace(cfg.Cluster, log)
-	n := &Node{
+	n = &Node{
 		cfg: cfg, log: log, state: "starting", permission: cfg.Permission,
 		place: place, vault: slot, accounts: accounts,
 		eventSubs: sub.NewRegistry(), recordSubs: sub.NewRegistry(),

@@ -12,7 +12,6 @@ import (
 	"hadal/auth/users"
 	"hadal/auth/web"
 	"hadal/node/endpoint"
-	"hadal/store/jetstream"
 )
 
 // This file joins the registrations of clients with the port and its connections.
@@ -31,7 +30,7 @@ func (n *Node) newRegistration() (*register.Room, error) {
 	}
 	return register.New(c, register.Deps{
 		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: others{n}, OfflineGrace: n.tokens.OfflineGrace, Log: n.log,
-		DropRole: n.dropRole, Crowded: n.loginsCrowded,
+		DropRole: n.dropRole, Crowded: n.loginsHalfFull,
 		BasicElsewhere: slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type != "none" && a.Type != "jwt" }),
 	})
 }
@@ -48,21 +47,6 @@ func (n *Node) dropRole(ctx context.Context, id string) error {
 		return err
 	}
 	return nil
-}
-
-// loginsCrowded says that the store of logins is half full. Anybody can register clients, and
-// a removal is remembered for good: what is left is for users, tokens and revocations.
-func (n *Node) loginsCrowded(ctx context.Context) bool {
-	st := n.stored()
-	if st == nil {
-		return false
-	}
-	l := st.loginStore()
-	if l == nil {
-		return false
-	}
-	_, bytes := l.size(ctx)
-	return bytes > jetstream.VaultBytes/2
 }
 
 // waysIn is all that decides who a client is: registered clients and the cluster's own

@@ -26,7 +26,7 @@ const renewTime = 10 * time.Second
 // newTokens makes the room of tokens, off or on.
 func (n *Node) newTokens() (*tokens.Room, error) {
 	room, err := tokens.New(n.cfg.Tokens, tokens.Deps{
-		Vault: n.vault, Issuer: TokenIssuer(n.cfg), Log: n.log,
+		Vault: n.vault, Issuer: TokenIssuer(n.cfg), Crowded: n.loginsCrowded, Log: n.log,
 		Clients: func(yield func(tokens.Client) bool) {
 			for _, c := range n.endpoint.Conns() {
 				if c.User() != nil && !yield(tokenClient{c, n}) {

@@ -40,6 +40,12 @@ func badRequest(code, format string, args ...any) error {
 	return &web.Problem{Status: http.StatusBadRequest, Code: code, Detail: fmt.Sprintf(format, args...)}
 }
 
+// crowded is the answer when there is no room for more tokens.
+var crowded = &web.Problem{
+	Status: http.StatusInsufficientStorage, Code: "STORE_CROWDED",
+	Detail: "the store of logins is three quarters full, and what is left is not for new tokens: ask the operator",
+}
+
 // Routes are the handlers of the public port, by path.
 func (r *Room) Routes() map[string]http.Handler {
 	return map[string]http.Handler{
@@ -171,6 +177,10 @@ func (r *Room) serveToken(req *http.Request, m *maker) (any, error) {
 	f, err := q.family(m, time.Now())
 	if err != nil {
 		return nil, err
+	}
+	if r.deps.Crowded != nil && r.deps.Crowded(req.Context()) {
+		r.deps.Log.Error("no token minted: the store of logins is three quarters full, and what is left is kept for revocations and removals: remove users or registrations")
+		return nil, crowded
 	}
 	p, err := r.families.create(req.Context(), m, f)
 	if errors.Is(err, errTooLong) {

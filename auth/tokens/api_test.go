@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -212,6 +213,40 @@ func TestNoSecretReachesTheLog(t *testing.T) {
 			if strings.Contains(log.String(), secret) {
 				t.Errorf("a secret is in the log: %s", log.String())
 			}
+		}
+	})
+}
+
+// The last quarter of the store is for what takes rights away.
+func TestACrowdedStoreMintsNothingAndRevokesStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(hmacKey("a"))
+		v := vault.NewMemory()
+		w := newWorld(t, cfg, v)
+		full := false
+		w.deps.Crowded = func(context.Context) bool { return full }
+		c, p := w.login("ann")
+		full = true
+		before, _ := v.Size()
+		if status, answer := post(t, w, PathToken, cfg.APISecret, `{"id":"bob"}`); status != http.StatusInsufficientStorage || answer["code"] != "STORE_CROWDED" {
+			t.Errorf("minting: %d %v, want 507 STORE_CROWDED", status, answer)
+		}
+		if after, _ := v.Size(); after != before || w.Stats().Minted != 0 {
+			t.Errorf("there were %d entries and are %d, %d minted", before, after, w.Stats().Minted)
+		}
+		time.Sleep(time.Second)
+		if status, answer := post(t, w, PathRefresh, "", `{"refreshToken":"`+p.RefreshToken+`"}`); status != 200 {
+			t.Errorf("refreshing: %d %v", status, answer)
+		}
+		if status, answer := post(t, w, PathRevoke, cfg.APISecret, `{"id":"ann"}`); status != 200 {
+			t.Errorf("revoking: %d %v", status, answer)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		c.wantEnd(t, Revoked)
+		full = false
+		if status, answer := post(t, w, PathToken, cfg.APISecret, `{"id":"bob"}`); status != 200 {
+			t.Errorf("when there is room again: %d %v", status, answer)
 		}
 	})
 }

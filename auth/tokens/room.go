@@ -42,6 +42,9 @@ type Deps struct {
 	// Clients are all connections that are logged in, with a token or without; only a kick
 	// looks at them.
 	Clients iter.Seq[Client]
+	// Crowded says that the vault is so full that no tokens shall be minted, so that there
+	// is room to revoke those that there are; nil never does.
+	Crowded func(ctx context.Context) bool
 	Log     *slog.Logger
 }
 
