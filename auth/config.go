@@ -18,6 +18,12 @@ type Config struct {
 	Options Options `yaml:"options"`
 }
 
+// TakesPasswords says whether the strategy judges a name and a password, which HTTP Basic
+// carries, too.
+func (c Config) TakesPasswords() bool {
+	return c.Type == "file" || c.Type == "storage" || c.Type == "http"
+}
+
 // Options are the options of all strategies; which one reads which stands at
 // the key. The keys are deepstream's.
 type Options struct {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tidwall/gjson"
 
@@ -29,6 +31,7 @@ type accounts struct {
 	// crowded says that logins shall make no more users in the vault.
 	crowded func(context.Context) bool
 	log     *slog.Logger
+	basic   atomic.Bool // a strategy is asked about names and passwords
 
 	mu      sync.Mutex
 	tables  []users.Source // of the storage strategies; guarded by mu
@@ -58,8 +61,9 @@ func (l *accounts) strategies(cfg Config) (auth.Authenticator, error) {
 	})
 }
 
-// keep has the tables of a configuration be those that there are.
+// keep has the strategies of a configuration, and their tables, be those that there are.
 func (l *accounts) keep(cfg Config) {
+	l.basic.Store(slices.ContainsFunc(cfg.Auth, auth.Config.TakesPasswords))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tables, l.digests = nil, nil

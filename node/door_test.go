@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +13,10 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"hadal/auth"
+	"hadal/auth/register"
 	"hadal/auth/tokens"
 	"hadal/auth/vault"
+	"hadal/protocol"
 )
 
 // aKey is one that signs tokens.
@@ -127,7 +130,7 @@ func TestALoginGoesBeforeWhatItsConnectionCameWith(t *testing.T) {
 
 // What a reload brings has to fit what is in force, too: registrations need a restart.
 func TestNoReloadLetsAnybodyInAsAUserOfTokensOrRegistrations(t *testing.T) {
-	n := registering(t, nil)
+	n := registering(t, func(c *Config) { c.Registration.UserPrefix = "client/" })
 	for name, change := range map[string]func(*Config){
 		"none":                          func(c *Config) { c.Auth = Default().Auth },
 		"none, and registrations go":    func(c *Config) { c.Auth, c.Registration.Mode = Default().Auth, "off" },
@@ -151,5 +154,73 @@ func TestNoReloadLetsAnybodyInAsAUserOfTokensOrRegistrations(t *testing.T) {
 	}
 	if v, err := n.logins.Authenticate(t.Context(), &auth.Attempt{Params: `{"username":"ann"}`}); err != nil || v.Opinion != auth.Refused {
 		t.Errorf("without strategies somebody is answered %+v, %v", v, err)
+	}
+}
+
+// fileOf is the file strategy with one user, whose password is pw.
+func fileOf(user string) auth.Config {
+	return auth.Config{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{user: {Password: "pw"}}}}
+}
+
+// A configuration that would do as a whole is not taken over when only a part of it would be.
+func TestAReloadHasToFitWhatNeedsARestart(t *testing.T) {
+	jwt := auth.Config{Type: "jwt", Options: auth.Options{Keys: []auth.JWTKey{{Alg: "HS256", Secret: aKey[0].Secret}}}}
+	for name, c := range map[string]struct {
+		start, change func(*Config)
+		key           string
+	}{
+		"jwt with a prefix": {nil, func(c *Config) {
+			c.Auth, c.Registration.UserPrefix = append(c.Auth[:1:1], jwt), "client/"
+		}, "registration.userPrefix: "},
+		"storage instead of registrations": {nil, func(c *Config) {
+			c.Auth, c.Registration.Mode = append(c.Auth[:1:1], auth.Config{Type: "storage"}), register.Off
+		}, "registration.userPrefix: "},
+		"tokens with a prefix": {nil, func(c *Config) {
+			c.Tokens.SigningKeys, c.Registration.UserPrefix = aKey, "client/"
+		}, "registration.userPrefix: "},
+		"none on loopback": {func(c *Config) {
+			c.HTTPServer.Options.Host, c.Registration.Mode = "0.0.0.0", register.Off
+		}, func(c *Config) {
+			c.Auth, c.HTTPServer.Options.Host = Default().Auth, "127.0.0.1"
+		}, "httpServer.options.host: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := registering(t, func(cfg *Config) {
+				cfg.Auth = []auth.Config{fileOf("ann")}
+				if c.start != nil {
+					c.start(cfg)
+				}
+			})
+			cfg := n.cfg
+			c.change(&cfg)
+			if err := cfg.Validate(); err != nil {
+				t.Fatalf("as a whole it would not do either: %v", err)
+			}
+			err := n.Reload(t.Context(), cfg)
+			if err == nil || !strings.HasPrefix(err.Error(), c.key) || !strings.Contains(err.Error(), "restart the node") {
+				t.Errorf("the reload is answered %v", err)
+			}
+			for params, want := range map[string]auth.Opinion{`{"username":"ann","password":"pw"}`: auth.Accepted, `{"username":"eve"}`: auth.Refused} {
+				if v, err := n.logins.Authenticate(t.Context(), &auth.Attempt{Params: params}); err != nil || v.Opinion != want {
+					t.Errorf("%s is answered %+v, %v", params, v, err)
+				}
+			}
+		})
+	}
+}
+
+// Who is the user of a file that was read after the start comes in by Basic, too.
+func TestUsersOfAReloadLogInByBasic(t *testing.T) {
+	n := registering(t, nil)
+	if _, _, resp := upgraded(t, n, basicOf("ann", "pw")); resp == nil || resp.StatusCode != http.StatusUnauthorized {
+		t.Fatalf("nobody is answered %+v", resp)
+	}
+	cfg := n.cfg
+	cfg.Auth = []auth.Config{fileOf("ann")}
+	if err := n.Reload(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, m, resp := upgraded(t, n, basicOf("ann", "pw")); resp != nil || m.Action != protocol.AuthAuthSuccessful {
+		t.Errorf("the new user is answered %s, %+v", m.Action.Name(m.Topic), resp)
 	}
 }

@@ -31,7 +31,7 @@ func (n *Node) newRegistration() (*register.Room, error) {
 	return register.New(c, register.Deps{
 		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: others{n}, OfflineGrace: n.tokens.OfflineGrace, Log: n.log,
 		DropRole: n.dropRole, Crowded: n.loginsHalfFull,
-		BasicElsewhere: slices.ContainsFunc(n.cfg.Auth, func(a auth.Config) bool { return a.Type != "none" && a.Type != "jwt" }),
+		BasicElsewhere: n.accounts.basic.Load,
 	})
 }
 

@@ -17,8 +17,9 @@ import (
 var ErrUnjudged = errors.New("the new rules are in force, but not all subscriptions to records were judged by them")
 
 // Reload takes over the rules, the users, the tokens' settings and the certificates of
-// cfg; the rest of cfg needs a restart. It is all or nothing: what is wrong is found before
-// anything is taken over, and then everything stays as it was.
+// cfg; the rest of cfg needs a restart, and what is taken over has to fit what stays. It is
+// all or nothing: what is wrong is found before anything is taken over, and then everything
+// stays as it was.
 //
 // New rules hold for what stands, too. Subscriptions, listening and provided rpcs that
 // they do not allow are ended, and their clients told. When Reload has returned nothing
@@ -30,16 +31,13 @@ var ErrUnjudged = errors.New("the new rules are in force, but not all subscripti
 func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
-	cfg.Registration = n.cfg.Registration // it stays as it is, so auth has to fit it
+	cfg, err := n.reloaded(cfg)
+	if err != nil {
+		return err
+	}
 	strategies, err := n.accounts.strategies(cfg)
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
-	}
-	if _, err := perms.New(cfg.Permission); err != nil {
-		return fmt.Errorf("permission: %w", err)
-	}
-	if err := cfg.Tokens.Validate(); err != nil {
-		return fmt.Errorf("tokens: %w", err)
 	}
 	if err := n.endpoint.Reload(); err != nil {
 		return err
@@ -59,6 +57,21 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	}
 	n.log.Info("reloaded rules, users and certificates", "took", time.Since(began).Round(time.Microsecond))
 	return nil
+}
+
+// reloaded is the configuration that is in force after a reload of cfg: what the node runs
+// with, and what a reload takes over. What is wrong with it is an error, also where all of cfg
+// would do: the prefix of registrations, say, that new strategies need is not there yet.
+func (n *Node) reloaded(cfg Config) (Config, error) {
+	eff := n.cfg
+	eff.Auth, eff.AllowOpenAuth, eff.AllowOpenFallback = cfg.Auth, cfg.AllowOpenAuth, cfg.AllowOpenFallback
+	eff.Tokens, eff.Permission = cfg.Tokens, cfg.Permission
+	mistakes := flatten(eff.Validate())
+	for i, err := range mistakes {
+		mistakes[i] = fmt.Errorf("%w (a reload takes over auth, allowOpenAuth, allowOpenFallback, tokens and permission only, "+
+			"and the rest is as it was at the start: restart the node if that is to change as well)", err)
+	}
+	return eff, errors.Join(mistakes...)
 }
 
 // rejudge has every room end what the rules do not allow any more, and returns how

@@ -64,7 +64,7 @@ func (r *Room) Authenticate(ctx context.Context, a *auth.Attempt) (auth.Verdict,
 	switch {
 	case errors.Is(err, errNobody):
 		return auth.Verdict{}, nil
-	case errors.Is(err, errUnknown) && found.fallible && r.deps.BasicElsewhere:
+	case errors.Is(err, errUnknown) && found.fallible && r.deps.BasicElsewhere():
 		return auth.Verdict{}, nil
 	case errors.Is(err, errExpired):
 		return auth.Verdict{Opinion: auth.Refused, Reason: expiredReason, Uncounted: true}, nil
@@ -92,7 +92,7 @@ func (r *Room) judge(ctx context.Context, c credentials, remote string) (*auth.U
 		b := found.Bearer
 		return r.userOf(id, b.Login, b.issued(), b.expires()), nil
 	case c.pair:
-		found, _, err := r.authenticate(ctx, c.id, c.key, remote, c.fallible && r.deps.BasicElsewhere)
+		found, _, err := r.authenticate(ctx, c.id, c.key, remote, c.fallible && r.deps.BasicElsewhere())
 		r.counts.login(err)
 		if err != nil {
 			return nil, err
@@ -114,7 +114,7 @@ func (r *Room) Guard(w http.ResponseWriter, req *http.Request, a *auth.Attempt) 
 	switch {
 	case err == nil, errors.Is(err, errNobody), errors.Is(err, errExpired):
 		return true
-	case errors.Is(err, errUnknown) && found.fallible && r.deps.BasicElsewhere:
+	case errors.Is(err, errUnknown) && found.fallible && r.deps.BasicElsewhere():
 		return true
 	}
 	web.Refuse(w, r.problem(req, err))

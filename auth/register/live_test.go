@@ -58,7 +58,7 @@ func TestCredentialsAreFoundInTheParametersAndThenInTheUpgrade(t *testing.T) {
 }
 
 func TestBasicOfNobodyIsLeftToStrategiesThatAreAskedToo(t *testing.T) {
-	s := newSite(t, vault.NewMemory(), func(_ *Config, d *Deps) { d.BasicElsewhere = true })
+	s := newSite(t, vault.NewMemory(), func(_ *Config, d *Deps) { d.BasicElsewhere = func() bool { return true } })
 	s.registered("plugin", goodKey)
 	for name, want := range map[string]auth.Opinion{"ann": auth.NoOpinion, "plugin": auth.Refused} {
 		if v := s.verdict(auth.Attempt{Name: name, Password: "a password"}); v.Opinion != want {

@@ -45,8 +45,9 @@ type Deps struct {
 	// knows nobody.
 	Others auth.Knower
 	// BasicElsewhere says that another strategy is asked about Basic credentials too, so
-	// that those of a client that is not registered are left to it.
-	BasicElsewhere bool
+	// that those of a client that is not registered are left to it. It may change; nil is
+	// never.
+	BasicElsewhere func() bool
 	// DropRole takes the role away that the operator gave to a user, if he has one; his id is
 	// his user id. nil is for a node that has no roles.
 	DropRole func(ctx context.Context, id string) error
@@ -112,6 +113,9 @@ func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
 	hash, err := bcrypt.GenerateFromPassword([]byte(random(secretBytes)), cost)
 	if err != nil {
 		return nil, fmt.Errorf("registration: make a hash: %w", err)
+	}
+	if r.deps.BasicElsewhere == nil {
+		r.deps.BasicElsewhere = func() bool { return false }
 	}
 	r.nobody = string(hash)
 	return r, nil
