@@ -26,7 +26,7 @@ type file struct {
 	// report makes a wrong password or a missing parameter a refusal.
 	report bool
 	turns  *Turnstile
-	// last says that no other strategy is asked about a name that this one does not
+	// last says that no other strategy behind this one may know a name that it does not
 	// know, so that such a name is a wrong guess.
 	last bool
 	// key is that of the remembered passwords, made up for this run.
@@ -142,7 +142,7 @@ var (
 
 func (f *file) reports() bool { return f.report }
 
-func (f *file) followed() { f.last = false }
+func (f *file) followed(byNames bool) { f.last = !byNames }
 
 // digestOf is the PBKDF2 setting of options, or what is wrong with it, each mistake
 // opening with key.

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"hadal/auth/users"
+	"hadal/auth/vault"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -232,6 +236,52 @@ func TestUsersOfAnotherStrategyAreNoGuesses(t *testing.T) {
 	if took := time.Since(began); took > failBurst/failRate*time.Second {
 		t.Errorf("%d logins took %v: they were slowed", 3*failBurst, took)
 	}
+}
+
+// A strategy that takes tokens only knows nobody by a name, so that a name that is made up
+// counts as a guess before it, too.
+func TestNamesThatNobodyKnowsAreGuesses(t *testing.T) {
+	file := Config{Type: "file", Options: Options{Users: map[string]Entry{"ada": {Password: "pw"}}}}
+	storage := Config{Type: "storage"}
+	jwt := Config{Type: "jwt", Options: Options{Keys: []JWTKey{{Alg: "HS256", Secret: strings.Repeat("k", 32)}}}}
+	hook := Config{Type: "http", Options: Options{
+		EndpointURL: "http://127.0.0.1:1", PermittedStatusCodes: []int{200}, RetryStatusCodes: []int{}, RequestTimeout: time.Second,
+		RetryAttempts: ptr(0), RetryInterval: ptr(time.Second),
+	}}
+	for _, c := range []struct {
+		list  []Config
+		guess []bool // of the first ones, whether a name that it does not know is one
+	}{
+		{[]Config{file, jwt}, []bool{true}},
+		{[]Config{storage, jwt}, []bool{true}},
+		{[]Config{file, storage, jwt}, []bool{false, true}},
+		{[]Config{storage, file, jwt}, []bool{false, true}},
+		{[]Config{file, jwt, hook}, []bool{false}},
+		{[]Config{storage, jwt, hook}, []bool{false}},
+	} {
+		v, turns := vault.NewMemory(), NewTurnstile()
+		a, err := New(c.list, false, Deps{Vault: v, Users: users.NewStores(v), Turnstile: turns})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range c.guess {
+			from := fmt.Sprintf("192.0.2.%d", i)
+			got, err := a.(strategies).Chain[i].Authenticate(t.Context(), &Attempt{Params: `{"username":"bob","password":"x"}`, RemoteAddr: from})
+			if err != nil || got.Opinion != NoOpinion {
+				t.Fatalf("got %+v, %v, want no opinion", got, err)
+			}
+			if counted := turns.lines[networkOf(from)].wrong > 0; counted != want {
+				t.Errorf("%s, strategy %d: counted as a guess %v, want %v", typesOf(c.list), i, counted, want)
+			}
+		}
+	}
+}
+
+func typesOf(list []Config) (types []string) {
+	for _, c := range list {
+		types = append(types, c.Type)
+	}
+	return types
 }
 
 func TestGuessingAPasswordLocksNobodyElseOut(t *testing.T) {

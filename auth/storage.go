@@ -83,7 +83,7 @@ func newStorage(key string, o *Options, report bool, deps Deps) (*storage, error
 
 func (s *storage) reports() bool { return s.report }
 
-func (s *storage) followed() { s.last = false }
+func (s *storage) followed(byNames bool) { s.last = !byNames }
 
 // refuse is a refusal where the strategy is to report one, else no opinion.
 func (s *storage) refuse(reason string) Verdict {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"hadal/auth/users"
@@ -118,7 +119,8 @@ func New(cfgs []Config, allowOpenFallback bool, deps Deps) (Authenticator, error
 	}
 	for i, a := range chain {
 		if a, ok := a.(follower); ok && i < len(chain)-1 {
-			a.followed()
+			// none lets in every name, so that none of them is a guess.
+			a.followed(slices.ContainsFunc(cfgs[i+1:], func(c Config) bool { return c.TakesPasswords() || c.Type == "none" }))
 		}
 	}
 	if !allowOpenFallback {
@@ -145,8 +147,9 @@ type guarded interface {
 // no opinion on.
 type follower interface {
 	Authenticator
-	// followed is called by New, before anybody logs in.
-	followed()
+	// followed is called by New, before anybody logs in. byNames says that one of those
+	// behind it may know a name that this one does not, rather than a token.
+	followed(byNames bool)
 }
 
 // checkFallback refuses a chain in which the name of a user with a password, or of one

@@ -203,7 +203,8 @@ func (w *webhook) heads(o *Options, fail func(string, ...any)) {
 
 func (w *webhook) reports() bool { return w.report }
 
-func (w *webhook) followed() { w.more = true }
+// What the webhook does not know may be for a strategy of tokens as well.
+func (w *webhook) followed(bool) { w.more = true }
 
 // run keeps nothing open when the strategy has been replaced.
 func (w *webhook) run(ctx context.Context) {
