@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/crypto/bcrypt"
+
 	"hadal/auth"
 	"hadal/auth/vault"
 )
@@ -67,6 +69,29 @@ func TestBasicOfNobodyIsLeftToStrategiesThatAreAskedToo(t *testing.T) {
 	}
 	if v := s.verdict(auth.Attempt{Params: `{"clientID":"ann","authKey":"x"}`}); v.Opinion != auth.Refused {
 		t.Errorf("a pair of nobody: %+v, want refused", v)
+	}
+}
+
+// The hash of the strategy that is asked next is the one that counts.
+func TestBasicOfNobodyCostsNoHashWhereAnotherStrategyIsAsked(t *testing.T) {
+	s := newSite(t, vault.NewMemory(), func(_ *Config, d *Deps) { d.BasicElsewhere = func() bool { return true } })
+	s.registered("plugin", goodKey)
+	costs := 0
+	s.compare = func(hash, key []byte) error { costs++; return bcrypt.CompareHashAndPassword(hash, key) }
+	for _, c := range []struct {
+		name   string
+		hashes int // at the upgrade, and again at the login
+	}{{"ann", 0}, {"plugin", 1}} {
+		a := auth.Attempt{Name: c.name, Password: "a password", RemoteAddr: "10.0.0.1"}
+		costs = 0
+		w := httptest.NewRecorder()
+		if passes := s.Guard(w, httptest.NewRequest(http.MethodGet, "/deepstream", nil), &a); passes != (c.hashes == 0) || costs != c.hashes {
+			t.Errorf("%s: passes %v after %d hashes, want %d", c.name, passes, costs, c.hashes)
+		}
+		costs = 0
+		if s.verdict(a); costs != c.hashes {
+			t.Errorf("the login of %s took %d hashes, want %d", c.name, costs, c.hashes)
+		}
 	}
 }
 

@@ -192,13 +192,17 @@ func (r *Room) register(ctx context.Context, id, key, remote string) error {
 
 // authenticate says who a pair of id and key is. The error is errWrong, auth.ErrBusy, or
 // that of what could not be asked. It takes as long for a client that is not registered,
-// whose error Is errUnknown as well; elsewhere says that another strategy may know it, so
-// that it is no wrong guess.
+// whose error Is errUnknown as well; unless another strategy may know it, as elsewhere says.
+// Then it is no wrong guess, and takes no hash: it goes on to that strategy, so that all can
+// see that there is no such client, and a hash here would be one that nobody is slowed for.
 func (r *Room) authenticate(ctx context.Context, id, key, remote string, elsewhere bool) (*client, uint64, error) {
 	c, revision, err := r.find(ctx, id)
 	unknown := errors.Is(err, errUnknown)
 	if err != nil && !unknown {
 		return nil, 0, err
+	}
+	if unknown && elsewhere {
+		return nil, 0, errors.Join(errWrong, errUnknown)
 	}
 	hash := r.nobody
 	if !unknown {
@@ -212,7 +216,7 @@ func (r *Room) authenticate(ctx context.Context, id, key, remote string, elsewhe
 		// What is behind the longest key would be ignored.
 		match := r.compare([]byte(hash), []byte(key[:min(len(key), maxKey)])) == nil
 		right = match && !unknown && len(key) <= maxKey
-		return right || unknown && elsewhere
+		return right
 	})
 	switch {
 	case err != nil:
