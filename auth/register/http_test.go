@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -530,6 +531,44 @@ func TestWhoMakesUpTokensOrGuessesTheOperatorsSecretIsSlowed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// asked is a vault that counts how often it is read.
+type asked struct {
+	vault.Vault
+	reads atomic.Int64
+}
+
+func (a *asked) Get(ctx context.Context, key string) (vault.Entry, error) {
+	a.reads.Add(1)
+	return a.Vault.Get(ctx, key)
+}
+
+func TestASlowedAddressWaitsBeforeTheVaultIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &asked{Vault: vault.NewMemory()}
+		s := newSite(t, v, nil)
+		for range 200 {
+			if err := s.deps.Turnstile.Check(t.Context(), "10.0.0.1", auth.Cost{}, func() bool { return false }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var logins sync.WaitGroup
+		defer logins.Wait()
+		for range 50 {
+			logins.Go(func() { s.post("/login", "", pair{"nobody", goodKey}) })
+			logins.Go(func() { s.post("/unregister", basic("nobody", goodKey), registered{"nobody"}) })
+		}
+		synctest.Wait()
+		if n := v.reads.Load(); n > 0 {
+			t.Errorf("100 requests of a slowed address read the vault %d times before their turn", n)
+		}
+		other := *s
+		other.from = "10.0.0.2"
+		if other.post("/login", "", pair{"nobody", goodKey}); v.reads.Load() != 1 {
+			t.Errorf("another address read the vault %d times, want once", v.reads.Load())
+		}
+	})
 }
 
 // A token that has ended is no guess: clients come back with it, all at once.

@@ -196,7 +196,17 @@ func (r *Room) register(ctx context.Context, id, key, remote string) error {
 // Then it is no wrong guess, and takes no hash: it goes on to that strategy, so that all can
 // see that there is no such client, and a hash here would be one that nobody is slowed for.
 func (r *Room) authenticate(ctx context.Context, id, key, remote string, elsewhere bool) (*client, uint64, error) {
-	c, revision, err := r.find(ctx, id)
+	var c *client
+	var revision uint64
+	var err error
+	// Addresses that are slowed wait here already, so that they do not keep the vault busy.
+	turn := r.deps.Turnstile.Check(ctx, remote, auth.Cost{}, func() bool {
+		c, revision, err = r.find(ctx, id)
+		return true // nothing is known yet
+	})
+	if turn != nil {
+		return nil, 0, turn
+	}
 	unknown := errors.Is(err, errUnknown)
 	if err != nil && !unknown {
 		return nil, 0, err
