@@ -303,6 +303,47 @@ func TestUsersOfOtherStrategiesCannotBeTaken(t *testing.T) {
 	}
 }
 
+// A user may be added whose name somebody has registered: he must not find himself shut out,
+// nor the client be him.
+func TestAClientWithTheNameOfALaterUserIsNobody(t *testing.T) {
+	var later knows
+	s := newSite(t, vault.NewMemory(), func(_ *Config, d *Deps) {
+		d.Others, d.BasicElsewhere = &later, func() bool { return true }
+	})
+	s.registered("carol", goodKey)
+	s.registered("dave", goodKey)
+	token := s.loggedIn("carol", goodKey)
+	later = knows{"carol"}
+	for range 2 {
+		for name, c := range map[string]struct {
+			attempt auth.Attempt
+			want    auth.Opinion
+		}{
+			"a token":            {auth.Attempt{Params: `{"token":"` + token + `"}`}, auth.Refused},
+			"a pair":             {auth.Attempt{Params: `{"clientID":"carol","authKey":"` + goodKey + `"}`}, auth.Refused},
+			"the client's Basic": {auth.Attempt{Name: "carol", Password: goodKey}, auth.NoOpinion},
+			"the user's Basic":   {auth.Attempt{Name: "carol", Password: "pw"}, auth.NoOpinion},
+			"another client":     {auth.Attempt{Name: "dave", Password: goodKey}, auth.Accepted},
+		} {
+			if v := s.verdict(c.attempt); v.Opinion != c.want {
+				t.Errorf("%s: %+v, want opinion %d", name, v, c.want)
+			}
+		}
+		if got := s.post("/login", "", pair{"carol", goodKey}); got.status != http.StatusUnauthorized {
+			t.Errorf("login is answered %d %s, want 401", got.status, got.raw)
+		}
+	}
+	if n := strings.Count(s.log.String(), "another strategy has a user of that name"); n != 1 {
+		t.Errorf("the log says so %d times, want once:\n%s", n, s.log)
+	}
+	if got := s.post("/register", "", pair{"carol", otherKey}); got.status != http.StatusConflict {
+		t.Errorf("registering the name is answered %d %s, want 409", got.status, got.raw)
+	}
+	if got := s.post("/unregister", "Bearer "+admin, registered{"carol"}); got.status != http.StatusOK {
+		t.Errorf("the operator unregisters the client: answered %d %s, want 200", got.status, got.raw)
+	}
+}
+
 type knows []string
 
 func (k knows) Knows(_ context.Context, name string) (bool, error) {

@@ -80,6 +80,7 @@ type Room struct {
 	conns  map[Conn]string              // the client of each; guarded by mu
 	byID   map[string]map[Conn]struct{} // the same by client; guarded by mu
 	check  map[string]struct{}          // clients that Run looks up; guarded by mu
+	warned map[string]bool              // clients whose name others have, that the log was told of; guarded by mu
 	wake   chan struct{}                // holds a token while check has something
 }
 
@@ -107,7 +108,7 @@ func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
 	r := &Room{
 		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), compare: bcrypt.CompareHashAndPassword,
 		touch: vault.NewTouch(true), census: newCensus(), recent: make(map[string]verified), conns: make(map[Conn]string),
-		byID: make(map[string]map[Conn]struct{}), check: make(map[string]struct{}), wake: make(chan struct{}, 1),
+		byID: make(map[string]map[Conn]struct{}), check: make(map[string]struct{}), warned: make(map[string]bool), wake: make(chan struct{}, 1),
 	}
 	_, _ = rand.Read(r.mac[:]) // never fails: crypto/rand ends the process instead
 	hash, err := bcrypt.GenerateFromPassword([]byte(random(secretBytes)), cost)
@@ -141,6 +142,41 @@ func (r *Room) find(ctx context.Context, id string) (*client, uint64, error) {
 	return c, e.Revision, err
 }
 
+// eligible is find for who wants to log in: who has the name of another strategy's user, as
+// one that was added later, is no client while he has it, or he would be that user.
+func (r *Room) eligible(ctx context.Context, id string) (*client, uint64, error) {
+	c, revision, err := r.find(ctx, id)
+	if err != nil || r.cfg.UserPrefix != "" { // ids of others do not begin with it
+		return c, revision, err
+	}
+	switch taken, err := r.taken(ctx, id); {
+	case err != nil:
+		return nil, 0, err
+	case !taken:
+		return c, revision, nil
+	}
+	r.mu.Lock()
+	warned := r.warned[id]
+	r.warned[id] = true
+	r.mu.Unlock()
+	if !warned {
+		r.log.Warn("a registered client cannot log in, because another strategy has a user of that name: unregister the client, or rename the user", "client", id)
+	}
+	return nil, 0, errUnknown
+}
+
+// taken says whether another strategy has a user of the id that a client has or would have.
+func (r *Room) taken(ctx context.Context, id string) (bool, error) {
+	if r.deps.Others == nil {
+		return false, nil
+	}
+	known, err := r.deps.Others.Knows(ctx, r.cfg.UserPrefix+id)
+	if err != nil {
+		return false, fmt.Errorf("look for a user of that name: %w", err)
+	}
+	return known, nil
+}
+
 // register makes a client, or errExists, errMany, errCrowded. remote is whose turn is waited for. id and key
 // have been looked at.
 func (r *Room) register(ctx context.Context, id, key, remote string) error {
@@ -151,14 +187,11 @@ func (r *Room) register(ctx context.Context, id, key, remote string) error {
 	case !errors.Is(err, errUnknown):
 		return err
 	}
-	if r.deps.Others != nil {
-		known, err := r.deps.Others.Knows(ctx, r.cfg.UserPrefix+id)
-		switch {
-		case err != nil:
-			return fmt.Errorf("look for a user of that name: %w", err)
-		case known:
-			return errExists
-		}
+	switch taken, err := r.taken(ctx, id); {
+	case err != nil:
+		return err
+	case taken:
+		return errExists
 	}
 	switch {
 	case r.cfg.MaxClients > 0 && r.census.count() >= r.cfg.MaxClients:
@@ -201,7 +234,7 @@ func (r *Room) authenticate(ctx context.Context, id, key, remote string, elsewhe
 	var err error
 	// Addresses that are slowed wait here already, so that they do not keep the vault busy.
 	turn := r.deps.Turnstile.Check(ctx, remote, auth.Cost{}, func() bool {
-		c, revision, err = r.find(ctx, id)
+		c, revision, err = r.eligible(ctx, id)
 		return true // nothing is known yet
 	})
 	if turn != nil {
@@ -280,7 +313,7 @@ func (r *Room) verify(ctx context.Context, token, remote string) (id string, c *
 		return "", nil, errWrong
 	}
 	turn := r.deps.Turnstile.Check(ctx, remote, auth.Cost{}, func() bool {
-		c, _, err = r.find(ctx, id)
+		c, _, err = r.eligible(ctx, id)
 		if errors.Is(err, errUnknown) || err == nil && !c.Bearer.matches(token) {
 			err = errWrong
 		}
