@@ -97,6 +97,7 @@ func (c *Conn) greet() {
 	if !c.dialect.Greets || !c.state.CompareAndSwap(uint32(stateNew), uint32(stateChallenged)) {
 		return
 	}
+	c.age("", "") // it does not say what it is
 	if c.sentElsewhere() {
 		return
 	}

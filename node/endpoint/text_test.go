@@ -100,6 +100,30 @@ var echo = &funcReceiver{receive: func(c *Conn, m *protocol.Message) {
 	}})
 }}
 
+// Clients of this dialect do not say what they are, so what is asked of all is asked of them.
+func TestAClientThatSaysNoVersionIsBelowEveryOne(t *testing.T) {
+	cfg := testConfig()
+	cfg.Clients.RefuseBelow = map[string]string{"*": "7.0.0"}
+	options := cfg.WebSocket
+	options.URLPath = "/dialect"
+	cfg.Dialects = []Dialect{Text(&options)}
+	ts := serve(t, cfg, knows, echo)
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+ts.Addr().String()+"/dialect", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ws.Close() })
+	s := &speaker{t, ws}
+	s.want("C¦A+", "C¦PI+")
+	s.say(`A¦REQ¦{"username":"lisa"}+`)
+	s.want(`A¦E¦INVALID_AUTH_DATA¦O{"error":"CLIENT_NOT_SUPPORTED","message":"clients of type \"\" need version 7.0.0 or later"}+`,
+		"A¦E¦TOO_MANY_AUTH_ATTEMPTS+")
+	s.wantClose(websocket.ClosePolicyViolation)
+	if got := ts.Stats().Outdated["refused"]; got != 1 {
+		t.Errorf("%d clients counted as refused, want 1", got)
+	}
+}
+
 func TestAClientOfTheTextDialectLogsIn(t *testing.T) {
 	ts, dial := speaking(t, Text, knows, echo, func(o *WebSocketConfig) { o.MaxAuthAttempts = 3 })
 	s := dial()
