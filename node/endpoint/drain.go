@@ -82,11 +82,12 @@ func (c *Conn) sentElsewhere() bool {
 
 // pathOf is the place of another node for a client that speaks d. Nodes say where clients
 // of the binary protocol find them, on the path binary; the others have their own path there.
+// Where binary is empty this node does not serve that protocol, and of place only the host counts.
 func pathOf(d *Dialect, place, binary string) string {
 	if d.Codec == nil {
 		return place
 	}
-	if base, ok := strings.CutSuffix(place, binary); ok {
+	if base, ok := strings.CutSuffix(place, binary); ok && binary != "" {
 		return base + d.Options.URLPath
 	}
 	u, err := url.Parse(place)

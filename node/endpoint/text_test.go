@@ -210,6 +210,12 @@ func TestDialectsAreSentToTheirOwnPlaceElsewhere(t *testing.T) {
 			t.Errorf("%s is %s, want %s", place, got, want)
 		}
 	}
+	// A node without the binary protocol, which is not every place's end.
+	for _, place := range []string{"wss://b/deepstream", "wss://b/deepstream/", "wss://b"} {
+		if got, want := pathOf(&text, place, ""), "wss://b/deepstream-v3"; got != want {
+			t.Errorf("%s is %s without a path of the binary protocol, want %s", place, got, want)
+		}
+	}
 }
 
 func TestAClientOfTheJSONDialectLogsIn(t *testing.T) {
