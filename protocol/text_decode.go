@@ -280,12 +280,16 @@ func (m *Message) write(a Action, w words, options string) {
 	m.id(strconv.Itoa(int(v)))
 }
 
-// patch is a write at a path; undefined removes what is there.
+// patch is a write at a path; undefined removes what is there. No value at all is not
+// undefined: a line that was cut off must not remove anything.
 func (m *Message) patch(path, value string) {
 	m.Path = path
 	m.Has |= HasPath
 	data := untyped(value)
-	if data == "" {
+	switch {
+	case value == "":
+		data = notTyped
+	case data == "":
 		m.Action = RecordErase
 	}
 	m.payload(data)
