@@ -39,10 +39,16 @@ type Outbound struct {
 	Message
 	// Result is the whole record after a PATCH or PATCH_MULTI, as JSON text, for forms
 	// that cannot say the change itself. It is there for clients of such forms; across
-	// nodes a PATCH has it only where somebody needs it.
+	// nodes a PATCH has it only where somebody needs it, or it NeedsWhole.
 	Result string
 
 	frames [forms]atomic.Pointer[[]byte]
+}
+
+// NeedsWhole says whether m is a change of a record that some form can only say with the
+// whole record: several places at once, or a path that is no word of the text dialect.
+func (m *Message) NeedsWhole() bool {
+	return m.Topic == TopicRecord && (m.Action == RecordPatchMulti || !sayable(m.Path))
 }
 
 // Frame is the message as one complete server-to-client WebSocket frame
@@ -59,7 +65,7 @@ func (o *Outbound) Frame(f Form) []byte {
 }
 
 // EncodeFrame is m in form f as one complete server-to-client WebSocket frame:
-// final, not masked, one message. result is the whole record after a PATCH_MULTI,
+// final, not masked, one message. result is the whole record after a change that NeedsWhole,
 // for forms that cannot say the change itself. The caller owns the bytes, of which
 // there are none where FormText has no words for m. It panics when f is binary and
 // m's topic has no codec.

@@ -156,6 +156,10 @@ func (w *lines) record(m *Message, result string) {
 	case RecordPatchMulti:
 		w.whole(m, "U", result)
 	case RecordPatch, RecordErase:
+		if m.NeedsWhole() {
+			w.whole(m, "U", result)
+			return
+		}
 		w.begin(m.Topic, "P")
 		w.word(m.Name)
 		w.number(m.Version)

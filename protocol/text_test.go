@@ -259,6 +259,8 @@ func TestEveryLineOfTheServer(t *testing.T) {
 		{Message{Topic: TopicRecord, Action: RecordPatch, Name: "n", Version: 1, Path: "p"}, `R¦P¦n¦1¦p¦U+`},
 		{Message{Topic: TopicRecord, Action: RecordErase, Name: "n", Version: 1, Path: "p"}, `R¦P¦n¦1¦p¦U+`},
 		{Message{Topic: TopicRecord, Action: RecordPatchMulti, Name: "n", Version: 2, Data: `[{"path":"p","data":1}]`}, `R¦U¦n¦2¦{"whole":1}+`},
+		{Message{Topic: TopicRecord, Action: RecordPatch, Name: "n", Version: 2, Path: line("a+b"), Data: `1`}, `R¦U¦n¦2¦{"whole":1}+`},
+		{Message{Topic: TopicRecord, Action: RecordErase, Name: "n", Version: 2, Path: line("a¦b")}, `R¦U¦n¦2¦{"whole":1}+`},
 		{named(TopicRecord, RecordDeleteSuccess), `R¦A¦D¦n+`},
 		{named(TopicRecord, RecordDeleted), `R¦A¦D¦n+`},
 		{Message{Topic: TopicRecord, Action: RecordWriteAcknowledgement, Name: "n", CorrelationID: "-1", IsWriteAck: true}, `R¦WA¦n¦[-1]¦L+`},

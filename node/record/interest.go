@@ -151,7 +151,7 @@ func (o *owner) tellPeers(r *request, except bool, m *protocol.Outbound, s state
 	for _, i := range all {
 		f.client = i.link.excluded(r, except)
 		f.result = ""
-		if m.Action == protocol.RecordPatchMulti || i.link.needs.Load() != 0 {
+		if m.NeedsWhole() || i.link.needs.Load() != 0 {
 			f.result = m.Result
 		}
 		i.link.emit(&f)
