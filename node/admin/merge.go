@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -22,7 +23,8 @@ import (
 
 // MergeOptions says how Merge goes about it.
 type MergeOptions struct {
-	// DryRun looks at everything and writes nothing.
+	// DryRun looks at everything and writes nothing. So it compares several lines for one
+	// name with what is here, and not with one another.
 	DryRun bool
 	// Overwrite writes also where the version that is here is as high, or higher.
 	Overwrite bool
@@ -54,7 +56,10 @@ const mostTold = 1000
 // Merge is Import for records from elsewhere. It leaves what is here as it is unless the version that
 // comes is higher, and a record that cannot be taken is left out and told, in place of ending
 // the import. So it may be repeated, and costs little for what has not changed. The lines
-// have to be all of an export, and hold nothing of logins.
+// have to be all of an export, and hold nothing of logins. Of several for one name the highest
+// version stays, or with Overwrite the last one. What clients write meanwhile is not safe from it:
+// looking at a record and writing it are two steps, and what was not there at the start is not
+// looked at.
 func (c *Client) Merge(ctx context.Context, lines io.Reader, o MergeOptions) (Merged, error) {
 	var m Merged
 	query := url.Values{"merge": {"newer"}, "dry": {strconv.FormatBool(o.DryRun)}}
@@ -69,7 +74,7 @@ func (c *Client) Merge(ctx context.Context, lines io.Reader, o MergeOptions) (Me
 type merge struct {
 	records  Records
 	dry, all bool
-	here     names // as they were when it began
+	here     names // when it began, and those that it has written since
 
 	mu     sync.Mutex
 	merged Merged // guarded by mu
@@ -106,7 +111,7 @@ func (m *merge) look(ctx context.Context, log *slog.Logger) {
 }
 
 // names is a set of names in 32 MiB: it may say that it has one which it has not, one time in
-// two hundred when it has ten million, but never the reverse.
+// two hundred when it has ten million, but never the reverse. It may be used by many at once.
 type names []uint64
 
 // bits are the two of a name, each a word of the set and a bit in that.
@@ -120,13 +125,13 @@ func (n names) bits(name string) (word [2]uint64, bit [2]uint64) {
 
 func (n names) add(name string) {
 	word, bit := n.bits(name)
-	n[word[0]] |= bit[0]
-	n[word[1]] |= bit[1]
+	atomic.OrUint64(&n[word[0]], bit[0])
+	atomic.OrUint64(&n[word[1]], bit[1])
 }
 
 func (n names) has(name string) bool {
 	word, bit := n.bits(name)
-	return n[word[0]]&bit[0] != 0 && n[word[1]]&bit[1] != 0
+	return atomic.LoadUint64(&n[word[0]])&bit[0] != 0 && atomic.LoadUint64(&n[word[1]])&bit[1] != 0
 }
 
 // take writes a record if it is to be written. It may be called by many at once, for
@@ -152,6 +157,7 @@ func (m *merge) take(ctx context.Context, rec Record) error {
 		}
 	}
 	if err == nil && !m.dry {
+		m.here.add(rec.Name) // another line may be of the same name
 		err = m.records.Restore(ctx, rec)
 	}
 	switch {

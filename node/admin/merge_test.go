@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +75,35 @@ func TestAMergeWritesWhatIsNewerAndTellsTheRest(t *testing.T) {
 				t.Errorf("Merge once more = %+v, %v, want nothing written", again, err)
 			}
 		})
+	}
+}
+
+func TestOfSeveralLinesOfOneNameTheHighestVersionStays(t *testing.T) {
+	var b strings.Builder
+	e := NewExporter(&b)
+	for _, version := range []int32{4, 5, 3, 5} {
+		if err := e.Add(Record{"a", version, fmt.Sprintf(`{"v":%d}`, version)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.End(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		options MergeOptions
+		want    Merged
+	}{
+		{MergeOptions{}, Merged{Written: 2, Unchanged: 1, Kept: 1, Told: []Told{{"a", `record "a": version 5 is here, and 3 comes`}}}},
+		{MergeOptions{Overwrite: true}, Merged{Written: 4}},
+	} {
+		to := serve(t, Config{})
+		got, err := to.client(t).Merge(t.Context(), strings.NewReader(b.String()), tt.options)
+		if err != nil || !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%+v: Merge = %+v, %v, want %+v", tt.options, got, err, tt.want)
+		}
+		if got, want := to.records.records["a"], (Record{"a", 5, `{"v":5}`}); got != want {
+			t.Errorf("%+v: there is %v, want %v", tt.options, got, want)
+		}
 	}
 }
 
