@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hadal/auth/users/pgtest"
+	"hadal/node/admin"
 )
 
 // ofConnector is what deepstream's PostgreSQL connector has written, in effect.
@@ -58,6 +61,18 @@ func TestThePageAboutDeepstreamIsTrue(t *testing.T) {
 		})
 	})
 	// Back in deepstream's table is what the node had: its own records, and those of the dump.
+	got := kept(t, server)
+	want := `audi 3 {"make": "Audi", "wheels": 4}
+bmw 3 {"make": "BMW", "wheels": 4}
+ünique 1 {"text": "🦑 \"quoted\" \\ ` + "\u2028" + `"}`
+	if got != want {
+		t.Errorf("back in the table is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// kept is what stands in ds.cars.
+func kept(t *testing.T, server *pgtest.Server) string {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), server.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -67,15 +82,75 @@ func TestThePageAboutDeepstreamIsTrue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `audi 3 {"make": "Audi", "wheels": 4}
-bmw 3 {"make": "BMW", "wheels": 4}
-ünique 1 {"text": "🦑 \"quoted\" \\ ` + "\u2028" + `"}`
-	if strings.Join(got, "\n") != want {
-		t.Errorf("back in the table is\n%s\nwant\n%s", strings.Join(got, "\n"), want)
+	return strings.Join(list, "\n")
+}
+
+// The way back empties no table by mistake, and brings every record, whatever an export has to
+// make of it and whichever type deepstream's connector keeps it in.
+func TestTheWayBackIsAllOrNothing(t *testing.T) {
+	page, err := os.ReadFile("../../docs/from-deepstream.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := regexp.MustCompile("(?s)```sql\n(-- back.sql\n.*?)```").FindSubmatch(page)
+	command := regexp.MustCompile(`(?m)^\$ (psql .* -f back.sql) `).FindSubmatch(page)
+	if script == nil || command == nil {
+		t.Fatal("the page has no back.sql, or no psql that runs it")
+	}
+	server := pgtest.Start(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "back.sql"), script[1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	export := func(records ...admin.Record) string {
+		var b strings.Builder
+		e := admin.NewExporter(&b)
+		for _, r := range records {
+			if err := e.Add(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := e.End(); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	whole := export(
+		admin.Record{Name: "cars/bmw", Version: 4, Data: `{"a":"\"\\ü"}`}, admin.Record{Name: "cars/lines", Version: 5, Data: "{\n\"b\": 2}"},
+		admin.Record{Name: "cars/text", Version: 6, Data: `"it's"`}, admin.Record{Name: "cars/null", Version: 7, Data: `null`})
+	const before = "bmw 3 {}\nlines 3 {}\ntrabant 1 {}"
+	for _, column := range []string{"text", "jsonb"} {
+		for _, tt := range []struct{ name, lines, want, refused string }{
+			{"whole", whole, "bmw 4 {\"a\": \"\\\"\\\\ü\"}\nlines 5 {\"b\": 2}\nnull 7 null\ntext 6 \"it's\"", ""},
+			{"no records", export(), before, "cars.ndjson has 0 records"},
+			{"nothing", "", before, "cars.ndjson has 0 records"},
+			{"another prefix", export(admin.Record{Name: "boats/x", Version: 1, Data: `{}`}), before, "cars.ndjson has 0 records"},
+			{"no end", whole[:strings.Index(whole, `{"end"`)], before, "cars.ndjson has 4 records"},
+			{"a line less", whole[strings.Index(whole, "\n")+1:], before, "cars.ndjson has 3 records of cars/, and its end line says 4"},
+			{"the middle cannot be taken", export(admin.Record{Name: "cars/bmw", Version: 9, Data: `{}`}, admin.Record{Name: "cars/b", Version: 1, Data: "{}\n\xff"}), before, "UTF8"},
+		} {
+			t.Run(column+" "+tt.name, func(t *testing.T) {
+				server.Exec(`DROP SCHEMA IF EXISTS ds CASCADE; CREATE SCHEMA ds;
+					CREATE TABLE ds.cars (id text NOT NULL, version int DEFAULT 0, val ` + column + ` NOT NULL, PRIMARY KEY (id));
+					INSERT INTO ds.cars VALUES ('bmw', 3, '{}'), ('lines', 3, '{}'), ('trabant', 1, '{}');`)
+				if err := os.WriteFile(filepath.Join(dir, "cars.ndjson"), []byte(tt.lines), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				cmd := exec.CommandContext(t.Context(), "sh", "-c", string(command[1])+" '"+server.URL()+"'")
+				cmd.Dir = dir
+				out, err := cmd.CombinedOutput()
+				if refused := err != nil; refused != (tt.refused != "") || !strings.Contains(string(out), tt.refused) {
+					t.Errorf("psql: %v, want %q:\n%s", err, tt.refused, out)
+				}
+				if got := kept(t, server); got != tt.want {
+					t.Errorf("the table has\n%s\nwant\n%s", got, tt.want)
+				}
+			})
+		}
 	}
 }
 
