@@ -58,7 +58,7 @@ func (r *Room) Opened(c Conn) {
 		r.byID[id] = make(map[Conn]struct{})
 	}
 	r.byID[id][c] = struct{}{}
-	r.lookLocked(id) // what changed between the login and now was not heard for it
+	r.lookLocked(r.check, id) // what changed between the login and now was not heard for it
 	r.mu.Unlock()
 	if !r.touch.Knows() { // nor would endAll, if it has been, have ended it
 		r.end(c, Unknown, cutOffCause)
@@ -85,9 +85,9 @@ func (r *Room) forgetLocked(c Conn) {
 	}
 }
 
-// lookLocked has Run look a client up. The caller holds mu.
-func (r *Room) lookLocked(id string) {
-	r.check[id] = struct{}{}
+// lookLocked has Run look a client up, which is check or urgent. The caller holds mu.
+func (r *Room) lookLocked(which map[string]struct{}, id string) {
+	which[id] = struct{}{}
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -181,7 +181,7 @@ func (r *Room) synced() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id := range r.byID {
-		r.lookLocked(id)
+		r.lookLocked(r.check, id)
 	}
 }
 
@@ -211,9 +211,10 @@ func (r *Room) told(change vault.Change) {
 		return
 	}
 	// Watches lag: an older change may be told after a newer login was opened. So it only
-	// says that there is something to look at.
+	// says that there is something to look at. And that goes before what is looked at for
+	// safety's sake, which is one look for each login: of very many at once.
 	r.mu.Lock()
-	r.lookLocked(id)
+	r.lookLocked(r.urgent, id)
 	r.mu.Unlock()
 }
 
@@ -225,28 +226,43 @@ func (r *Room) lookUp(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for id := range r.due() {
-			if err := r.lookUpOne(ctx, id); err != nil && ctx.Err() == nil {
-				r.log.Warn("registration could not be looked up, and will be again", "client", id, "err", err)
-				time.AfterFunc(lookUpPause, func() {
-					r.mu.Lock()
-					defer r.mu.Unlock()
-					if len(r.byID[id]) > 0 {
-						r.lookLocked(id)
-					}
-				})
-			}
+		// By turns, so that neither has to wait until there is nothing of the other.
+		for more := true; more && ctx.Err() == nil; {
+			urgent := r.lookUpNext(ctx, r.urgent)
+			more = r.lookUpNext(ctx, r.check) || urgent
 		}
 	}
 }
 
-// due takes the clients that are to be looked up.
-func (r *Room) due() map[string]struct{} {
+// lookUpNext looks up one of those clients, if there is one.
+func (r *Room) lookUpNext(ctx context.Context, which map[string]struct{}) bool {
+	id, ok := r.take(which)
+	if !ok {
+		return false
+	}
+	if err := r.lookUpOne(ctx, id); err != nil && ctx.Err() == nil {
+		r.log.Warn("registration could not be looked up, and will be again", "client", id, "err", err)
+		time.AfterFunc(lookUpPause, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if len(r.byID[id]) > 0 {
+				r.lookLocked(which, id)
+			}
+		})
+	}
+	return true
+}
+
+// take takes any one of those clients.
+func (r *Room) take(which map[string]struct{}) (id string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	due := r.check
-	r.check = make(map[string]struct{})
-	return due
+	for id := range which {
+		delete(r.urgent, id) // one look does for both
+		delete(r.check, id)
+		return id, true
+	}
+	return "", false
 }
 
 // lookUpOne ends the logins of a client that are over.

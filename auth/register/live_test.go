@@ -3,6 +3,7 @@ package register
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -374,6 +375,56 @@ func TestANodeThatNeverHeardWhoIsRegisteredGoesOnForItsGraceAlone(t *testing.T) 
 		synctest.Wait()
 		if !c.over() || c.how != Unknown {
 			t.Error("a connection that nobody watches stays")
+		}
+	})
+}
+
+// slow is a vault that takes a second to find an entry.
+type slow struct{ vault.Vault }
+
+func (s slow) Get(ctx context.Context, key string) (vault.Entry, error) {
+	time.Sleep(time.Second)
+	return s.Vault.Get(ctx, key)
+}
+
+// After each login its client is looked up once. When very many log in at once, as after a
+// restart, the end of a registration does not wait for all of them.
+func TestAnUnregisteredClientEndsBeforeAllWhoLogInAreLookedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := vault.NewMemory()
+		elsewhere, s := newSite(t, v, nil), newSite(t, slow{v}, nil)
+		defer elsewhere.running()()
+		defer s.running()()
+		elsewhere.registered("plugin", goodKey)
+		gone := s.opened(auth.Attempt{Token: elsewhere.loggedIn("plugin", goodKey)})
+		var others []*conn
+		for i := range 8 {
+			id := fmt.Sprint("client", i)
+			elsewhere.registered(id, goodKey)
+			others = append(others, elsewhere.judged(auth.Attempt{Token: elsewhere.loggedIn(id, goodKey)}))
+		}
+		time.Sleep(5 * time.Second) // plugin has been looked up
+		for _, c := range others {
+			s.Opened(c)
+		}
+		time.Sleep(1500 * time.Millisecond) // and they are
+		if got := elsewhere.post("/unregister", basic("plugin", goodKey), registered{"plugin"}); got.status != http.StatusOK {
+			t.Fatalf("unregister is answered %d %s", got.status, got.raw)
+		}
+		time.Sleep(4 * time.Second) // one under way, one more, and its own
+		synctest.Wait()
+		if !gone.over() {
+			t.Error("the connection of a client that was unregistered stays while others are looked up")
+		}
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		for i, c := range others {
+			if c.over() {
+				t.Errorf("the connection of client%d has ended", i)
+			}
+		}
+		if n := len(s.check) + len(s.urgent); n > 0 {
+			t.Errorf("%d are still to be looked up", n)
 		}
 	})
 }

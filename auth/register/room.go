@@ -80,8 +80,9 @@ type Room struct {
 	conns  map[Conn]string              // the client of each; guarded by mu
 	byID   map[string]map[Conn]struct{} // the same by client; guarded by mu
 	check  map[string]struct{}          // clients that Run looks up; guarded by mu
+	urgent map[string]struct{}          // those of which it was told something; guarded by mu
 	warned map[string]bool              // clients whose name others have, that the log was told of; guarded by mu
-	wake   chan struct{}                // holds a token while check has something
+	wake   chan struct{}                // holds a token while either has something
 }
 
 // verified is a key that was right for a registration.
@@ -108,7 +109,7 @@ func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
 	r := &Room{
 		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), compare: bcrypt.CompareHashAndPassword,
 		touch: vault.NewTouch(true), census: newCensus(), recent: make(map[string]verified), conns: make(map[Conn]string),
-		byID: make(map[string]map[Conn]struct{}), check: make(map[string]struct{}), warned: make(map[string]bool), wake: make(chan struct{}, 1),
+		byID: make(map[string]map[Conn]struct{}), check: make(map[string]struct{}), urgent: make(map[string]struct{}), warned: make(map[string]bool), wake: make(chan struct{}, 1),
 	}
 	_, _ = rand.Read(r.mac[:]) // never fails: crypto/rand ends the process instead
 	hash, err := bcrypt.GenerateFromPassword([]byte(random(secretBytes)), cost)
