@@ -2,12 +2,16 @@ package node
 
 import (
 	"bytes"
+	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"hadal/auth"
 	"hadal/auth/tokens"
 	"hadal/node/endpoint"
 	"hadal/node/sub"
@@ -100,5 +104,52 @@ func TestPagesThatMayConnectMayRefresh(t *testing.T) {
 		if got := w.Header().Get("Access-Control-Allow-Origin"); got != c.allowed || asked != c.asked {
 			t.Errorf("%s from %q: allowed %q, asked %d; want %q, %d", c.method, c.origin, got, asked, c.allowed, c.asked)
 		}
+	}
+}
+
+// docs/auth-storage.md says how the operator puts out whose account is gone.
+func TestTheOperatorKicksWhoeverIsConnectedOnceThereAreKeys(t *testing.T) {
+	n := run(t, func(c *Config) { c.Records.Store, c.Auth = "memory", []auth.Config{fileOf("ann")} })
+	ann, m := enter(t, n, `{"username":"ann","password":"pw"}`)
+	if m.Action != protocol.AuthAuthSuccessful {
+		t.Fatalf("the login is answered %s", m.Action.Name(m.Topic))
+	}
+	socket := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", n.admin.Socket())
+	}}}
+	defer socket.CloseIdleConnections()
+	kick := func() int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://admin/auth/sessions/ann", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := socket.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	if status := kick(); status != http.StatusNotFound {
+		t.Errorf("without keys: %d, want 404", status)
+	}
+	cfg := n.cfg
+	cfg.Tokens.SigningKeys = aKey
+	if err := n.Reload(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	give := time.After(30 * time.Second)
+	for !n.tokens.Stats().Knows { // the node hears of kicks from now on
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-give:
+			t.Fatal("the node does not get to know what is revoked")
+		}
+	}
+	if status := kick(); status != http.StatusOK {
+		t.Errorf("with keys: %d, want 200", status)
+	}
+	if got, want := ann.closedWith(), "1008 kicked"; got != want {
+		t.Errorf("the connection ends with %q, want %q", got, want)
 	}
 }
