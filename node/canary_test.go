@@ -39,6 +39,8 @@ type wayIn struct {
 var waysIn = map[string]func() wayIn{
 	"tokens": tokensWay, "registration": registrationWay, "jwt": jwtWay, "http": hookWay,
 	"storage": storageWay, "storage, PostgreSQL": postgresWay, "storage, PostgreSQL away": postgresAwayWay,
+	"ws-text": func() wayIn { return dialectWay("/deepstream-v3", textFrame) },
+	"ws-json": func() wayIn { return dialectWay("/deepstream-json", jsonFrame) },
 	"none": func() wayIn {
 		return wayIn{in: func() string { return `{"username":"ann"}` }}
 	},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/gorilla/websocket"
 
 	"hadal/auth"
 	"hadal/auth/register"
@@ -167,5 +168,64 @@ func hookWay() wayIn {
 			}
 		},
 		in: func() string { return `{"how":"right"}` },
+	}
+}
+
+// dialectWay is the file strategy, and clients who come by another dialect than the binary
+// one: frame puts the parameters of a login into its words.
+func dialectWay(path string, frame func(params string) string) wayIn {
+	w := fileWay(func(_ *testing.T, password string) string { return password })
+	first, guesses := w.config, w.visit
+	w.config = func(t *testing.T, c *Config, mark func() string) {
+		first(t, c, mark)
+		for i := range c.ConnectionEndpoints {
+			c.ConnectionEndpoints[i].Options.LogInvalidAuthData = true
+		}
+	}
+	w.visit = func(v *visitor) {
+		guesses(v)
+		header := http.Header{"Authorization": {"Bearer " + v.mark()}, "Cookie": {"token=" + v.mark()}}
+		query := path + "?token=" + v.mark()
+		right := frame(w.in())
+		before := v.n.endpoint.Stats().Logins
+		v.speak(query, header, frame(fmt.Sprintf(`{"username":"ann","password":%q}`, v.mark())), frame(fmt.Sprintf(`{"username":"bob","token":%q}`, v.mark())), right, right)
+		now := v.n.endpoint.Stats().Logins
+		if now["accepted"] != before["accepted"]+1 || now["refused"] != before["refused"]+2 {
+			v.t.Errorf("%s: two wrong logins and a right one are counted as %v, and were %v before", path, now, before)
+		}
+		for _, broken := range []string{
+			frame(fmt.Sprintf(`{"username":["ann"],"password":{"is":%q}}`, v.mark())), frame(`["` + v.mark() + `"]`), frame(`"` + v.mark() + `"`),
+			frame(`{"password":"` + v.mark()), frame(fmt.Sprintf(`{"password":%q}`, v.mark()))[3:], v.mark(),
+		} {
+			v.speak(query, nil, broken)
+		}
+	}
+	return w
+}
+
+// jsonFrame is a login in JSON over WebSocket, textFrame one as clients of 2.x send it.
+func jsonFrame(params string) string { return `{"topic":3,"action":2,"parsedData":` + params + `}` }
+
+func textFrame(params string) string { return "A\x1fREQ\x1f" + params + "\x1e" }
+
+// speak connects to the path of a dialect of text, sends frames and notes all that it is
+// told.
+func (v *visitor) speak(path string, header http.Header, frames ...string) {
+	v.t.Helper()
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+v.n.Addr().String()+path, header)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer ws.Close()
+	if strings.HasPrefix(path, "/deepstream-json") {
+		frames = append([]string{`{"topic":2,"action":5,"url":"ws://ann:` + v.mark() + `@x/"}`}, frames...)
+	}
+	for _, f := range frames {
+		if ws.WriteMessage(websocket.TextMessage, []byte(f)) != nil {
+			break // the server has had enough, and what it said is there to be read
+		}
+	}
+	_ = ws.WriteMessage(websocket.BinaryMessage, []byte(v.mark())) // the last: the dialect has none; likewise
+	for v.listen(ws) {
 	}
 }
