@@ -88,3 +88,13 @@ func TestAPatchThatTextCannotSayArrivesAsTheWholeRecord(t *testing.T) {
 	}
 	s.want(`R¦U¦r¦1¦{"a\u001fb":1}+`, "R¦P¦r¦2¦c¦N2+", `R¦U¦r¦3¦{"c":2}+`)
 }
+
+// A write that comes too late is told with the record, and that it asked for an acknowledgement.
+func TestATextWriteThatComesTooLateIsToldWhatIsThere(t *testing.T) {
+	n := run(t, nil)
+	s := speakText(t, n, "ada")
+	s.say(`R¦CU¦r¦1¦{"a":1}¦{"writeSuccess":true}+`)
+	s.want("R¦WA¦r¦[1]¦L+")
+	s.say(`R¦U¦r¦1¦{"a":2}¦{"writeSuccess":true}+R¦P¦r¦1¦a¦N2+`)
+	s.want(`R¦E¦VERSION_EXISTS¦r¦1¦{"a":1}¦{"writeSuccess":true}+`, `R¦E¦VERSION_EXISTS¦r¦1¦{"a":1}+`)
+}
