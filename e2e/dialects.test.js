@@ -152,6 +152,17 @@ for (const [from, to] of pairs) {
   })
 }
 
+test('ws-text: of two writes at once with an acknowledgement both are merged and acknowledged', async t => {
+  const d = dialects['ws-text']
+  const clients = await Promise.all(['a', 'b'].map(user => d.login(t, node, `late/${user}`)))
+  const records = await Promise.all(clients.map(client => d.record(client, 'late/record')))
+  for (const record of records) d.merging(record)
+  await Promise.all(records.map((record, i) => d.setWithAck(record, `by${i}`, i)))
+  await Promise.all(records.map(record => become(record, { by0: 0, by1: 1 })))
+  const late = clients.flatMap(client => client.lines.items).filter(line => line.includes('VERSION_EXISTS'))
+  assert.ok(late.some(line => line.endsWith('{"writeSuccess":true}')), late.join('\n')) // what is merged need not ask for it
+})
+
 for (const [kind, d] of Object.entries(dialects)) {
   test(`${kind}: a write that is denied`, async t => {
     const client = await d.login(t, node, `${kind}/denied`)
