@@ -48,13 +48,13 @@ type Config struct {
 	// ConnectionEndpoints lists how clients connect, each way once. What the list of a
 	// file leaves out is switched off.
 	ConnectionEndpoints []EndpointConfig `yaml:"connectionEndpoints"`
+	// HTTPServer is the port that clients connect to.
+	HTTPServer HTTPServerConfig `yaml:"httpServer"`
 	// MQTT configures MQTT. An entry of connectionEndpoints of type mqtt, as deepstream has
 	// it, has these keys as its options, and switches it on.
 	MQTT mqtt.Config `yaml:"mqtt"`
 	// SSE configures server-sent events, for places where WebSocket is blocked.
 	SSE sse.Config `yaml:"sse"`
-	// HTTPServer is the port that clients connect to.
-	HTTPServer HTTPServerConfig `yaml:"httpServer"`
 	// ConnectionRate bounds how fast clients connect to this node.
 	ConnectionRate endpoint.ConnectionRateConfig `yaml:"connectionRate"`
 	// MaxConnectionsPerUser is how many connections a user may have on one node; the

@@ -307,7 +307,7 @@ func TestDeepstreamsFileStartsWithWarnings(t *testing.T) {
 		"httpServer.options.hostUrl", "httpServer.options.headers", "httpServer.options.maxMessageSize",
 		"connectionEndpoints[1].options.outgoingBufferTimeout",
 		"connectionEndpoints[1].options.maxBufferByteSize", "connectionEndpoints[1].options.headers",
-		"connectionEndpoints[4]", "logger.options.colors",
+		"logger.options.colors",
 		"cache", "storage", "monitoring", "telemetry", "locks", "clusterNode", "clusterRegistry", "clusterStates",
 		"permission.options.cacheEvacuationInterval", "plugins",
 	}
@@ -327,6 +327,7 @@ func TestDeepstreamsFileStartsWithWarnings(t *testing.T) {
 	wantConfig.EnabledFeatures.Presence = false
 	e := wantConfig.ConnectionEndpoints
 	wantConfig.ConnectionEndpoints = []EndpointConfig{e[1], e[0], e[3]}
+	wantConfig.MQTT.Enabled, wantConfig.MQTT.Host = true, "0.0.0.0"
 	wantConfig.RPC.AckTimeout = 1500 * time.Millisecond
 	wantConfig.Record.CacheRetrievalTimeout = 30 * time.Second
 	wantConfig.Record.StorageRetrievalTimeout = 30 * time.Second
