@@ -46,8 +46,7 @@ type Watcher struct {
 	user     *auth.User // likewise
 	waiting  []unjudged
 	bytes    int
-	judging  bool
-	running  sync.WaitGroup
+	judged   chan struct{} // closed when nothing is judged any more; nil when nothing is
 }
 
 // unjudged is a message that waits for a verdict on its name.
@@ -178,7 +177,14 @@ func (w *Watcher) Filters() []string {
 
 // Wait returns when nothing is judged for w any more. Its client has gone, or it has no
 // filter.
-func (w *Watcher) Wait() { w.running.Wait() }
+func (w *Watcher) Wait() {
+	w.mu.Lock()
+	judged := w.judged
+	w.mu.Unlock()
+	if judged != nil {
+		<-judged
+	}
+}
 
 // remove takes a filter out, and the levels that nobody needs any more.
 func (l *level) remove(filter string, w *Watcher) {
@@ -278,7 +284,7 @@ func (r *Registry) DeliverWild(name string, except Client, o *protocol.Outbound)
 func (w *Watcher) take(name string, o *protocol.Outbound) {
 	w.mu.Lock()
 	w.current()
-	if !w.judging {
+	if w.judged == nil {
 		if ok, known := w.verdicts[name]; known {
 			if ok {
 				w.client.Send(o)
@@ -299,9 +305,9 @@ func (w *Watcher) take(name string, o *protocol.Outbound) {
 	}
 	w.waiting = append(w.waiting, unjudged{name, o})
 	w.bytes += size
-	if !w.judging {
-		w.judging = true
-		w.running.Go(w.work)
+	if w.judged == nil {
+		w.judged = make(chan struct{})
+		go w.work()
 	}
 	w.mu.Unlock()
 }
@@ -346,7 +352,9 @@ func (w *Watcher) work() {
 		w.waiting[0] = unjudged{}
 		w.waiting = w.waiting[1:]
 	}
-	w.waiting, w.bytes, w.judging = nil, 0, false
+	w.waiting, w.bytes = nil, 0
+	close(w.judged)
+	w.judged = nil
 }
 
 // Settle returns when nothing is being sent any more that rules before those of the
