@@ -172,11 +172,8 @@ func (s *seat) told(f *frame) {
 			now := state{version: f.known.version, data: f.known.data, exists: f.known.exists}
 			knew := k.knowledge
 			k.knowledge, k.synced = now.knowledge(), true
-			if !now.exists && (!knew.sure || knew.exists) {
-				delete(s.known, name)
-				s.forget(name)
-			}
 			s.room.tellState(name, knew, now)
+			s.mayForget(name) // nobody hears of a record that is gone, but who has asked since
 		}
 	}
 }

@@ -66,7 +66,8 @@ type trip struct {
 	since      time.Time // when it began to wait for an owner
 	turn       uint64    // its place among all requests of the seat
 	answered   bool      // the client has what it asked for
-	subscribed bool      // the client was added because of this request
+	subscribed bool      // the client is subscribed because of this request, or was before
+	added      bool      // it was not before
 	mute       bool      // the client may have no more subscriptions, and was told
 
 	// astray is told of a kindRejudge, kindRejudgeMany or kindResync whose owner has gone

@@ -345,6 +345,11 @@ func (s *seat) lose() {
 		case r.trip.answered, !r.kind.again():
 			s.fail(r, fmt.Errorf("%w: %w", errUnknown, errMoved))
 		default:
+			if r.trip.added && r.kind != kindSubscribe {
+				// It would hear of changes before it has heard of what they change.
+				r.trip.added, r.trip.subscribed = false, false
+				s.unsubscribe(r)
+			}
 			s.refused = append(s.refused, r)
 		}
 	}

@@ -23,7 +23,8 @@ func (r *Room) subscribe(req *request, action protocol.Action) bool {
 	if c.Gone() {
 		return true // nobody would remove it
 	}
-	switch r.subs.Add(req.name, c) {
+	added := r.subs.Add(req.name, c)
+	switch added {
 	case sub.Full:
 		req.answer(sub.TooMany(&protocol.Message{
 			Topic: protocol.TopicRecord, Action: req.action, CorrelationID: req.correlationID, Has: req.has,
@@ -38,6 +39,7 @@ func (r *Room) subscribe(req *request, action protocol.Action) bool {
 	}
 	if req.trip != nil {
 		req.trip.subscribed = true
+		req.trip.added = req.trip.added || added != sub.Already
 	}
 	if r.listen.HasProvider(req.name) {
 		req.answer(&protocol.Message{Action: protocol.RecordSubscriptionHasProvider, Name: req.name})
