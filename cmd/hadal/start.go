@@ -206,6 +206,10 @@ func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, loaded node.Load
 		return err
 	default:
 	}
+	if asked := (stopped{}); errors.As(err, &asked) {
+		log.Info("stopped before it had started", "cause", asked)
+		return nil
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w: choose another with --port, or stop who has it", err)
 	}
