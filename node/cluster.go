@@ -105,6 +105,8 @@ func streamStatus(s jetstream.StreamStatus) admin.StreamStatus {
 	for _, r := range s.Replicas {
 		if r.Current && !r.Offline {
 			st.Current++
+		} else {
+			st.Behind = append(st.Behind, admin.Behind{Node: r.Server, Lag: r.Lag, Offline: r.Offline, Seen: r.Seen.Seconds()})
 		}
 		st.Lag = max(st.Lag, r.Lag)
 	}

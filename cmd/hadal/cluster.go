@@ -90,6 +90,12 @@ func streamText(st admin.StreamStatus, name func(id string) string) string {
 	if st.Lag > 0 {
 		text += fmt.Sprintf(", lag %d", st.Lag)
 	}
+	for _, b := range st.Behind {
+		text += fmt.Sprintf(", %s lacks %d", name(b.Node), b.Lag)
+		if b.Offline {
+			text += " and is not heard of"
+		}
+	}
 	return text
 }
 

@@ -143,7 +143,7 @@ func (r *rig) agree(ctx context.Context) (id string, err error) {
 			}
 			for _, st := range p.Streams {
 				if st.Current < st.Replicas {
-					return "", fmt.Errorf("node %s has %d of %d replicas of %s current", n.name, st.Current, st.Replicas, st.Name)
+					return "", fmt.Errorf("node %s has %d of %d replicas of %s current, which %s leads; behind: %+v", n.name, st.Current, st.Replicas, st.Name, st.Leader, st.Behind)
 				}
 			}
 		}

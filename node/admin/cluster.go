@@ -97,9 +97,22 @@ type StreamStatus struct {
 	Replicas int    `json:"replicas"`
 	Current  int    `json:"current"`
 	Lag      uint64 `json:"lag"`
+	// Behind are those that are not up to date.
+	Behind []Behind `json:"behind,omitempty"`
 	// Messages and Bytes are what it holds.
 	Messages uint64 `json:"messages"`
 	Bytes    uint64 `json:"bytes"`
+}
+
+// Behind is a node whose replica of a stream is not up to date, as the stream's leader
+// sees it.
+type Behind struct {
+	Node string `json:"node"`
+	Lag  uint64 `json:"lag"`
+	// Offline says that the leader has not heard of it for a while, Seen how long ago it did,
+	// in seconds.
+	Offline bool    `json:"offline,omitempty"`
+	Seen    float64 `json:"seen"`
 }
 
 // clusterTime bounds a request about the cluster.
