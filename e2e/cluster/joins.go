@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hadal/bench/target"
+	"hadal/node/admin"
 )
 
 // joins has nodes come in every way: one by one in any order, all at once, again and
@@ -89,6 +90,9 @@ func joins(ctx context.Context, s *settings) (summary string, err error) {
 	return summary, err
 }
 
+// newest is how many changes a replica may lack that is up to date.
+const newest = 64
+
 // agreed waits until all nodes know the same cluster with as many living nodes as there
 // are and no other, as many voters as so many nodes can have, an owner for each partition, and every stream whole; it returns the cluster's id.
 func (r *rig) agreed(ctx context.Context, within time.Duration) (id string, err error) {
@@ -141,8 +145,13 @@ func (r *rig) agree(ctx context.Context) (id string, err error) {
 					return "", fmt.Errorf("node %s has partition %d kept by %s, which is not alive", n.name, p.Partition, id)
 				}
 			}
+			if len(p.Streams) != 2 {
+				return "", fmt.Errorf("node %s can say of %d of the two streams of partition %d", n.name, len(p.Streams), p.Partition)
+			}
 			for _, st := range p.Streams {
-				if st.Current < st.Replicas {
+				// Under writes a replica lacks the newest one or two whenever it is looked at.
+				behind := slices.ContainsFunc(st.Behind, func(b admin.Behind) bool { return b.Offline || b.Lag > newest })
+				if st.Current+len(st.Behind) < st.Replicas || behind {
 					return "", fmt.Errorf("node %s has %d of %d replicas of %s current, which %s leads; behind: %+v", n.name, st.Current, st.Replicas, st.Name, st.Leader, st.Behind)
 				}
 			}
