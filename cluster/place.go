@@ -181,11 +181,7 @@ func (p *Place) AwaitRecords(ctx context.Context) error {
 
 // RecordsComplete says to all nodes that the cluster has the records that it begins with.
 func (p *Place) RecordsComplete(ctx context.Context) error {
-	err := p.SetSetting(ctx, recordsSetting, []byte(p.Self().ID), 0)
-	if errors.Is(err, ErrSettingChanged) {
-		return nil
-	}
-	return err
+	return p.SetFirst(ctx, recordsSetting, []byte(p.Self().ID))
 }
 
 // Replicas is how many nodes are to keep a partition: 1 on a node that runs alone.

@@ -643,6 +643,35 @@ func TestSettingsChangeByComparison(t *testing.T) {
 	})
 }
 
+// A node that starts must not end because the leader is lost that it asks.
+func TestAFirstValueIsGivenAlthoughTheLeaderIsLost(t *testing.T) {
+	inCluster(t, 3, 6, func(c *testCluster) {
+		leader := c.leader()
+		c.isolate(leader, true) // it leads until it notices
+		if err := leader.r.Set(c.ctx, "asked once", nil, 0); !errors.Is(err, errUndecided) {
+			t.Errorf("Set by a leader that is lost = %v, want %v", err, errUndecided)
+		}
+		c.isolate(leader, false)
+		c.wait("a leader", 10*time.Second, func() bool { return c.leader() != nil })
+
+		leader = c.leader()
+		c.isolate(leader, true)
+		done := make(chan error, 1)
+		go func() { done <- giveFirst(c.ctx, &joined{raft: leader.r}, "first", []byte("v")) }()
+		<-time.After(5 * time.Second)
+		c.isolate(leader, false)
+		if err := <-done; err != nil {
+			t.Errorf("a first value given through a leader that is lost: %v", err)
+		}
+		c.wait("it everywhere", 10*time.Second, func() bool {
+			return !slices.ContainsFunc(c.nodes, func(n *testNode) bool { v, number := n.r.Setting("first"); return number != 1 || string(v) != "v" })
+		})
+		if err := giveFirst(c.ctx, &joined{raft: leader.r}, "first", []byte("late")); err != nil {
+			t.Errorf("a first value where there is one: %v", err)
+		}
+	})
+}
+
 func TestADrainingNodeGivesAwayWhatItHolds(t *testing.T) {
 	inCluster(t, 3, 6, func(c *testCluster) {
 		c.wait("balance", time.Second, c.balanced)

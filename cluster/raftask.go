@@ -29,7 +29,10 @@ const (
 
 // sentinels are the errors that a caller on another node may tell apart. Their place
 // is part of the format between nodes: only add.
-var sentinels = []error{nil, ErrUnknownMember, ErrNameTaken, ErrReplaced, ErrOldIncarnation, ErrSettingChanged, ErrRemoved, ErrCopied}
+var sentinels = []error{nil, ErrUnknownMember, ErrNameTaken, ErrReplaced, ErrOldIncarnation, ErrSettingChanged, ErrRemoved, ErrCopied, errUndecided}
+
+// errUndecided means that a change was asked for, and may have been made or not.
+var errUndecided = errors.New("the leader of the cluster was lost meanwhile, so the change may have been made or not")
 
 func encodeRequest(kind byte, c change) []byte {
 	return append([]byte{requestVersion, kind}, c.encode()...)
@@ -135,7 +138,9 @@ func (r *Raft) Serve(request []byte) (reply []byte) {
 			err = r.notLeader() // whoever asks again does no harm
 		}
 	case requestChange:
-		err = r.order(c)
+		if err = r.order(c); undecided(err) {
+			err = fmt.Errorf("%w (%w)", errUndecided, err)
+		}
 	case requestStatus:
 		// Who is not in it takes itself for removed (judgeSelf).
 		if !r.provesLead() {
@@ -318,11 +323,11 @@ func (r *Raft) ask(ctx context.Context, address raft.ServerAddress, request []by
 		return nil, err
 	}
 	if _, err := conn.Write(frame(request)); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (node at %s: %w)", errUndecided, address, err)
 	}
 	reply, err := readFrame(conn)
 	if err != nil {
-		return nil, fmt.Errorf("node at %s did not say whether it did it: %w", address, err)
+		return nil, fmt.Errorf("%w (node at %s did not say: %w)", errUndecided, address, err)
 	}
 	return decodeReply(reply)
 }

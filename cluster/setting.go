@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // settings are named values that every node of a cluster knows: few, small, and rarely
@@ -67,4 +68,35 @@ func (p *Place) SetSetting(ctx context.Context, name string, value []byte, expec
 		return errors.New("the cluster is not joined yet")
 	}
 	return in.settings.SetSetting(ctx, name, value, expected)
+}
+
+// SetFirst gives a setting its first value, unless it has one, which is no error: another
+// node was sooner. While nodes start the leader may change as it is asked; then it is
+// asked again, until ctx ends.
+func (p *Place) SetFirst(ctx context.Context, name string, value []byte) error {
+	in := p.inner.Load()
+	if in == nil {
+		return errors.New("the cluster is not joined yet")
+	}
+	return giveFirst(ctx, in.settings, name, value)
+}
+
+// askAgain is how long after an answer that was lost a setting is asked for again.
+const askAgain = 100 * time.Millisecond
+
+func giveFirst(ctx context.Context, s settings, name string, value []byte) error {
+	for {
+		err := s.SetSetting(ctx, name, value, 0)
+		switch {
+		case errors.Is(err, ErrSettingChanged):
+			return nil
+		case !errors.Is(err, errUndecided):
+			return err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }

@@ -77,8 +77,7 @@ func (n *Node) joinRules(ctx context.Context) error {
 	n.ownRules = own
 	number, text := n.place.Setting(rulesSetting)
 	for number == 0 {
-		err := n.place.SetSetting(ctx, rulesSetting, own, 0)
-		if err != nil && !errors.Is(err, cluster.ErrSettingChanged) {
+		if err := n.place.SetFirst(ctx, rulesSetting, own); err != nil {
 			return fmt.Errorf("share the rules: %w", err)
 		}
 		if number, text, err = n.awaitRules(ctx, 1); err != nil {
