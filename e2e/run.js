@@ -21,6 +21,11 @@ const alone = {
   'tls.test.js': 'it tries the certificates of one node'
 }
 
+// together is how many files run at once. They wait for timers more than they work, above all
+// where there are several nodes: three of them are ready some three seconds after they were
+// started, of which they work for one, and rest afterwards.
+const together = nodes > 1 ? 4 : 3
+
 process.chdir(import.meta.dirname ?? new URL('.', import.meta.url).pathname)
 if (!existsSync(binary)) {
   console.error(`${binary} is missing: run make build first`)
@@ -43,9 +48,8 @@ function run (transport, files) {
   console.log(`\n---- ${files.length} files over ${transport}${nodes > 1 ? `, clients spread over ${nodes} nodes` : ''} ----`)
   // A stock client that lost its way may try to connect for ever, after its test.
   const forced = atLeast(20, 14) ? ['--test-force-exit'] : []
-  // Files wait for timers more than they work, above all where there are several nodes. By
-  // itself Node runs one less at once than there are processors.
-  const beside = atLeast(20, 10) ? ['--test-concurrency=2'] : []
+  // By itself Node runs one less at once than there are processors.
+  const beside = atLeast(20, 10) ? [`--test-concurrency=${together}`] : []
   const args = ['--test', '--test-reporter=spec', ...forced, ...beside, ...files]
   const { status } = spawnSync(process.execPath, args, {
     stdio: 'inherit',
