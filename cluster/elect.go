@@ -139,10 +139,8 @@ func inTurn(order, dead []string, turn int) string {
 
 // campaign has this server stand for election in those of its groups that a dead node, by
 // its id, leads, and for which stands says so; the stream of the meta group is empty. It
-// adds these groups and their streams to concerned, and does the same in those that are
-// there already and which nobody leads now: their elections have failed, or take long. A
-// group that nobody leads is left alone otherwise, it may just not have heard from its
-// leader yet.
+// adds these groups and their streams to concerned, and does the same in those that nobody
+// leads now (orphaned).
 func (s *Server) campaign(dead []string, concerned map[string]string, stands func(stream string) bool) error {
 	srv := s.server()
 	if srv == nil {
@@ -163,7 +161,7 @@ func (s *Server) campaign(dead []string, concerned map[string]string, stands fun
 			continue
 		}
 		_, again := concerned[group]
-		if !ledBy(node, dead) && !(again && node.GroupLeader() == "") {
+		if !ledBy(node, dead) && !orphaned(node, again) {
 			continue
 		}
 		concerned[group] = stream
@@ -177,6 +175,17 @@ func (s *Server) campaign(dead []string, concerned map[string]string, stands fun
 		}
 	}
 	return err
+}
+
+// orphaned says whether nobody leads a group. Its leader may have died just when it was
+// about to lead: an owner has the leaders of its streams moved to its server. A member that
+// is new here may merely not have heard from its leader yet, so it does not count, unless it
+// did before: then its election has failed, or takes long.
+func orphaned(node interface {
+	GroupLeader() string
+	Created() time.Time
+}, again bool) bool {
+	return node.GroupLeader() == "" && (again || time.Since(node.Created()) >= fastTimers.minElection)
 }
 
 // ledBy says whether a group is led by one of the nodes, as far as its member here knows.

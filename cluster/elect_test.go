@@ -76,3 +76,33 @@ func TestNodesStandForElectionInTurn(t *testing.T) {
 		}
 	}
 }
+
+// memberSince is a group's member, which knows a leader or none.
+type memberSince struct {
+	leader string
+	since  time.Time
+}
+
+func (m memberSince) GroupLeader() string { return m.leader }
+func (m memberSince) Created() time.Time  { return m.since }
+
+// A leader that dies while it takes over is not known as one to the others.
+func TestAGroupWithoutALeaderIsStoodForUnlessItIsNew(t *testing.T) {
+	old, young := time.Now().Add(-time.Hour), time.Now()
+	for _, c := range []struct {
+		what   string
+		member memberSince
+		again  bool
+		want   bool
+	}{
+		{"somebody leads", memberSince{"a", old}, false, false},
+		{"nobody leads", memberSince{"", old}, false, true},
+		{"nobody leads, as far as a new member knows", memberSince{"", young}, false, false},
+		{"nobody leads, and an election was held", memberSince{"", young}, true, true},
+		{"an election was held, and somebody leads", memberSince{"a", young}, true, false},
+	} {
+		if got := orphaned(c.member, c.again); got != c.want {
+			t.Errorf("%s: orphaned = %v, want %v", c.what, got, c.want)
+		}
+	}
+}
