@@ -11,7 +11,7 @@ import (
 	"hadal/protocol"
 )
 
-// house is the node as clients of MQTT and of server-sent events need it.
+// house is the node as clients of MQTT need it.
 type house struct{ *Node }
 
 // openMQTT serves MQTT, if it is switched on: at its port, and on its path among routes.
@@ -34,7 +34,7 @@ func (h house) Watch(t protocol.Topic, filter string, w *sub.Watcher) sub.Added 
 	case t == protocol.TopicEvent && h.cfg.EnabledFeatures.Event:
 		return h.event.Watch(filter, w)
 	case t == protocol.TopicRecord && h.cfg.EnabledFeatures.Record && room != nil:
-		return room.Watch(filter, w)
+		return room.Watch(filter, h.cfg.MQTT.Heads(filter), w)
 	}
 	return sub.Refused
 }
@@ -45,7 +45,7 @@ func (h house) Unwatch(t protocol.Topic, filter string, w *sub.Watcher) {
 	case t == protocol.TopicEvent:
 		h.event.Unwatch(filter, w)
 	case room != nil:
-		room.Unwatch(filter, w)
+		room.Unwatch(filter, h.cfg.MQTT.Heads(filter), w)
 	}
 }
 
@@ -69,10 +69,3 @@ func (h house) MayHear(u *auth.User, o *protocol.Outbound) (ok, keep bool) {
 
 // Generation implements mqtt.House.
 func (h house) Generation() uint64 { return h.rules.Generation() }
-
-// Whole implements mqtt.House.
-func (h house) Whole(n int) {
-	if room := h.serving(); room != nil {
-		room.Whole(n)
-	}
-}

@@ -160,7 +160,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		return nil, err
 	}
 	if cfg.SSE.Enabled {
-		routes[cfg.SSE.URLPath] = sse.New(cfg.SSE, n.endpoint, n.logins, house{n}, log)
+		routes[cfg.SSE.URLPath] = sse.New(cfg.SSE, n.endpoint, n.logins, log)
 	}
 	n.admin, err = admin.New(cfg.Admin, admin.Deps{
 		Socket: filepath.Join(cfg.DataDir, admin.SocketName), Records: operator{n}, Logins: operator{n}, Users: n.accounts, Cluster: members{n}, Rules: n.rules, Explainer: n.rules,

@@ -32,6 +32,9 @@ const (
 	forms
 )
 
+// WantsWhole says whether all changes of records are said with the whole record.
+func (f Form) WantsWhole() bool { return f == FormMQTT || f == FormMQTT5 || f == FormSSE }
+
 // Outbound is one message on its way to any number of clients. It is encoded
 // at most once a form, at the first client that needs it. It must not be
 // changed after the first call of Frame; Frame may be called from anywhere.

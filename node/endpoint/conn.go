@@ -122,6 +122,10 @@ func (c *Conn) SDK() string {
 	return ""
 }
 
+// WantsWhole says that the client hears whole records only (sub.WantsWhole). It is so from the
+// login on.
+func (c *Conn) WantsWhole() bool { return c.form.WantsWhole() }
+
 // Gone says that the connection has ended: from the moment it is true nothing
 // new reaches the client.
 func (c *Conn) Gone() bool { return c.wire.gone.Load() }

@@ -124,6 +124,24 @@ func (c *Config) isRecord(topic string) bool {
 	return false
 }
 
+// Heads are beginnings of the names of all records that a filter may match.
+func (c *Config) Heads(filter string) []string {
+	head := filter[:strings.IndexAny(filter, "+#")]
+	if strings.HasSuffix(filter, "#") {
+		head = strings.TrimSuffix(head, "/") // "a/#" matches "a", too
+	}
+	if c.isRecord(head) {
+		return []string{head}
+	}
+	var heads []string
+	for _, p := range c.RecordPrefixes {
+		if strings.HasPrefix(p, head) {
+			heads = append(heads, p)
+		}
+	}
+	return heads
+}
+
 // mayMatch says whether a filter may match topics that are records, and others.
 func (c *Config) mayMatch(filter string) (records, events bool) {
 	head := filter[:strings.IndexAny(filter, "+#")]

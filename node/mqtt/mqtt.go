@@ -50,8 +50,6 @@ type House interface {
 	MayHear(u *auth.User, o *protocol.Outbound) (ok, keep bool)
 	// Generation is that of the rules.
 	Generation() uint64
-	// Whole notes one client more, or less, that needs whole records.
-	Whole(n int)
 }
 
 // Name is the dialect in metrics and logs, and the type in the configuration.

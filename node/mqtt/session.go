@@ -35,7 +35,6 @@ type session struct {
 	key     string
 	will    *will
 	granted map[string]bool // of the SUBSCRIBE that is being served
-	whole   bool            // Whole was told
 
 	filters  map[string]struct{} // with wildcards
 	watchers map[protocol.Topic]*sub.Watcher
@@ -138,9 +137,6 @@ func (c *session) end() {
 	c.looking = true // nobody begins any more
 	c.mu.Unlock()
 	c.running.Wait()
-	if c.whole {
-		c.server.house.Whole(-1)
-	}
 }
 
 // receive hands a message to the pipeline.
@@ -170,10 +166,6 @@ func (c *session) subscribe(filters []string) map[string]bool {
 		}
 	}
 	c.ask(granted, protocol.TopicEvent, protocol.EventSubscribe, events)
-	if len(records) > 0 && !c.whole {
-		c.whole = true
-		c.server.house.Whole(1)
-	}
 	c.ask(granted, protocol.TopicRecord, protocol.RecordSubscribeAndRead, records)
 	return granted
 }

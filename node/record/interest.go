@@ -32,6 +32,9 @@ const absentLeast = 1024
 type interest struct {
 	link *link
 	id   uint64
+	// whole is the id of the newest request of a client there that wants whole records; 0
+	// when there is none.
+	whole uint64
 }
 
 // knowing is what subscribers of this node know of a name whose owner is elsewhere.
@@ -60,22 +63,26 @@ func (k knowledge) same(other knowledge) bool {
 	return k.sure && other.sure && k.exists == other.exists && (!k.exists || k.version == other.version && k.hash == other.hash)
 }
 
-// register notes the interest of another node.
-func (o *owner) register(name string, l *link, id uint64) {
+// register notes the interest of another node, and whether it is one in whole records.
+func (o *owner) register(name string, l *link, id uint64, whole bool) {
 	if l.down.Load() {
 		return // whoever forgets its interests may have been here already
+	}
+	heavy := uint64(0)
+	if whole {
+		heavy = id
 	}
 	all := o.interest[name]
 	for i := range all {
 		if all[i].link == l {
-			all[i].id = max(all[i].id, id)
+			all[i].id, all[i].whole = max(all[i].id, id), max(all[i].whole, heavy)
 			return
 		}
 	}
 	if all == nil {
 		name = strings.Clone(name)
 	}
-	o.interest[name] = append(all, interest{l, id})
+	o.interest[name] = append(all, interest{l, id, heavy})
 	o.stats.interests.Add(1)
 }
 
@@ -151,7 +158,7 @@ func (o *owner) tellPeers(r *request, except bool, m *protocol.Outbound, s state
 	for _, i := range all {
 		f.client = i.link.excluded(r, except)
 		f.result = ""
-		if m.NeedsWhole() || i.link.needs.Load() != 0 {
+		if m.NeedsWhole() || i.whole != 0 {
 			f.result = m.Result
 		}
 		i.link.emit(&f)
@@ -221,7 +228,7 @@ func (o *owner) resync(e *entry, r *request) {
 		case err != nil:
 			o.resyncLater(r)
 		case r.trip.peer != nil:
-			o.register(r.name, r.trip.peer, r.trip.id)
+			o.register(r.name, r.trip.peer, r.trip.id, r.trip.known.whole)
 			if !r.trip.known.same(s.knowledge()) && !mutantRepair {
 				r.trip.peer.emit(&frame{
 					kind: frameState, partition: o.partition, id: r.trip.id, epoch: o.epoch, message: protocol.Message{Name: r.name},

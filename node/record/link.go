@@ -19,9 +19,9 @@ import (
 type link struct {
 	room  *Room
 	peer  string
-	down  atomic.Bool   // changed under mu
-	dirty atomic.Bool   // out is not empty
-	needs atomic.Uint32 // of the peer: see needs.go
+	down  atomic.Bool              // changed under mu
+	dirty atomic.Bool              // out is not empty
+	heads atomic.Pointer[[]string] // of the peer's filters: see needs.go
 	// under is how many bytes were sent and not yet taken by the peer; clogged says that
 	// somebody waits for that to become less.
 	under   atomic.Int64
@@ -75,10 +75,11 @@ var _ cluster.Handler = (*Room)(nil)
 // Up implements cluster.Handler.
 func (r *Room) Up(peer string) {
 	l := &link{room: r, peer: peer, introduced: make(map[uint64]*auth.User), clients: make(map[uint64]*peerClient), others: newLane()}
+	l.heads.Store(new([]string))
 	r.changeLinks(func(links map[string]*link) {
 		links[peer] = l
-		if bits := r.needs.bits(); bits != 0 {
-			l.tellNeeds(bits)
+		if heads := *r.heads.Load(); len(heads) > 0 {
+			l.tellHeads(heads)
 			l.flush()
 		}
 	})
@@ -96,7 +97,7 @@ func (r *Room) Down(peer string) {
 	l.out = nil
 	l.mu.Unlock()
 	r.changeLinks(func(links map[string]*link) { delete(links, peer) })
-	r.peerNeeds(l, 0)
+	r.peerHeads(l, nil)
 	for _, s := range r.seats() {
 		if o := s.owner.Load(); o != nil {
 			o.mail.post(r.operators, &request{kind: kindPeerGone, trip: &trip{peer: l}})
@@ -233,6 +234,9 @@ func (l *link) introduce(c sub.Client) {
 	}
 	l.introduced[c.ID()] = u
 	l.out = appendFrame(l.out, &frame{kind: frameUser, client: c.ID(), user: u.ID, serverData: u.ServerData, clientData: u.ClientData})
+	if sub.WantsWhole(c) {
+		l.out = appendFrame(l.out, &frame{kind: frameWhole, client: c.ID()})
+	}
 }
 
 // leave tells the peer that a client has gone. The caller holds mu.
@@ -287,6 +291,7 @@ type peerClient struct {
 	user  *auth.User
 	link  *link
 	lane  *lane
+	whole bool // wants whole records
 }
 
 // remote is where the answer to a request of another node goes.
@@ -353,7 +358,7 @@ func (l *link) hear(f *frame) error {
 		if was := l.clients[f.client]; was != nil {
 			// The same client, whose user has changed: what it asked before stays in order, and
 			// is judged as who asked it.
-			c.id, c.lane = was.id, was.lane
+			c.id, c.lane, c.whole = was.id, was.lane, was.whole
 		} else {
 			c.id, c.lane = 1<<63|r.ids.Add(1), newLane()
 		}
@@ -365,8 +370,15 @@ func (l *link) hear(f *frame) error {
 	case frameTaken:
 		l.taken(f.bytes)
 		return nil
-	case frameNeeds:
-		r.peerNeeds(l, uint32(f.bytes))
+	case frameHeads:
+		r.peerHeads(l, f.names)
+		return nil
+	case frameWhole:
+		if was := l.clients[f.client]; was != nil {
+			c := *was // others read it
+			c.whole = true
+			l.clients[f.client] = &c
+		}
 		return nil
 	}
 	if f.partition >= len(r.seats()) {
@@ -380,6 +392,11 @@ func (l *link) hear(f *frame) error {
 		req := &request{kind: kindForget, name: f.message.Name, trip: &trip{peer: l, id: f.id}}
 		if o := s.owner.Load(); o != nil && o.epoch == f.epoch {
 			_ = o.mail.force(l.others, req) // an owner that ends forgets everything
+		}
+	case frameLight:
+		if o := s.owner.Load(); o != nil && o.epoch == f.epoch {
+			name, id := f.message.Name, f.id
+			_ = o.mail.force(l.others, &request{kind: kindCall, trip: &trip{call: func() { o.lighten(name, l, id) }}}) // as above
 		}
 	case frameResync:
 		req := &request{kind: kindResyncMany, names: f.names, trip: &trip{knows: f.knows}, remote: &remote{l, f.id, s.partition}}

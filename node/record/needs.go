@@ -2,88 +2,107 @@ package record
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"strings"
 
 	"hadal/auth"
 	"hadal/node/sub"
 )
 
 // This file is for clients whose dialect has no words for a change of a record, only for
-// the whole of it, and for those that subscribe by filters. While a node has such clients
-// it says so to its peers, and only then a PATCH carries the whole record between nodes,
-// or updates go to a node that has not asked for their name. What a filter misses because
-// a link or an owner is lost is not made up for: nobody knows which names those were.
+// the whole of it, and for those that subscribe by filters.
+//
+// The node of such a client says so to its peers, and only then does a PATCH carry the
+// whole record between nodes: of a name, from when the client subscribes to it
+// (frameWhole comes before what it asks) until its node, which nobody needs that of any
+// more, gets one (frameLight). While a node has filters, it tells with what the names
+// begin that they may be for (frameHeads), and gets all updates of those. What a filter
+// misses because a link or an owner is lost is not made up for: nobody knows which names
+// those were.
 
-// The bits of frameNeeds.
-const (
-	needWhole uint32 = 1 << iota // updates shall carry the whole record
-	needAll                      // and come of all names
-)
-
-// needs is what the clients of this node need. It is guarded by Room.linking.
-type needs struct {
-	whole int  // clients that need whole records
-	all   bool // there are filters
-}
-
-func (n *needs) bits() (b uint32) {
-	if n.whole > 0 {
-		b |= needWhole
-	}
-	if n.all {
-		b |= needAll
-	}
-	return b
-}
-
-// Whole notes that one client more (1), or less (-1), needs whole records. It is called
-// before the client subscribes to its first one.
-func (r *Room) Whole(n int) {
-	r.need(func(now *needs) { now.whole += n })
-}
+// maxHeads is how many beginnings of names peers are told; of more they are told none in
+// particular, which is all names.
+const maxHeads = 64
 
 // Watch subscribes a client to the records that a filter matches and that it may hear of.
-// It hears of changes, as of a subscription by name, but not what is there now.
-func (r *Room) Watch(filter string, w *sub.Watcher) sub.Added {
+// It hears of changes, as of a subscription by name, but not what is there now. All names
+// that the filter is for begin with one of heads.
+func (r *Room) Watch(filter string, heads []string, w *sub.Watcher) sub.Added {
 	added := r.subs.Watch(filter, w)
-	r.need(func(now *needs) { now.all = r.subs.Watched() })
+	if added == sub.First || added == sub.Further {
+		r.tune(heads, 1)
+	}
 	return added
 }
 
-// Unwatch ends that.
-func (r *Room) Unwatch(filter string, w *sub.Watcher) {
-	r.subs.Unwatch(filter, w)
-	r.need(func(now *needs) { now.all = r.subs.Watched() })
+// Unwatch ends that. heads are those of Watch.
+func (r *Room) Unwatch(filter string, heads []string, w *sub.Watcher) {
+	if removed, _ := r.subs.Unwatch(filter, w); removed {
+		r.tune(heads, -1)
+	}
 }
 
-// need changes the needs and tells the peers. What a client asks after it has returned
-// comes behind that at every peer.
-func (r *Room) need(change func(*needs)) {
+// tune counts the heads of one filter more, or less, and tells the peers if that changes
+// anything. What a client asks after it has returned comes behind that at every peer.
+func (r *Room) tune(heads []string, n int) {
 	r.linking.Lock()
 	defer r.linking.Unlock()
-	was := r.needs.bits()
-	change(&r.needs)
-	if now := r.needs.bits(); now != was {
-		for _, l := range *r.links.Load() {
-			l.tellNeeds(now)
-			l.flush()
+	for _, h := range heads {
+		if r.filters[h] += n; r.filters[h] == 0 {
+			delete(r.filters, h)
+		}
+	}
+	now := slices.Sorted(maps.Keys(r.filters))
+	if len(now) > maxHeads {
+		now = []string{""}
+	}
+	if slices.Equal(now, *r.heads.Load()) {
+		return
+	}
+	r.heads.Store(&now)
+	for _, l := range *r.links.Load() {
+		l.tellHeads(now)
+		l.flush()
+	}
+}
+
+// begins says whether a name begins with one of heads.
+func begins(name string, heads []string) bool {
+	return slices.ContainsFunc(heads, func(h string) bool { return strings.HasPrefix(name, h) })
+}
+
+// watches says whether peers have been told that filters here may be for a name.
+func (r *Room) watches(name string) bool { return begins(name, *r.heads.Load()) }
+
+// tellHeads tells the peer; a new one knows of none.
+func (l *link) tellHeads(heads []string) {
+	l.emit(&frame{kind: frameHeads, names: heads})
+}
+
+// peerHeads notes what a peer has filters for.
+func (r *Room) peerHeads(l *link, heads []string) {
+	was := *l.heads.Swap(&heads)
+	r.wide.Add(int32(min(len(heads), 1)) - int32(min(len(was), 1)))
+}
+
+// watches says whether the peer has filters that may be for a name.
+func (l *link) watches(name string) bool { return begins(name, *l.heads.Load()) }
+
+// lighten has updates of a name go to a node without the whole record, unless a request
+// that is newer than id needs it.
+func (o *owner) lighten(name string, l *link, id uint64) {
+	all := o.interest[name]
+	for i := range all {
+		if all[i].link == l && all[i].whole < id {
+			all[i].whole = 0
 		}
 	}
 }
 
-// tellNeeds tells the peer; a new one knows of none.
-func (l *link) tellNeeds(bits uint32) {
-	l.emit(&frame{kind: frameNeeds, bytes: uint64(bits)})
-}
-
-// peerNeeds notes what a peer needs.
-func (r *Room) peerNeeds(l *link, bits uint32) {
-	was := l.needs.Swap(bits)
-	r.wide.Add(int32(bits&needAll>>1) - int32(was&needAll>>1))
-}
-
 // heard says whether anybody hears of changes of a record.
 func (o *owner) heard(name string) bool {
-	return o.room.wide.Load() > 0 || len(o.interest[name]) > 0 || o.subs.Wants(name)
+	return len(o.interest[name]) > 0 || o.subs.Wants(name) || o.room.wide.Load() > 0 && len(o.interested(name)) > 0
 }
 
 // interested are the nodes that hear of changes of a record.
@@ -92,18 +111,15 @@ func (o *owner) interested(name string) []interest {
 	if o.room.wide.Load() == 0 {
 		return all
 	}
-	named := all
-	all = append([]interest(nil), all...)
+	all = slices.Clone(all)
 	for _, l := range *o.room.links.Load() {
-		if l.needs.Load()&needAll == 0 {
+		if !l.watches(name) {
 			continue
 		}
-		known := false
-		for _, i := range named {
-			known = known || i.link == l
-		}
-		if !known {
-			all = append(all, interest{link: l})
+		if i := slices.IndexFunc(all, func(i interest) bool { return i.link == l }); i >= 0 {
+			all[i].whole = max(all[i].whole, 1)
+		} else {
+			all = append(all, interest{link: l, whole: 1})
 		}
 	}
 	return all

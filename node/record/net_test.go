@@ -54,6 +54,7 @@ type ear struct {
 	events []func()             // guarded by mu
 	linked bool                 // the peer may send; guarded by mu
 	bytes  int                  // of events that were sent; guarded by mu
+	total  int                  // of all there have been; guarded by mu
 	lag    func() time.Duration // before each event, or nil
 	deaf   bool                 // nothing is heard for now; guarded by mu
 	ended  bool                 // guarded by mu
@@ -132,6 +133,7 @@ func (n *node) Send(peer string, _ cluster.Kind, payload []byte) bool {
 	if linked {
 		copied := append([]byte(nil), payload...)
 		e.bytes += len(copied)
+		e.total += len(copied)
 		e.events = append(e.events, func() {
 			e.mu.Lock()
 			e.bytes -= len(copied)

@@ -139,12 +139,15 @@ func (s *seat) told(f *frame) {
 	switch f.kind {
 	case frameUpdate:
 		if k == nil && s.asking[name] == 0 && !s.room.subs.Has(name) {
-			if s.room.subs.Watched() {
+			if s.room.watches(name) {
 				s.room.subs.DeliverWild(name, without{id: f.client}, &protocol.Outbound{Message: f.message, Result: f.result})
 			} else {
 				s.forget(name) // it has crossed an earlier one
 			}
 			return
+		}
+		if f.result != "" && !f.message.NeedsWhole() && s.asking[name] == 0 && !s.room.subs.WantsWhole(name) && !s.room.watches(name) {
+			s.say(frameLight, name)
 		}
 		if k != nil {
 			patch := f.message.Action != protocol.RecordUpdate
@@ -190,12 +193,16 @@ func (s *seat) mayForget(name string) {
 	}
 }
 
-// forget says so. The id is newer than that of any subscription that is over.
-func (s *seat) forget(name string) {
+// forget says so.
+func (s *seat) forget(name string) { s.say(frameForget, name) }
+
+// say tells the owner that something has ended that subscriptions to a name have caused.
+// The id is newer than that of any subscription that is over.
+func (s *seat) say(what frameKind, name string) {
 	if s.link == nil {
 		return
 	}
-	s.link.emit(&frame{kind: frameForget, partition: s.partition, id: s.room.ids.Add(1), epoch: s.epoch, message: protocol.Message{Name: name}})
+	s.link.emit(&frame{kind: what, partition: s.partition, id: s.room.ids.Add(1), epoch: s.epoch, message: protocol.Message{Name: name}})
 	s.link.flush()
 }
 
@@ -214,7 +221,9 @@ func (s *seat) sync() {
 		name := s.unknown[len(s.unknown)-1]
 		s.unknown = s.unknown[:len(s.unknown)-1]
 		if k := s.known[name]; k != nil && !k.synced {
-			req.names, req.trip.knows = append(req.names, name), append(req.trip.knows, k.knowledge)
+			knows := k.knowledge
+			knows.whole = s.room.subs.WantsWhole(name)
+			req.names, req.trip.knows = append(req.names, name), append(req.trip.knows, knows)
 		}
 	}
 	if len(req.names) == 0 {

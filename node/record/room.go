@@ -63,8 +63,9 @@ type Room struct {
 	links   atomic.Pointer[map[string]*link] // by peer; replaced, never changed
 	linking sync.Mutex                       // held while it is replaced
 	scans   scans
-	needs   needs
-	wide    atomic.Int32 // peers that want to hear of all names
+	filters map[string]int           // by heads; guarded by linking
+	heads   atomic.Pointer[[]string] // what peers were told of them; changed under linking
+	wide    atomic.Int32             // peers that have filters
 }
 
 // Deps are the rooms and services that records need. All are required.
@@ -87,10 +88,11 @@ type Deps struct {
 func New(cfg Config, keep KeepConfig, d Deps) *Room {
 	r := &Room{
 		subs: d.Subs, listen: d.Listen, rules: d.Rules, table: d.Table, bus: d.Bus, open: d.Open,
-		cfg: cfg, keep: keep, log: d.Log, observe: d.Observe, operators: newLane(),
+		cfg: cfg, keep: keep, log: d.Log, observe: d.Observe, operators: newLane(), filters: make(map[string]int),
 		scans: scans{asked: make(map[uint64]*scanAsked), serving: make(map[scanKey]*scanServing)},
 	}
 	r.links.Store(&map[string]*link{})
+	r.heads.Store(new([]string))
 	r.share()
 	d.Bus.Handle(cluster.KindRecord, r)
 	return r

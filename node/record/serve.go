@@ -93,7 +93,7 @@ func (o *owner) subscribe(r *request, action protocol.Action, s state, known boo
 	if r.remote == nil {
 		return o.room.subscribe(r, action)
 	}
-	o.register(r.name, r.remote.link, r.remote.id)
+	o.register(r.name, r.remote.link, r.remote.id, r.client.(*asker).whole)
 	f := frame{kind: frameSubscribed, partition: o.partition, id: r.remote.id}
 	if known {
 		f.known = s.knowledge()

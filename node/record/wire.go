@@ -32,7 +32,9 @@ const (
 	frameMore    frameKind = 7  // the next page of a scan
 	frameStop    frameKind = 8  // no more of a scan
 	frameTaken   frameKind = 9  // bytes of the owner's that have been worked off
-	frameNeeds   frameKind = 10 // what updates must say, and of which names
+	frameWhole   frameKind = 11 // a client, told just now, wants whole records
+	frameLight   frameKind = 12 // nobody here needs whole records of the name any more
+	frameHeads   frameKind = 13 // with what the names begin that filters here are for
 
 	// From the owner's node to that of a client.
 	frameAnswer       frameKind = 32 // a message for the client
@@ -75,9 +77,9 @@ type frame struct {
 	data, last bool
 	prefix     string
 
-	bytes uint64 // of frameTaken; the bits of frameNeeds
+	bytes uint64 // of frameTaken
 
-	names   []string
+	names   []string    // in frameHeads, how they begin
 	knows   []knowledge // of names, in frameResync; of records, in framePage
 	result  string
 	message protocol.Message // without Topic
@@ -88,6 +90,7 @@ type knowledge struct {
 	version int32
 	exists  bool
 	sure    bool   // false when nothing else of it means anything
+	whole   bool   // in frameResync: whole records are needed there
 	hash    uint64 // of the data
 	data    string // in frameReply, frameState and framePage
 }
@@ -123,10 +126,16 @@ func (f *frame) appendBody(b []byte) []byte {
 		b = appendText(b, f.user)
 		b = appendText(b, f.serverData)
 		return appendText(b, f.clientData)
-	case frameClosed:
+	case frameClosed, frameWhole:
 		return binary.AppendUvarint(b, f.client)
-	case frameTaken, frameNeeds:
+	case frameTaken:
 		return binary.AppendUvarint(b, f.bytes)
+	case frameHeads:
+		b = binary.AppendUvarint(b, uint64(len(f.names)))
+		for _, name := range f.names {
+			b = appendText(b, name)
+		}
+		return b
 	}
 	b = binary.AppendUvarint(b, uint64(f.partition))
 	b = binary.AppendUvarint(b, f.id)
@@ -136,7 +145,7 @@ func (f *frame) appendBody(b []byte) []byte {
 		b = binary.AppendUvarint(b, f.client)
 		b = append(b, byte(f.request))
 		b = appendMessage(b, &f.message)
-	case frameForget:
+	case frameForget, frameLight:
 		b = binary.AppendUvarint(b, f.epoch)
 		b = appendText(b, f.message.Name)
 	case frameResync:
@@ -203,7 +212,7 @@ func flags(set ...bool) byte {
 }
 
 func appendKnowledge(b []byte, k *knowledge, data bool) []byte {
-	b = append(b, flags(k.exists, k.sure))
+	b = append(b, flags(k.exists, k.sure, k.whole))
 	b = binary.AppendVarint(b, int64(k.version))
 	if data {
 		return appendText(b, k.data)
@@ -268,13 +277,18 @@ func (f *frame) parse(body string) (known, ok bool) {
 	case frameUser:
 		f.client, f.user, f.serverData, f.clientData = r.number(), r.text(), r.text(), r.text()
 		return true, r.whole() && f.client != 0
-	case frameClosed:
+	case frameClosed, frameWhole:
 		f.client = r.number()
 		return true, r.whole()
-	case frameTaken, frameNeeds:
+	case frameHeads:
+		for range r.count() {
+			f.names = append(f.names, r.text())
+		}
+		return true, r.whole()
+	case frameTaken:
 		f.bytes = r.number()
 		return true, r.whole()
-	case frameRequest, frameForget, frameResync, frameScan, frameMore, frameStop,
+	case frameRequest, frameForget, frameLight, frameResync, frameScan, frameMore, frameStop,
 		frameAnswer, frameSubscribed, frameUnsubscribed, frameDone, frameMoved, frameRefused, frameReply, frameUpdate, frameDeleted, frameState, framePage:
 	default:
 		return false, true
@@ -284,7 +298,7 @@ func (f *frame) parse(body string) (known, ok bool) {
 	case frameRequest:
 		f.epoch, f.client, f.request = r.number(), r.number(), kind(r.byte())
 		r.message(&f.message)
-	case frameForget:
+	case frameForget, frameLight:
 		f.epoch, f.message.Name = r.number(), r.text()
 	case frameResync:
 		f.epoch = r.number()
@@ -397,7 +411,7 @@ func (r *reader) count() int {
 
 func (r *reader) knowledge(data bool) knowledge {
 	b := r.byte()
-	k := knowledge{exists: b&1 != 0, sure: b&2 != 0, version: r.signed()}
+	k := knowledge{exists: b&1 != 0, sure: b&2 != 0, whole: b&4 != 0, version: r.signed()}
 	if data {
 		k.data = r.text()
 		return k

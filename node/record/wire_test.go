@@ -16,12 +16,15 @@ func frames() []frame {
 		Names: []string{"a", ""}, Versions: []protocol.NameVersion{{Name: "b", Version: 3}},
 	}
 	name := protocol.Message{Name: "r"}
-	hashed := knowledge{version: 4, exists: true, sure: true, hash: 1 << 63}
+	hashed := knowledge{version: 4, exists: true, sure: true, whole: true, hash: 1 << 63}
 	whole := knowledge{version: 4, exists: true, data: strings.Repeat("x", 300)}
 	return []frame{
 		{kind: frameUser, client: 1, user: "u", serverData: "{}", clientData: "1"},
 		{kind: frameClosed, client: 1 << 60},
 		{kind: frameTaken, bytes: 5},
+		{kind: frameWhole, client: 2},
+		{kind: frameLight, partition: 3, id: 1, epoch: 2, message: name},
+		{kind: frameHeads, names: []string{"state/", ""}},
 		{kind: frameRequest, partition: 3, id: 1, epoch: 2, client: 9, request: kindWrite, message: m},
 		{kind: frameForget, partition: 3, id: 1, epoch: 2, message: name},
 		{kind: frameResync, partition: 3, id: 1, epoch: 2, names: []string{"a", "b"}, knows: []knowledge{hashed, {}}},

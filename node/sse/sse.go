@@ -25,25 +25,18 @@ import (
 // Name is the dialect in metrics and logs.
 const Name = "sse"
 
-// House is the node as streams need it.
-type House interface {
-	// Whole notes one client more, or less, that needs whole records.
-	Whole(n int)
-}
-
 // Server serves streams.
 type Server struct {
 	cfg     Config
 	port    *endpoint.Server
 	authn   auth.Authenticator
-	house   House
 	log     *slog.Logger
 	options *endpoint.WebSocketConfig
 }
 
 // New adds streams to a port that does not serve yet; the server is their handler.
-func New(cfg Config, port *endpoint.Server, authn auth.Authenticator, house House, log *slog.Logger) *Server {
-	s := &Server{cfg: cfg, port: port, authn: authn, house: house, log: log, options: cfg.options()}
+func New(cfg Config, port *endpoint.Server, authn auth.Authenticator, log *slog.Logger) *Server {
+	s := &Server{cfg: cfg, port: port, authn: authn, log: log, options: cfg.options()}
 	port.Watch(s.options)
 	return s
 }
@@ -209,10 +202,6 @@ func (c *stream) serve(conn *endpoint.Conn, user *auth.User, events, records []s
 	if !conn.Admit(user) {
 		conn.End(endpoint.TooManyAuthAttempts)
 		return
-	}
-	if len(records) > 0 {
-		c.server.house.Whole(1)
-		defer c.server.house.Whole(-1)
 	}
 	for _, m := range []*protocol.Message{
 		{Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: events},

@@ -65,6 +65,13 @@ type Client interface {
 	Release(n int)
 }
 
+// WantsWhole says whether c is a client whose dialect has no words for a change of a record,
+// only for the whole of it. That never changes.
+func WantsWhole(c Client) bool {
+	w, ok := c.(interface{ WantsWhole() bool })
+	return ok && w.WantsWhole()
+}
+
 // weightBytes is how long a name may be that counts as one.
 const weightBytes = 256
 

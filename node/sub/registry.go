@@ -39,6 +39,8 @@ type nameShard struct {
 type subscribers struct {
 	name string // our own copy, shared with the clients' tables
 	list []subscriber
+	// whole is how many of them want whole records.
+	whole int
 }
 
 // subscriber carries the id so that neither Deliver nor a removal has to ask the client.
@@ -147,6 +149,9 @@ func (r *Registry) add(name string, c Client, judged uint64) (Added, Rules) {
 	}
 	own[s.name] = len(s.list)
 	s.list = append(s.list, subscriber{id, c})
+	if WantsWhole(c) {
+		s.whole++
+	}
 	ns.n++
 	return added, nil
 }
@@ -168,6 +173,9 @@ func (r *Registry) remove(name string, id uint64) (removed, last bool) {
 	s := ns.subs[name]
 	ns.n--
 	s.list[i].c.Release(Weight(name))
+	if WantsWhole(s.list[i].c) {
+		s.whole--
+	}
 	end := len(s.list) - 1
 	if end == 0 {
 		ns.drop(name)
@@ -318,6 +326,15 @@ func (r *Registry) Count(name string) int {
 		return len(s.list)
 	}
 	return 0
+}
+
+// WantsWhole says whether name has a subscriber that hears whole records only.
+func (r *Registry) WantsWhole(name string) bool {
+	ns := r.nameShard(name)
+	ns.mu.RLock()
+	defer ns.mu.RUnlock()
+	s := ns.subs[name]
+	return s != nil && s.whole > 0
 }
 
 // Subscribed says whether c subscribed to name.
