@@ -61,6 +61,12 @@ type keptOpen struct{ store.Store }
 // Close does nothing.
 func (keptOpen) Close() error { return nil }
 
+// Lacks implements store.Knower as far as the store does.
+func (s keptOpen) Lacks(name string) bool {
+	k, ok := s.Store.(store.Knower)
+	return ok && k.Lacks(name)
+}
+
 // Open opens the store of a partition that this node owns. The record room closes it.
 func (s *recordStores) Open(ctx context.Context, partition int) (store.Store, error) {
 	if s.first != nil {

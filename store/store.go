@@ -88,3 +88,10 @@ type Store interface {
 	// Close releases what the store holds. Appended data stays.
 	Close() error
 }
+
+// Knower is a Store that may know at once that there is no record of a name.
+type Knower interface {
+	// Lacks says that Load would return ErrNotFound now. False says nothing. It may
+	// be called from anywhere at any time and waits for nothing.
+	Lacks(name string) bool
+}

@@ -18,7 +18,8 @@ type loadResult struct {
 	err    error
 }
 
-// enter makes an entry, which is not loaded.
+// enter makes an entry, which is loaded if there is nothing to look for: of a volatile
+// record, or when the store knows at once that there is none.
 func (o *owner) enter(name string) *entry {
 	e := &entry{name: strings.Clone(name), volatile: hasPrefix(name, o.cfg.StorageExclusionPrefixes)}
 	if _, absent := o.absent[name]; absent {
@@ -26,6 +27,9 @@ func (o *owner) enter(name string) *entry {
 		e.was.sure = true
 	}
 	o.cache.add(e)
+	if e.loaded = e.volatile; !e.loaded && len(o.doubt) == 0 && o.knower != nil && o.knower.Lacks(name) {
+		e.loaded, e.was = true, recollection{}
+	}
 	return e
 }
 

@@ -359,6 +359,11 @@ type keptOpen struct{ store.Store }
 
 func (keptOpen) Close() error { return nil }
 
+func (s keptOpen) Lacks(name string) bool {
+	k, ok := s.Store.(store.Knower)
+	return ok && k.Lacks(name)
+}
+
 // startElsewhere is start for clients of a node that owns nothing.
 func startElsewhere(t testing.TB, o options) *Room {
 	t.Helper()

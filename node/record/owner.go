@@ -88,6 +88,7 @@ type owner struct {
 	fast      bool // answer before the commit
 	moves     bool // another node may be the next owner
 	store     store.Store
+	knower    store.Knower // store, or nil if it is none
 	epoch     uint64
 	subs      *sub.Registry
 	listen    *listen.Registry
@@ -394,12 +395,14 @@ func (o *owner) dispatch(ctx context.Context, r *request) {
 			return
 		}
 		e = o.enter(r.name)
-		if e.loaded = e.volatile || o.overwrites(r); !e.loaded {
+		if !e.loaded && o.overwrites(r) {
+			e.loaded, e.blind = true, true
+		}
+		if !e.loaded {
 			e.queue = append(e.queue, r)
 			o.load(ctx, e)
 			return
 		}
-		e.blind = !e.volatile
 	}
 	if !e.loaded || len(e.queue) > 0 || e.parked != nil {
 		e.queue = append(e.queue, r)

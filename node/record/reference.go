@@ -64,7 +64,7 @@ func (o *owner) park(e *entry, r *request) {
 	if e == nil { // the rules were reloaded since it was decided that no record is needed
 		e = o.enter(r.name)
 		e.queue = append(e.queue, r)
-		if e.loaded = e.volatile; e.loaded {
+		if e.loaded {
 			o.makeReady(e)
 		} else {
 			o.load(o.work, e)
@@ -138,7 +138,7 @@ func (o *owner) snapshot(ctx context.Context, name string, then func(state, erro
 	e := o.cache.get(name)
 	if e == nil {
 		e = o.enter(name)
-		if e.loaded = e.volatile; !e.loaded {
+		if !e.loaded {
 			e.snapshots = append(e.snapshots, then)
 			o.load(ctx, e)
 			return

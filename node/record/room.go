@@ -120,6 +120,7 @@ func (r *Room) newOwner(partition int, epoch uint64, st store.Store) *owner {
 		absent:   make(map[string]struct{}), absentSweep: absentLeast,
 	}
 	o.cache.evicted = o.remember
+	o.knower, _ = st.(store.Knower)
 	return o
 }
 

@@ -51,6 +51,9 @@ func (s *Store) append(ctx context.Context, ops []store.Op) error {
 	}
 	ctx, cancel := within(ctx)
 	defer cancel()
+	s.state.Lock()
+	s.listed.note(s.subjects, ops) // first, so that nobody misses what is on its way
+	s.state.Unlock()
 	if err := s.send(ctx, base, dead, ops); err != nil {
 		s.failures.Add(1)
 		s.fail()

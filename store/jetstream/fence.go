@@ -72,6 +72,14 @@ func (s *Store) fence(ctx context.Context, epoch uint64) error {
 	s.state.Lock()
 	defer s.state.Unlock()
 	s.ready, s.epoch, s.base, s.floor, s.dead, s.info = true, epoch, base, last.floor, dead, info
+	s.listed = nil // somebody else may have written
+	fences := 0
+	if last.seq > 0 {
+		fences = 1
+	}
+	if base == info.LastSeq+1 && info.Subjects == fences && info.Led {
+		s.listed = &listed{whole: true, hashes: make(map[uint64]struct{})} // of no record
+	}
 	s.fences++
 	s.wake()
 	return nil

@@ -18,7 +18,8 @@
 //     switched off when it gets some. Each payload is checked: format, checksum,
 //     name. The server answers "no message
 //     found" also for a message that it cannot read, so a miss is believed only
-//     when the stream does not list the subject either.
+//     when the stream does not list the subject either. After the first miss an
+//     owner learns which subjects the stream has, and then asks nobody: listed.go.
 //
 // Locks: mu is held through a whole Append or Fence; state guards the fields and
 // is taken inside it and never held across a request.
@@ -140,12 +141,14 @@ type Store struct {
 	fences uint64             // guarded by state; how often Fence succeeded
 	scans  map[*scan]struct{} // guarded by state; those under way
 	info   streamState        // guarded by state; as last heard
+	listed *listed            // guarded by state; nil until a record was missed
 
 	appends, failures, ops atomic.Uint64
 
 	compactAt uint64 // the constant, less in tests
 	room      func(int64) error
 	compacts  chan struct{} // wakes the compactor
+	misses    chan struct{} // wakes the lister
 	stop      context.CancelFunc
 	done      sync.WaitGroup
 }
@@ -237,7 +240,7 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 		link:    link{nc: nc, js: js, stream: name, subjects: root + "r.", mark: m, log: log, stopCh: background.Done()},
 		fenceAt: root + "fence", maxRecord: maxRecord, maxMessage: maxMessage,
 		batch: rand.Text(), names: make(map[string]int), scans: make(map[*scan]struct{}),
-		compactAt: compactAt, room: opts.Room, compacts: make(chan struct{}, 1), stop: stop,
+		compactAt: compactAt, room: opts.Room, compacts: make(chan struct{}, 1), misses: make(chan struct{}, 1), stop: stop,
 	}
 	s.direct.Store(found.AllowDirect)
 	s.replicated.Store(found.Replicas > 1)
@@ -245,6 +248,7 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Store, error) {
 		s.compactAt = opts.compactAt
 	}
 	s.done.Go(func() { s.compactor(background) })
+	s.done.Go(func() { s.lister(background) })
 	return s, nil
 }
 

@@ -163,6 +163,7 @@ type LogStats struct {
 // stateStore is what Logged needs of STATE.
 type stateStore interface {
 	store.Store
+	store.Knower
 	Stats(ctx context.Context) Stats
 }
 
@@ -221,7 +222,10 @@ type Logged struct {
 	done    sync.WaitGroup
 }
 
-var _ store.Store = (*Logged)(nil)
+var (
+	_ store.Store  = (*Logged)(nil)
+	_ store.Knower = (*Logged)(nil)
+)
 
 // LogName is the name of the stream that logs the changes of a partition.
 func LogName(partition int) string { return fmt.Sprintf("HADAL_LOG_%d", partition) }

@@ -33,6 +33,12 @@ func (l *Logged) Load(ctx context.Context, name string) (store.Record, error) {
 	}
 }
 
+// Lacks implements store.Knower.
+func (l *Logged) Lacks(name string) bool {
+	op, ok, _, err := l.look(name)
+	return err == nil && (ok && op.Delete || !ok && l.states.Lacks(name))
+}
+
 // look finds a name among the dirty records.
 func (l *Logged) look(name string) (op store.Op, ok bool, refences uint64, err error) {
 	l.state.Lock()

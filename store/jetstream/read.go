@@ -24,16 +24,19 @@ func (s *Store) Load(ctx context.Context, name string) (store.Record, error) {
 	s.state.Lock()
 	// Before the read: a floor that rises later was under a record that moved.
 	err, floor := s.usableLocked(), s.floor
-	s.state.Unlock()
-	if err == nil && name == "" {
+	if err == nil && (name == "" || s.listed.lacks(s.subjects, name)) {
 		err = store.ErrNotFound
 	}
+	s.state.Unlock()
 	var m message
 	if err == nil {
 		err = s.retry(ctx, patience, func(ctx context.Context) (err error) {
 			m, err = s.loadOnce(ctx, name)
 			return err
 		})
+		if errors.Is(err, store.ErrNotFound) {
+			s.missed()
+		}
 	}
 	if err == nil && (m.Delete || m.seq <= floor) {
 		err = store.ErrNotFound
@@ -167,6 +170,7 @@ func (s *Store) decode(subject string, seq uint64, payload []byte) (message, err
 type streamState struct {
 	Messages, Bytes   uint64
 	FirstSeq, LastSeq uint64
+	Subjects          int  // with a message each
 	Lost              int  // messages that the server could not recover
 	Listed            bool // the subject asked for is there
 	Led               bool // it is the leader who says so
@@ -197,7 +201,7 @@ func (s *link) requestInfo(ctx context.Context, subject string) (streamState, er
 	}
 	return streamState{
 		Messages: state.Get("messages").Uint(), Bytes: state.Get("bytes").Uint(),
-		FirstSeq: state.Get("first_seq").Uint(), LastSeq: state.Get("last_seq").Uint(),
+		FirstSeq: state.Get("first_seq").Uint(), LastSeq: state.Get("last_seq").Uint(), Subjects: int(state.Get("num_subjects").Int()),
 		Lost: int(state.Get("lost.msgs.#").Int()), Listed: state.Get("subjects").Exists(),
 		Term: termOf(answer), Led: led(answer),
 	}, nil

@@ -41,6 +41,9 @@ type scan struct {
 	// Store.state.
 	around string
 	others int64
+	// subject, if it is set, is told of every message, tombstones among them, instead of
+	// anybody of the records. The payloads are not read then.
+	subject func(string)
 }
 
 // note is told of every append. The caller holds Store.state.
@@ -216,7 +219,10 @@ func (s *Store) read(ctx context.Context, sc *scan, end uint64, visit func(store
 // readFrom makes a consumer at *next and reads until end or an error. It leaves
 // in *next where to go on.
 func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64, visit func(store.Record) error) error {
-	filter, filters := string(appendFilter([]byte(s.subjects), sc.prefix)), []string(nil)
+	filter, filters, bytes := string(appendFilter([]byte(s.subjects), sc.prefix)), []string(nil), max(scanBytes, 2*int(s.nc.MaxPayload()))
+	if sc.subject != nil {
+		bytes = listBytes
+	}
 	if sc.fenced {
 		filter, filters = "", []string{filter, s.fenceAt}
 	}
@@ -224,7 +230,7 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 	defer ccancel()
 	consumer, err := s.js.CreateConsumer(cctx, s.stream, jetstream.ConsumerConfig{
 		FilterSubject: filter, FilterSubjects: filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *next,
-		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute, HeadersOnly: sc.subject != nil,
 		Description: "Hadal: scan",
 	})
 	if err != nil {
@@ -256,7 +262,7 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		batch, err := consumer.FetchBytes(max(scanBytes, 2*int(s.nc.MaxPayload())), jetstream.FetchMaxWait(wait))
+		batch, err := consumer.FetchBytes(bytes, jetstream.FetchMaxWait(wait))
 		if err != nil {
 			return translate(err)
 		}
@@ -272,6 +278,14 @@ func (s *Store) readFrom(ctx context.Context, sc *scan, next *uint64, end uint64
 			got++
 			if meta.Sequence.Stream > end {
 				return nil
+			}
+			if sc.subject != nil {
+				sc.subject(m.Subject())
+				*next = meta.Sequence.Stream + 1
+				if meta.NumPending == 0 {
+					return nil
+				}
+				continue
 			}
 			record, err := s.decode(m.Subject(), meta.Sequence.Stream, m.Data())
 			if err != nil {
