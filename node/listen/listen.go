@@ -235,17 +235,39 @@ func (r *Registry) Changed(name string) {
 	r.enqueue(job{name: name})
 }
 
+// Subscribe has add subscribe a client to name, and calls provided if it returns true and
+// somebody in the cluster provides name, as far as this node knows. Nothing is told of
+// providers between the two, nor while provided tells the client: so it hears of each of
+// them once, and in order. Both may call what may be called under mu, and Changed. It
+// returns what add does.
+func (r *Registry) Subscribe(name string, add func() bool, provided func()) bool {
+	if r.live.Load() == 0 && r.providing.Load() == 0 {
+		return add() // who begins to listen now has yet to be asked, and tells this one too
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !add() {
+		return false
+	}
+	if r.elsewhere[name] > 0 || r.providedHere(name) {
+		provided()
+	}
+	return true
+}
+
 // HasProvider says whether somebody in the cluster provides name, as far as this node
-// knows now. A subscriber that was added before the call will be told of later changes.
+// knows now.
 func (r *Registry) HasProvider(name string) bool {
 	if r.providing.Load() == 0 {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.elsewhere[name] > 0 {
-		return true
-	}
+	return r.elsewhere[name] > 0 || r.providedHere(name)
+}
+
+// providedHere says whether a client of this node provides name. The caller has mu.
+func (r *Registry) providedHere(name string) bool {
 	n := r.names[name]
 	return n != nil && n.provider != nil && !n.provider.gone
 }

@@ -242,6 +242,49 @@ func TestTwoProvidersAsInTheExample(t *testing.T) {
 	})
 }
 
+// A subscriber hears of a provider either from those who subscribe it or with all others:
+// nothing may be told between the two.
+func TestNobodyIsToldOfProvidersWhileAClientSubscribes(t *testing.T) {
+	inRecords(t, func(w *world) {
+		p, c, d := w.client(), w.client(), w.client()
+		w.do(p, recListen, "r")
+		apart := func() {
+			if w.mu.TryLock() {
+				w.mu.Unlock()
+				t.Error("subscribers may be told of a provider now")
+			}
+		}
+		subscribe := func(c *fake, full bool) bool {
+			return w.Subscribe("r", func() bool {
+				apart()
+				if !full && w.subs.Add("r", c) == sub.First {
+					w.Changed("r")
+				}
+				return !full
+			}, func() {
+				apart()
+				c.Answer(&protocol.Message{Topic: w.topic, Action: protocol.RecordSubscriptionHasProvider, Name: "r", Has: protocol.HasName})
+			})
+		}
+		if !subscribe(c, false) {
+			t.Error("Subscribe = false, want what add returned")
+		}
+		synctest.Wait()
+		c.expect(t)
+		w.answer(p, recAccept, "r", "r")
+		c.expect(t, has("r"))
+		if !subscribe(d, false) {
+			t.Error("Subscribe = false, want what add returned")
+		}
+		d.expect(t, has("r"))
+		if e := w.client(); subscribe(e, true) {
+			t.Error("Subscribe = true for one who may not, want false")
+		} else {
+			e.expect(t)
+		}
+	})
+}
+
 func TestEventsUseTheirOwnNumbersAndTellSubscribersNothing(t *testing.T) {
 	inBubble(t, protocol.TopicEvent, nil, func(w *world) {
 		p, c := w.client(), w.client()

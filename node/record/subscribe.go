@@ -15,15 +15,21 @@ func (s *seat) unsubscribe(r *request) {
 	}
 }
 
-// subscribe adds the client to the record's subscribers. action is the original
-// action that a complaint about a second subscription names (spec 08 §2). It is
-// false if the client may have no more, which it is told.
+// subscribe adds the client to the record's subscribers, and tells it if the record has a
+// provider. action is the original action that a complaint about a second subscription
+// names (spec 08 §2). It is false if the client may have no more, which it is told.
 func (r *Room) subscribe(req *request, action protocol.Action) bool {
-	c := req.client
-	if c.Gone() {
+	if req.client.Gone() {
 		return true // nobody would remove it
 	}
-	added := r.subs.Add(req.name, c)
+	return r.listen.Subscribe(req.name, func() bool { return r.add(req, action) }, func() {
+		req.answer(&protocol.Message{Action: protocol.RecordSubscriptionHasProvider, Name: req.name})
+	})
+}
+
+// add is subscribe without the provider.
+func (r *Room) add(req *request, action protocol.Action) bool {
+	added := r.subs.Add(req.name, req.client)
 	switch added {
 	case sub.Full:
 		req.answer(sub.TooMany(&protocol.Message{
@@ -40,9 +46,6 @@ func (r *Room) subscribe(req *request, action protocol.Action) bool {
 	if req.trip != nil {
 		req.trip.subscribed = true
 		req.trip.added = req.trip.added || added != sub.Already
-	}
-	if r.listen.HasProvider(req.name) {
-		req.answer(&protocol.Message{Action: protocol.RecordSubscriptionHasProvider, Name: req.name})
 	}
 	return true
 }
