@@ -1,6 +1,6 @@
 // Runs the tests of this folder: `npm test` runs every file over ws:// and the
-// main feature files over wss:// again; `npm run test-browser` the browser's. With
-// file names, just these, over HADAL_E2E_TRANSPORT (ws). With HADAL_E2E_NODES=3, clients are
+// main feature files over wss:// again; `npm run test-browser` the browser's, streams on three
+// nodes too. With file names, just these, over HADAL_E2E_TRANSPORT (ws). With HADAL_E2E_NODES=3, clients are
 // spread over three nodes in place of each node, and everything runs over ws://.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -44,8 +44,8 @@ function atLeast (major, minor) {
 }
 
 // run runs the files over one transport and says whether all passed.
-function run (transport, files) {
-  console.log(`\n---- ${files.length} files over ${transport}${nodes > 1 ? `, clients spread over ${nodes} nodes` : ''} ----`)
+function run (transport, files, count = nodes) {
+  console.log(`\n---- ${files.length} files over ${transport}${count > 1 ? `, clients spread over ${count} nodes` : ''} ----`)
   // A stock client that lost its way may try to connect for ever, after its test.
   const forced = atLeast(20, 14) ? ['--test-force-exit'] : []
   // By itself Node runs one less at once than there are processors.
@@ -54,7 +54,7 @@ function run (transport, files) {
   const { status } = spawnSync(process.execPath, args, {
     stdio: 'inherit',
     // With it fetch trusts the certificate of the run's nodes.
-    env: { ...process.env, HADAL_E2E_TRANSPORT: transport, NODE_EXTRA_CA_CERTS: join(scratch, 'cert.pem') }
+    env: { ...process.env, HADAL_E2E_TRANSPORT: transport, HADAL_E2E_NODES: String(count), NODE_EXTRA_CA_CERTS: join(scratch, 'cert.pem') }
   })
   return status === 0
 }
@@ -62,7 +62,8 @@ function run (transport, files) {
 const wanted = process.argv.slice(2)
 let passed
 if (wanted[0] === 'browser') {
-  passed = run('wss', ['browser/browser.test.js', 'browser/cookie.test.js'])
+  passed = run('wss', ['browser/browser.test.js', 'browser/cookie.test.js', 'browser/stream.test.js'])
+  passed = run('wss', ['browser/stream.test.js'], 3) && passed
 } else if (wanted.length > 0) {
   passed = run(process.env.HADAL_E2E_TRANSPORT || 'ws', wanted)
 } else {

@@ -1,6 +1,7 @@
 // Server-sent events beside the official client, by curl as docs/sse.md has it.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { login } from './lib/client.js'
 import { spread } from './lib/cluster.js'
 import { Inbox } from './lib/inbox.js'
@@ -12,7 +13,11 @@ const node = await startNode()
 // listen opens a stream, with an inbox of [id, type, data].
 function listen (t, query, ...args) {
   const url = node.url.replace(/^ws/, 'http').replace('/deepstream', '/sse') + query
-  const curl = spawn('curl', ['-sSNk', ...args, url])
+  return events(t, spawn('curl', ['-sSNk', ...args, url]))
+}
+
+// events is what a command prints that hears a stream.
+function events (t, curl) {
   later(t, () => { curl.kill() })
   const inbox = new Inbox()
   let rest = ''
@@ -49,4 +54,17 @@ test('a stream hears events and records, and goes on where it was', async t => {
   await other.setWithAck({ o: 1 })
   const got = await same.next()
   assert.equal(got[2].name, 'other')
+})
+
+test('docs/sse.md: its command runs', async t => {
+  const page = readFileSync(new URL('../docs/sse.md', import.meta.url), 'utf8')
+  const commands = [...page.matchAll(/^```sh\n(.*?)^```/gms)].map(([, command]) => command.trim())
+  assert.equal(commands.length, 1)
+  const client = await login(t, node)
+  await client.record.setDataWithAck('weather/berlin', { page: 1 })
+  const stream = events(t, spawn('sh', ['-c', `exec ${commands[0].replace('127.0.0.1:6020', new URL(node.url).host)}`]))
+  assert.deepEqual((await stream.next())[2].data, { page: 1 })
+  await spread()
+  client.event.emit('news', 'hello')
+  assert.deepEqual(await stream.next(), [undefined, 'event', { name: 'news', data: 'hello' }])
 })

@@ -46,9 +46,10 @@ const (
 	maxName = 4096
 	// loginTime is how long a login may take; the answer has to follow within the time that
 	// the port gives to a request.
-	loginTime = 8 * time.Second
+	loginTime   = 8 * time.Second
+	contentType = "text/event-stream; charset=utf-8"
 	// head begins the stream. X-Accel-Buffering is for nginx, which would hold it back.
-	head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-store\r\n" +
+	head = "HTTP/1.1 200 OK\r\nContent-Type: " + contentType + "\r\nCache-Control: no-store\r\n" +
 		"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
 )
 
@@ -65,7 +66,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, text, status)
 		return
 	}
-	visit := s.port.Welcome(w, r)
+	refusals := comesAgain(w, r)
+	visit := s.port.Welcome(refusals, r)
 	if visit == nil {
 		return
 	}
@@ -76,7 +78,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		last = query.Get("lastEventId")
 	}
 	c.name, c.version, c.resumes = protocol.ParseSSEID(last)
-	user := s.login(w, r, visit)
+	user := s.login(refusals, r, visit)
 	if user == nil {
 		return
 	}
@@ -127,11 +129,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request, visit *auth.Attem
 	attempt.Params = "{}"
 	verdict, err := s.authn.Authenticate(ctx, &attempt)
 	w.Header().Set("Cache-Control", "no-store")
-	if cors := r.Header.Get("Origin"); cors != "" {
-		w.Header().Set("Access-Control-Allow-Origin", cors)
-		w.Header().Set("Access-Control-Allow-Credentials", "true")
-		w.Header().Set("Vary", "Origin")
-	}
+	allow(w.Header(), r.Header.Get("Origin"))
 	switch {
 	case errors.Is(err, auth.ErrBusy), errors.Is(err, context.DeadlineExceeded):
 		w.Header().Set("Retry-After", "1")
