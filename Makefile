@@ -39,7 +39,9 @@ APT_ip       := iproute2
 APT_tc       := iproute2
 APT_initdb   := postgresql
 APT_curl     := curl
-COMMANDS     := chromium node npm gcc mkfs.ext4 chattr mount ip tc initdb curl
+APT_mosquitto_pub := mosquitto-clients
+APT_mosquitto_sub := mosquitto-clients
+COMMANDS     := chromium node npm gcc mkfs.ext4 chattr mount ip tc initdb curl mosquitto_pub mosquitto_sub
 
 # Some of them are where only root looks, or, as Debian's PostgreSQL, nobody.
 empty :=
