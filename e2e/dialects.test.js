@@ -163,6 +163,17 @@ test('ws-text: of two writes at once with an acknowledgement both are merged and
   assert.ok(late.some(line => line.endsWith('{"writeSuccess":true}')), late.join('\n')) // what is merged need not ask for it
 })
 
+test('ws-text: what is not there', async t => {
+  const d = dialects['ws-text']
+  const client = await d.login(t, node, 'absent')
+  const answered = []
+  client.record.has('absent/has', (...answer) => answered.push(answer))
+  client.record.snapshot('absent/snapshot', (...answer) => answered.push(answer))
+  assert.equal(await d.head(client, 'absent/head'), -1)
+  assert.deepEqual((await client.errors.next()).slice(0, 2), ['absent/snapshot', 'RECORD_NOT_FOUND'])
+  assert.deepEqual(answered, []) // as with deepstream
+})
+
 for (const [kind, d] of Object.entries(dialects)) {
   test(`${kind}: a write that is denied`, async t => {
     const client = await d.login(t, node, `${kind}/denied`)

@@ -95,6 +95,13 @@ func TestHostileFramesOfTextAndJSONHarmNobody(t *testing.T) {
 	}{
 		{"a cut message", "text", false, `A¦REQ¦{"usern`, "A¦E¦INVALID_AUTH_DATA¦U+", 1, websocket.ClosePolicyViolation},
 		{"a cut message", "text", true, `R¦CU¦r¦-1¦{"a":`, `R¦E¦INVALID_MESSAGE_DATA¦{"a":+`, 1, 0},
+		{"a value of unknown type", "text", true, "E¦EVT¦e¦Zx+", "E¦E¦INVALID_MESSAGE_DATA¦e+", 1, 0},
+		{"a patch of unknown type", "text", true, "R¦P¦r¦1¦a¦Zx+", "R¦E¦INVALID_MESSAGE_DATA¦?Zx+", 1, 0},
+		{"no data where data is", "text", true, "E¦EVT¦e¦+", "", 0, 0},
+		{"a list of names that is none", "text", true, "U¦S¦1¦[+U¦Q¦2¦{+", "", 0, 0},
+		{"null", "json", false, "null", "", 0, websocket.CloseProtocolError},
+		{"null", "json", true, "null", "", 0, websocket.CloseProtocolError},
+		{"a list of names that is missing", "json", true, `{"topic":4,"action":3,"correlationId":"1"}`, `{"topic":4,"action":3,"correlationId":"1","isAck":true}`, 1, 0},
 		{"a patch without a value", "text", true, `R¦P¦r¦1¦path`, "R¦E¦INVALID_MESSAGE_DATA¦?+", 1, 0},
 		{"a cut message", "json", false, `{"topic":3,"act`, "", 0, websocket.CloseProtocolError},
 		{"a cut message", "json", true, `{"topic":5,"action":10,"name":"r`, "", 0, websocket.CloseProtocolError},
