@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,7 +24,11 @@ func (n *Node) openAPI(routes map[string]http.Handler) {
 	port := n.cfg.HTTPServer.Options
 	n.api = api.New(cfg, api.Deps{
 		Auth: n.logins, Node: apiNode{n}, Vault: n.vault, Log: n.log, Ready: n.takesRequests,
-		Attempt:   func(r *http.Request) *auth.Attempt { return n.endpoint.Attempt(r) },
+		Attempt: func(r *http.Request) *auth.Attempt { return n.endpoint.Attempt(r) },
+		Knock: func(r *http.Request) (func(*auth.User) bool, int, time.Duration) {
+			l, status, wait := n.endpoint.BeginLogin(r)
+			return l.EndLogin, status, wait
+		},
 		AnyOrigin: port.AllowAllOrigins && len(port.Origins) == 0, AllowsOrigin: port.AllowsOrigin,
 		TokenQuery: n.cfg.Upgrade.Query,
 	})

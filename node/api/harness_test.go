@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"hadal/auth"
 	"hadal/auth/vault"
@@ -95,6 +96,9 @@ func newServer(node *fake, v vault.Vault, change func(*Config)) *Server {
 	}
 	return New(cfg, Deps{
 		Auth: anybody{}, Node: node, Vault: v, Ready: func() bool { return true }, AnyOrigin: true, Log: slog.New(slog.DiscardHandler),
+		Knock: func(*http.Request) (func(*auth.User) bool, int, time.Duration) {
+			return func(*auth.User) bool { return false }, 0, 0
+		},
 		Attempt: func(r *http.Request) *auth.Attempt {
 			_, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 			return &auth.Attempt{RemoteAddr: "192.0.2.1", Header: r.Header, Token: token}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strconv"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -19,9 +21,29 @@ var errNoUser = errors.New("accepted without a user")
 
 // login asks who is calling, with the parameters in the body and the credentials in the
 // headers, by the same strategies as a connection.
-func (s *Server) login(ctx context.Context, r *http.Request, params string) (auth.Verdict, *Caller, *web.Problem) {
+func (s *Server) login(ctx context.Context, w http.ResponseWriter, r *http.Request, params string) (auth.Verdict, *Caller, *web.Problem) {
 	a := s.deps.Attempt(r)
 	a.Params, a.API = params, true
+	judged, status, wait := s.deps.Knock(r)
+	if status != 0 {
+		s.stats.login("hasty")
+		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+		return auth.Verdict{}, nil, problem(status, "TOO_MANY_CONNECTIONS", "too many connect, or fail to log in, in a short time: wait")
+	}
+	v, caller, p := s.judge(ctx, a)
+	var user *auth.User
+	if p == nil {
+		user = caller.User
+	}
+	if judged(user) {
+		w.Header().Set("Connection", "close")
+	}
+	return v, caller, p
+}
+
+// judge is login for what a request says of who makes it.
+func (s *Server) judge(ctx context.Context, a *auth.Attempt) (auth.Verdict, *Caller, *web.Problem) {
+	params := a.Params
 	where := networkOf(a.RemoteAddr)
 	if s.logins.take(where) != seated {
 		s.stats.login("busy")

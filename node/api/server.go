@@ -42,7 +42,11 @@ type Deps struct {
 	// its body.
 	Auth    auth.Authenticator
 	Attempt func(*http.Request) *auth.Attempt
-	Node    Node
+	// Knock is called before a request logs in. With a status it is refused, for some time;
+	// otherwise judged is called with who has logged in, or nil, and says whether the
+	// connection is to be closed with the answer.
+	Knock func(*http.Request) (judged func(*auth.User) (enough bool), status int, wait time.Duration)
+	Node  Node
 	// Vault keeps the answers of requests with an Idempotency-Key. It may not be open yet.
 	Vault vault.Vault
 	// Ready says whether requests can be served; before that they are refused.
@@ -176,7 +180,7 @@ func (s *Server) serveAuth(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), s.cfg.RequestTimeout)
 	defer cancel()
-	v, _, p := s.login(ctx, r, body)
+	v, _, p := s.login(ctx, w, r, body)
 	if p != nil {
 		s.refuse(w, r, p)
 		return
@@ -215,7 +219,7 @@ func (s *Server) serveBatch(w http.ResponseWriter, r *http.Request) {
 func (s *Server) perform(w http.ResponseWriter, r *http.Request, b *request, share *share) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), s.cfg.RequestTimeout)
 	defer cancel()
-	_, caller, p := s.login(ctx, r, b.params)
+	_, caller, p := s.login(ctx, w, r, b.params)
 	if p == nil {
 		p = b.parse()
 	}

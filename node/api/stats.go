@@ -12,7 +12,7 @@ var results = [...]string{"failed", "done"}
 var paths = [...]string{"openapi", "auth", "post", "get", "preflight", "other"}
 
 // loginResults are how logins end.
-var loginResults = [...]string{"accepted", "refused", "failed", "busy"}
+var loginResults = [...]string{"accepted", "refused", "failed", "busy", "hasty"}
 
 // stats are the counters.
 type stats struct {
@@ -83,7 +83,8 @@ type Stats struct {
 	Requests map[[2]string]uint64
 	// Commands counts by topic, action and result (done, failed).
 	Commands map[[3]string]uint64
-	// Logins counts by result: accepted, refused, failed (could not be judged), busy.
+	// Logins counts by result: accepted, refused, failed (could not be judged), busy, hasty
+	// (not judged, because too many connect).
 	Logins map[string]uint64
 	// Running is how many requests run, Keys how many answers are kept for them.
 	Running, Keys int

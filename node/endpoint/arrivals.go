@@ -49,6 +49,22 @@ func (a *arrivals) take(addr netip.Addr, own bool) (why int, wait time.Duration)
 	return 0, 0
 }
 
+// look is take, but takes nothing.
+func (a *arrivals) look(addr netip.Addr, own bool) (why int, wait time.Duration) {
+	now := a.now()
+	if own && addr.IsValid() {
+		if wait = a.addresses.Wait(auth.Network(addr), now); wait > 0 {
+			return refusedHasty, wait
+		}
+	}
+	if !a.all.None() {
+		if wait = a.everybody.Wait(a.all, now); wait > 0 {
+			return refusedRush, wait
+		}
+	}
+	return 0, 0
+}
+
 // hurry refuses a request for a connection that comes too soon, with its status, or
 // returns 0.
 func (s *Server) hurry(w http.ResponseWriter, r *http.Request) (status int, text string) {

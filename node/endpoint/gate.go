@@ -70,6 +70,10 @@ type guest struct {
 	leaving  bool // was turned away
 	mute     bool // has sent no request
 
+	home     func() // called when it leaves; nil unless a request has logged a user in
+	counted  bool   // a request without a name has logged in, and counted as a connection
+	failures int    // of logins by requests
+
 	inAll, inCrowd *list.Element // places in the two lists; nil during a login
 }
 
@@ -240,9 +244,9 @@ func (g *gate) upgraded(c *Conn) {
 		return
 	}
 	u.conn = c
-	late := !u.newcomer // turned away a moment ago, and counted
+	late := u.leaving // turned away a moment ago, and counted
 	var gone []*guest
-	if !late && u.crowd == nil && err == nil && !g.trusted(addr) {
+	if u.newcomer && u.crowd == nil && err == nil && !g.trusted(addr) {
 		gone = g.join(u, addr)
 	}
 	g.mu.Unlock()
@@ -292,6 +296,9 @@ func (g *gate) leave(nc net.Conn) {
 	}
 	g.settle(u)
 	delete(g.guests, nc)
+	if u.home != nil {
+		u.home()
+	}
 	if u.leaving {
 		g.leaving--
 		g.left.Signal() // to Accept, which nobody else calls

@@ -70,6 +70,7 @@ type Server struct {
 
 	arrivals *arrivals
 	seats    *seats
+	callers  *seats // of sockets by which users log in with requests
 	outdated outdated
 
 	draining atomic.Pointer[drain] // nil unless Drain was called
@@ -116,7 +117,7 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 	}
 	s.speak = dialects(append([]Dialect{{Name: "ws-binary", Options: &s.cfg.WebSocket, Binary: true}}, cfg.Dialects...))
 	s.gate = newGate(&s.cfg.HTTP, s.trusted, log)
-	s.arrivals, s.seats = newArrivals(cfg.ConnectionRate), newSeats(cfg.MaxConnectionsPerUser)
+	s.arrivals, s.seats, s.callers = newArrivals(cfg.ConnectionRate), newSeats(cfg.MaxConnectionsPerUser), newSeats(cfg.MaxConnectionsPerUser)
 	s.melody = newMelody(s.speak, log)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // a connection of HTTP/2 cannot be taken over
@@ -128,6 +129,7 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 		MaxHeaderBytes: maxHeaderBytes,
 		Protocols:      protocols,
 		ConnState:      s.gate.connState,
+		ConnContext:    connContext,
 		ErrorLog:       stdlog.New(httpErrors{log}, "", 0),
 	}
 	return s, nil

@@ -73,5 +73,11 @@ func (b *Bucket) Take(l Limit, now int64) time.Duration {
 	}
 }
 
+// Wait is what Take would say, and takes nothing.
+func (b *Bucket) Wait(l Limit, now int64) time.Duration {
+	_, wait := l.next(b.full.Load(), now)
+	return max(0, wait)
+}
+
 // Full says that b is full at now: it can be forgotten.
 func (b *Bucket) Full(now int64) bool { return b.full.Load() <= now }

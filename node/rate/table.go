@@ -47,6 +47,17 @@ func (t *Table[K]) Take(key K, now int64) time.Duration {
 	return 0
 }
 
+// Wait is what Take would say, and takes nothing.
+func (t *Table[K]) Wait(key K, now int64) time.Duration {
+	if t.limit.None() {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, wait := t.limit.next(t.full[key], now)
+	return max(0, wait)
+}
+
 // forget drops the keys whose buckets are full. The caller holds mu. It looks again
 // when there are twice as many as are left, so that each key that comes pays for the
 // look at two; a table at its bound looks when a key has had the time to go.

@@ -127,7 +127,9 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request, visit *auth.Attem
 	defer cancel()
 	attempt := *visit
 	attempt.Params = "{}"
+	release := s.port.HoldLogin(r)
 	verdict, err := s.authn.Authenticate(ctx, &attempt)
+	release()
 	w.Header().Set("Cache-Control", "no-store")
 	allow(w.Header(), r.Header.Get("Origin"))
 	switch {
