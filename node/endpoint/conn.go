@@ -308,7 +308,7 @@ func (c *Conn) handle(m *protocol.Message) {
 		case m.Topic >= protocol.TopicEvent && m.Topic <= protocol.TopicPresence:
 			c.srv.to.Receive(c, m)
 		case m.Topic == protocol.TopicConnection && m.Action == protocol.ConnectionPing:
-			c.say(protocol.TopicConnection, protocol.ConnectionPong)
+			c.tell(protocol.TopicConnection, protocol.ConnectionPong, m.Alone)
 		case c.pongs(m):
 		default:
 			c.unknownTopic(m.Action)
@@ -371,17 +371,21 @@ func (c *Conn) unknownTopic(a protocol.Action) { // a Message is large: not on h
 	})
 }
 
-// say answers with a message that has nothing but its name, one of those below.
-func (c *Conn) say(t protocol.Topic, a protocol.Action) {
+// say answers with a message that has nothing but its name, one of those below. It is
+// written at once, if it can be: most are steps of a login, which come one by one.
+func (c *Conn) say(t protocol.Topic, a protocol.Action) { c.tell(t, a, true) }
+
+// tell is say for a message that is alone, or not.
+func (c *Conn) tell(t protocol.Topic, a protocol.Action, alone bool) {
 	if c.Gone() {
 		return
 	}
 	if c.codec != nil {
-		c.Answer(&protocol.Message{Topic: t, Action: a})
+		c.Answer(&protocol.Message{Topic: t, Action: a, Alone: alone})
 		return
 	}
 	c.counters.out.cell(t, a).Add(1)
-	c.wire.push(notices[notice{t, a}], true, false)
+	c.wire.push(notices[notice{t, a}], true, alone)
 }
 
 type notice struct {

@@ -11,22 +11,25 @@
 // melody believes to be the socket is our wire.
 //
 //	socket ─► wire.Read ─► gorilla ─► melody's read pump ─► Conn.receive ─► Receiver
-//	socket ◄─ wire.Write ◄─ gorilla ◄─ melody's write pump ◄─ doorbell
-//	             └────────────────── wire.queue ◄─ Conn.Answer, Conn.Send
+//	socket ◄─ writer, or a pump ◄─ wire.queue ◄─ Conn.Answer, Conn.Send
+//	socket ◄─ wire.Write ◄─ gorilla ◄─ melody's write pump: close frames; and pongs
 //
 // Frames are encoded once, shared by all who get them, and wait in the wire's
-// queue. The first one rings the doorbell: an empty binary message through
-// melody, which wakes its write pump. When gorilla writes the resulting frame,
-// 82 00, which no client ever sees, the wire swallows it and writes everything
-// that waits, small frames copied together. One deepstream message stays one
-// WebSocket frame; but many frames leave in one system call. Pongs and close
-// frames, which gorilla makes, go behind what was queued before them.
+// queue. The first one puts the wire on the list of its writer. There is one for
+// each processor; it writes everything that waits in a wire, small frames copied
+// together, then goes on to the next wire. So one goroutine is woken for a
+// broadcast and not one for each subscriber, and what comes while it is at work
+// leaves with the rest: one deepstream message stays one WebSocket frame, but
+// many frames leave in one system call. A writer never waits. What a socket does
+// not take at once, large frames, and all above TLS are written by a pump, a
+// goroutine that lives while something waits. Pongs and close frames, which gorilla
+// makes, go behind what was queued before them.
 //
 // A frame that comes alone (protocol.Message.Alone) and finds nothing waiting is
 // written by who pushes it, if the socket is plain and takes it at once: the
-// pump need not be woken for one frame. That costs the pusher a system call, at
-// times under a lock of sub; so only readers ask for it, for what they send on,
-// and only while messages come to them one by one: a burst is better written
+// writer need not be woken for one frame. That costs the pusher a system call, at
+// times under a lock of sub; so only readers ask for it, for what they send on to
+// few, and only while messages come to them one by one: a burst is better written
 // together.
 //
 // # Dialects
@@ -36,9 +39,8 @@
 // each protocol.Form in use and shared; what a client is answered goes through its own
 // codec, which may remember what it asked. A client that does not speak WebSocket has a
 // Plain connection: its reader, which knows the dialect, logs it in and hands its messages
-// on, and there is no melody, so the wire has a pump of its own that lives while something
-// waits. All else, from the gate to the goodbye, is the same for all, and no room can tell
-// them apart.
+// on, and there is no melody. All else, from the gate to the goodbye, is the same for all,
+// and no room can tell them apart.
 //
 // # Too much for a client
 //

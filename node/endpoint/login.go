@@ -167,7 +167,7 @@ func (c *Conn) open(u *auth.User) {
 	c.srv.gate.loggedIn(c.guest)
 	c.srv.logins[loginAccepted].Add(1)
 	c.user.Store(u)
-	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthSuccessful}
+	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthSuccessful, Alone: true}
 	if u.ClientData != "" {
 		m.Has, m.Data = protocol.HasData, u.ClientData
 	}

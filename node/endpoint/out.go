@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/olahol/melody"
@@ -59,16 +58,15 @@ var (
 const keptQueue = 4096
 
 // wire is the net.Conn that gorilla and melody believe to be the socket. It
-// holds what waits for the client and writes it when melody's write pump hands
-// over an empty binary frame, the doorbell: see the package comment.
+// holds what waits for the client, which a writer writes, or a pump, a goroutine
+// that lives while something waits: see the package comment.
 //
 // Locks: writing is held over socket writes, mu never; writing before mu.
 type wire struct {
 	conn *Conn    // whom it belongs to
 	nc   net.Conn // TCP, TLS above TCP, or a test's own
 
-	// plain says that there is no WebSocket and so no melody: the wire has a pump of its
-	// own, a goroutine that lives while something waits.
+	// plain says that there is no WebSocket and so no melody.
 	plain bool
 	// open says that frames can be written: the upgrade was answered, where there is one.
 	open atomic.Bool
@@ -83,10 +81,10 @@ type wire struct {
 	mu sync.Mutex
 	// queue is what waits, nil while nothing does. Guarded by mu, like all below.
 	queue *[]frame
-	// answers and broadcasts are the bytes that wait, those included that the
-	// pump has taken from the queue and not yet written.
+	// answers and broadcasts are the bytes that wait, those included that were
+	// taken from the queue and are not yet written.
 	answers, broadcasts int
-	// rung says that a doorbell is under way.
+	// rung says that somebody is about to write what waits: the writer or a pump.
 	rung bool
 	// watched is the server's clock when the queue was last seen to move while it
 	// was crowded, or while goodbye is being said; 0
@@ -108,7 +106,7 @@ type wire struct {
 	in reader
 }
 
-// push queues a frame and rings the doorbell if nobody has, or writes a frame
+// push queues a frame and rings if nobody has, or writes a frame
 // that is alone itself. It never blocks.
 func (w *wire) push(b []byte, answer, alone bool) {
 	if alone && w.writeNow(frame{b, answer}) {
@@ -209,16 +207,16 @@ func (w *wire) putBack(f frame) {
 	}
 }
 
-// ring wakes melody's write pump. It cannot block, and cannot fail but for a
-// session that has ended: there is one doorbell at a time, and the channel
-// holds four envelopes.
+// ring has what waits written, by the connection's writer or a pump. It does not
+// block. There is one of them at a time, until nothing waits; connected rings again
+// when the upgrade was not answered yet.
 func (w *wire) ring() {
-	if w.plain {
-		go w.pump() // there is one at a time; it ends when nothing waits
-		return
-	}
-	if s := w.conn.session.Load(); s != nil {
-		_ = s.WriteBinary(nil) // only melody.ErrSessionClosed: nobody is left to wake
+	switch {
+	case !w.open.Load():
+	case w.in.sock == nil:
+		go w.pump() // it ends when nothing waits
+	default:
+		w.conn.srv.writerOf(w.conn).add(w)
 	}
 }
 
@@ -293,23 +291,22 @@ func (w *wire) abort() {
 func (w *wire) raw() net.Conn { return tcpOf(w.nc) }
 
 // Write takes what gorilla believes to write to the socket: the HTTP answer,
-// then doorbells and control frames. gorilla does not call it twice at once.
+// then control frames. gorilla does not call it twice at once.
 func (w *wire) Write(p []byte) (int, error) {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	if !w.upgraded {
-		return len(p), w.write(p)
-	}
-	if len(p) == 2 && p[0] == 0x82 && p[1] == 0 {
-		if err := w.flush(); err != nil {
-			return 0, err
+		n := 0
+		if w.in.sock != nil {
+			// It goes out at once, if ever; so most connections need no deadline, which
+			// is a timer.
+			n = tryWrite(w.in.sock, p)
+			w.conn.counters.bytesOut.Add(uint64(n))
 		}
-		// What came meanwhile waits for another doorbell, so that a pong gets its
-		// turn between two batches.
-		if w.more() {
-			w.ring()
+		if n == len(p) {
+			return n, nil
 		}
-		return len(p), nil
+		return len(p), w.write(p[n:])
 	}
 	// A pong or a close frame goes behind what was queued before it.
 	if err := w.flush(); err != nil {
@@ -329,7 +326,7 @@ func (w *wire) Write(p []byte) (int, error) {
 // opClose is the opcode of a close frame.
 const opClose = 8
 
-// more says whether something has come meanwhile, for which there must be another doorbell.
+// more says whether something has come meanwhile, which must be written too.
 func (w *wire) more() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -337,7 +334,8 @@ func (w *wire) more() bool {
 	return w.rung
 }
 
-// pump writes what waits where melody does not.
+// pump writes what waits until nothing does, and waits for the client where a writer
+// cannot.
 func (w *wire) pump() {
 	for {
 		w.writing.Lock()
@@ -446,8 +444,14 @@ func (w *wire) writeFrame(f frame) error {
 
 // wrote takes written bytes off the books.
 func (w *wire) wrote(answers, broadcasts int) {
-	limits := w.conn.dialect.Options
 	w.mu.Lock()
+	w.relieve(answers, broadcasts)
+	w.mu.Unlock()
+}
+
+// relieve is wrote for a caller who holds mu.
+func (w *wire) relieve(answers, broadcasts int) {
+	limits := w.conn.dialect.Options
 	w.answers -= answers
 	w.broadcasts -= broadcasts
 	if w.answers <= limits.QueueSoftLimit {
@@ -460,10 +464,9 @@ func (w *wire) wrote(answers, broadcasts int) {
 			w.watched = 0
 		}
 	}
-	w.mu.Unlock()
 }
 
-// write is every write to the socket. It ends when the client has taken nothing
+// write is every write to the socket that may wait. It ends when the client has taken nothing
 // for two heartbeats: then it is as dead as a silent one. gorilla's own deadline,
 // set anew for each frame, is not passed on (see SetWriteDeadline).
 func (w *wire) write(p []byte) error {
@@ -544,124 +547,6 @@ func (w *wire) SetReadDeadline(time.Time) error { return nil }
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
 var _ net.Conn = (*wire)(nil)
-
-// readChunk is the size of the pooled buffers that sockets are read into.
-const readChunk = 8 << 10
-
-var readChunks = sync.Pool{New: func() any { return new([readChunk]byte) }}
-
-// reader is the reading half of a wire. It reads the socket in large pieces
-// although an idle connection owns no buffer: it takes one from the pool only
-// when the socket has something to read (on systems where that can be told).
-type reader struct {
-	// buf[from:to] was read and not yet handed on; nil when there is nothing.
-	buf      *[readChunk]byte
-	from, to int
-	// early is what arrived behind the upgrade request, in the same segment.
-	early []byte
-
-	sock   syscall.RawConn // nil where only a plain Read will do
-	readFn func(fd uintptr) bool
-	err    error // readFn's
-
-	// ahead is how many bytes gorilla was given since the socket was last read,
-	// less those of the messages it made of them. See alone.
-	ahead int
-	// trusted says that messages may be as large as those of a logged-in client.
-	trusted bool
-	// singles counts the latest messages that nothing was read behind.
-	singles int
-}
-
-// Read hands gorilla what the client sent.
-func (w *wire) Read(p []byte) (n int, err error) {
-	r := &w.in
-	defer func() {
-		r.ahead += n
-		if !r.trusted {
-			w.trust()
-		}
-	}()
-	if len(r.early) > 0 {
-		n = copy(p, r.early)
-		if r.early = r.early[n:]; len(r.early) == 0 {
-			r.early = nil
-		}
-		return n, nil
-	}
-	if r.buf == nil {
-		if r.sock == nil || len(p) >= readChunk {
-			n, err = w.nc.Read(p)
-			w.heard(n)
-			return n, err
-		}
-		if err := r.fill(); err != nil {
-			return 0, err
-		}
-		r.ahead = 0
-		w.heard(r.to)
-	}
-	n = copy(p, r.buf[r.from:r.to])
-	if r.from += n; r.from == r.to {
-		readChunks.Put(r.buf)
-		r.buf = nil
-	}
-	return n, nil
-}
-
-// trust lets a client that has logged in send large messages. The limit is
-// gorilla's and belongs to the reader, which is waiting in Read while the login is
-// judged; so it is moved when the client's next bytes come.
-func (w *wire) trust() {
-	c := w.conn
-	if s := c.session.Load(); s != nil && state(c.state.Load()) == stateOpen {
-		s.WebsocketConnection().SetReadLimit(c.dialect.Options.MaxMessageSize)
-		w.in.trusted = true
-	}
-}
-
-// manySingles is when messages are said to come one by one. The last of a burst
-// is a single, and the first of the next often ahead of the rest; so it takes one
-// more.
-const manySingles = 3
-
-// alone says whether messages come one by one: nothing was read behind the
-// message of n bytes that gorilla has just made, be it here or in gorilla's own
-// small buffer, nor behind those before. It is called once for each message.
-// Control frames, fragments and messages longer than a chunk make it a guess,
-// until the socket is read again.
-func (r *reader) alone(n int) bool {
-	head := 6 // with the mask
-	switch {
-	case n >= 1<<16:
-		head = 14
-	case n >= 126:
-		head = 8
-	}
-	r.ahead -= head + n
-	if r.ahead > 0 || r.buf != nil || r.early != nil {
-		r.singles = 0
-		return false
-	}
-	r.singles++
-	return r.singles >= manySingles
-}
-
-// heard notes that the client is alive.
-func (w *wire) heard(n int) {
-	if n > 0 {
-		w.conn.counters.bytesIn.Add(uint64(n))
-		w.conn.heardAt.Store(w.conn.srv.clock.Load())
-	}
-}
-
-// release gives the buffer back when the reader has ended.
-func (r *reader) release() {
-	if r.buf != nil {
-		readChunks.Put(r.buf)
-		r.buf = nil
-	}
-}
 
 // newWire makes the wire of a connection that was taken from the HTTP server,
 // with what the server had read too much.

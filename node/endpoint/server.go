@@ -55,6 +55,7 @@ type Server struct {
 	http    *http.Server
 	melody  *melody.Melody
 	gate    *gate
+	writers []*writer
 	guard   func(http.ResponseWriter, *http.Request, *auth.Attempt) bool // nil lets all pass
 
 	began  time.Time
@@ -119,6 +120,7 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 	s.gate = newGate(&s.cfg.HTTP, s.trusted, log)
 	s.arrivals, s.seats, s.callers = newArrivals(cfg.ConnectionRate), newSeats(cfg.MaxConnectionsPerUser), newSeats(cfg.MaxConnectionsPerUser)
 	s.melody = newMelody(s.speak, log)
+	s.writers = newWriters()
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // a connection of HTTP/2 cannot be taken over
 	s.http = &http.Server{
@@ -208,6 +210,9 @@ func (s *Server) Serve(ctx context.Context) error {
 
 	var wg sync.WaitGroup
 	wg.Go(s.sweepLoop)
+	for _, r := range s.writers {
+		wg.Go(func() { r.run(s.stopped) })
+	}
 	s.servePorts(&wg)
 	if s.cert != nil {
 		wg.Go(func() { s.cert.watch(s.stopped) })

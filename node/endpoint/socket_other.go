@@ -16,3 +16,10 @@ func (r *reader) fill() error { return net.ErrClosed }
 
 // tryWrite is never called either.
 func tryWrite(syscall.RawConn, []byte) int { return 0 }
+
+// attempt stands for the one of unix: no wire with a sock uses it.
+type attempt struct{}
+
+func newAttempt() *attempt { return nil }
+
+func (*attempt) once(syscall.RawConn, []byte) int { return 0 }

@@ -61,29 +61,36 @@ type attempt struct {
 	fn func(fd uintptr) bool // write, made once
 }
 
-var attempts = sync.Pool{New: func() any {
+func newAttempt() *attempt {
 	a := new(attempt)
 	a.fn = a.write
 	return a
-}}
+}
+
+var attempts = sync.Pool{New: func() any { return newAttempt() }}
 
 // write is RawConn.Write's callback: it never asks to be called again when the
 // socket has room.
 func (a *attempt) write(fd uintptr) bool {
-	a.n, _ = syscall.Write(int(fd), a.b) // see tryWrite
+	a.n, _ = syscall.Write(int(fd), a.b) // see once
 	return true
 }
 
-// tryWrite writes what the socket takes without waiting and returns how much
-// that was. Errors count as nothing: whoever writes next, and can wait, meets
-// them again, or, if it was a deadline of long ago, sets a new one. The caller
-// sees to it that nobody else writes, for which this would wait.
-func tryWrite(sock syscall.RawConn, b []byte) int {
-	a := attempts.Get().(*attempt)
+// once writes what the socket takes without waiting and returns how much that was.
+// Errors count as nothing: whoever writes next, and can wait, meets them again, or, if
+// it was a deadline of long ago, sets a new one. The caller sees to it that nobody else
+// writes, for which this would wait.
+func (a *attempt) once(sock syscall.RawConn, b []byte) int {
 	a.b, a.n = b, 0
 	_ = sock.Write(a.fn)
-	n := max(a.n, 0)
 	a.b = nil
+	return max(a.n, 0)
+}
+
+// tryWrite is once for who has no attempt of its own.
+func tryWrite(sock syscall.RawConn, b []byte) int {
+	a := attempts.Get().(*attempt)
+	n := a.once(sock, b)
 	attempts.Put(a)
 	return n
 }

@@ -42,8 +42,8 @@ func newMelody(speak map[string]*Dialect, log *slog.Logger) *melody.Melody {
 	m.Config.PingPeriod = forever
 	m.Config.PongWait = forever
 	m.Config.WriteWait = forever
-	// One doorbell and up to two close frames wait at once.
-	m.Config.MessageBufferSize = 4
+	// Up to two close frames wait at once; all else is written by writers and pumps.
+	m.Config.MessageBufferSize = 2
 	m.Upgrader = &websocket.Upgrader{
 		// The wire buffers reads, and writes little through gorilla.
 		ReadBufferSize:  controlFrame,
@@ -58,7 +58,7 @@ func newMelody(speak map[string]*Dialect, log *slog.Logger) *melody.Melody {
 	m.HandleMessage(func(s *melody.Session, b []byte) { wireOf(s).conn.receive(b, false) })
 	m.HandleError(func(s *melody.Session, err error) {
 		if errors.Is(err, melody.ErrMessageBufferFull) {
-			log.Error("melody's buffer is full although one doorbell rings at a time", "conn", wireOf(s).conn.id)
+			log.Error("melody's buffer is full although only goodbyes go through it", "conn", wireOf(s).conn.id)
 		}
 		if errors.Is(err, melody.ErrWriteClosed) || errors.Is(err, melody.ErrMessageBufferFull) {
 			return

@@ -348,3 +348,37 @@ func TestAnEventThatCameAloneIsSentOnAsSuch(t *testing.T) {
 		to.expect(t, protocol.Message{Action: protocol.EventEmit, Name: "e", Has: protocol.HasName, Alone: alone})
 	}
 }
+
+func TestAnEventToManyIsNotSentOnAsAlone(t *testing.T) {
+	r := newRoom()
+	from, to := &fake{id: 1}, make([]*fake, 5)
+	for i := range to {
+		to[i] = &fake{id: uint64(2 + i)}
+		r.sub(to[i], "1", "e")
+		to[i].expect(t, acked(protocol.EventSubscribe, "1"))
+	}
+	r.do(from, protocol.Message{Action: protocol.EventEmit, Name: "e", Has: protocol.HasName, Alone: true})
+	for _, c := range to {
+		c.expect(t, protocol.Message{Action: protocol.EventEmit, Name: "e", Has: protocol.HasName})
+	}
+}
+
+// The message for the subscribers, its frame, and the reference to that.
+func TestAnEventMakesAsLittleGarbageForManyAsForOne(t *testing.T) {
+	for _, n := range []int{1, 1000} {
+		r := newRoom()
+		for i := range n {
+			r.Handle(&sink{fake: fake{id: uint64(i)}}, &protocol.Message{
+				Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: []string{"news/sport"},
+			})
+		}
+		sender := &sink{fake: fake{id: 1 << 40}}
+		m := &protocol.Message{
+			Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: "news/sport", Data: `{"home":1,"away":0}`,
+			Has: protocol.HasName | protocol.HasData,
+		}
+		if got := testing.AllocsPerRun(100, func() { r.Handle(sender, m) }); got != 3 {
+			t.Errorf("an event for %d subscribers takes %v allocations, want 3", n, got)
+		}
+	}
+}

@@ -55,6 +55,12 @@ type clientShard struct {
 	_   [112]byte
 }
 
+// fewAlone is how many subscribers a message may have that is still written to each by
+// who delivers it (protocol.Message.Alone). With more the publisher's next message is
+// likely to be there before the last is written, and both go out in one write if others
+// write them.
+const fewAlone = 4
+
 // keepNames is how many names a shard has room for in any case.
 const keepNames = 256
 
@@ -279,7 +285,8 @@ func (r *Registry) RemoveName(name string) []Client {
 // Deliver sends o to every subscriber of name but except (nil for none) and
 // returns to how many. What one goroutine delivers under a name arrives in that
 // order everywhere. It holds the name's shard for reading while it sends, so
-// after Remove has returned nothing more is sent; Send must not call back.
+// after Remove has returned nothing more is sent; Send must not call back. o is the
+// caller's alone until then: with many subscribers it ceases to be Alone.
 //
 // Who has a filter for name gets it too, if it may hear of name: see Watcher.
 func (r *Registry) Deliver(name string, except Client, o *protocol.Outbound) int {
@@ -297,6 +304,9 @@ func (r *Registry) deliver(name string, except Client, o *protocol.Outbound) int
 	s := ns.subs[name]
 	if s == nil {
 		return 0
+	}
+	if len(s.list) > fewAlone {
+		o.Alone = false
 	}
 	if except == nil {
 		for i := range s.list {
