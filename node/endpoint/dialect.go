@@ -128,11 +128,17 @@ func (s *Server) Plain(d *Dialect, nc net.Conn, early []byte, visit *auth.Attemp
 }
 
 // Read reads what the client of a Plain connection sent; it ends when the connection does.
-func (c *Conn) Read(p []byte) (int, error) { return c.wire.Read(p) }
+// Nothing is read of a client that does not take its answers (see Pace).
+func (c *Conn) Read(p []byte) (int, error) {
+	c.busy.Store(true) // while we wait it is us who do not listen
+	c.Pace()
+	c.busy.Store(false)
+	return c.wire.Read(p)
+}
 
 // Write queues words of the dialect's own on a Plain connection, such as its
 // acknowledgements, in the order of everything else that goes to the client. It does not
-// block, and p may be used again: whoever reads what they answer calls Pace.
+// block, and p may be used again: Read holds back a client that does not take them.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.Gone() {
 		return 0, net.ErrClosed
