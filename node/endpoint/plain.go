@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -150,8 +151,21 @@ func (s *Server) arrive(p *port, nc net.Conn) {
 		}
 		nc = t
 	}
+	defer s.gate.leave(raw) // if it has not been served
+	defer s.survive(nc, addr)
 	p.Serve(nc, &auth.Attempt{RemoteAddr: addr.WithZone("").Unmap().String()})
-	s.gate.leave(raw) // if it has not been served
+}
+
+// survive, deferred, keeps a panic from ending the process: it may be that of a library over
+// a packet that somebody has made up.
+func (s *Server) survive(nc net.Conn, addr netip.Addr) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	s.panics.Add(1)
+	s.log.Error("panic while serving a client", "remote", addr, "during", "its packets", "err", p, "stack", string(debug.Stack()))
+	reset(tcpOf(nc))
 }
 
 // welcome says whether an address may connect now.

@@ -51,3 +51,27 @@ func TestNothingIsReadOfAPlainClientThatTakesNoAnswers(t *testing.T) {
 		c.Leave()
 	})
 }
+
+func TestAPanicBehindAPortEndsItsClientOnly(t *testing.T) {
+	ts := serveWith(t, testConfig(), func(s *Server) {
+		err := s.AddPort(Port{Host: "127.0.0.1", Serve: func(nc net.Conn, visit *auth.Attempt) {
+			c := s.Plain(&Dialect{Name: "plain", Options: &s.cfg.WebSocket}, nc, nil, visit)
+			defer c.Leave()
+			panic("a packet that the library could not read")
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	for range 2 {
+		nc, err := net.Dial("tcp", ts.PortAddr(0).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := io.ReadAll(nc); len(b) > 0 { // however it ends
+			t.Errorf("got %q", b)
+		}
+		nc.Close()
+	}
+	eventually(t, "both are counted", func() bool { return ts.Stats().Panics == 2 })
+}

@@ -150,7 +150,9 @@ type httpErrors struct{ log *slog.Logger }
 // Write implements io.Writer.
 func (h httpErrors) Write(p []byte) (int, error) {
 	text := strings.TrimSpace(string(p))
-	if strings.Contains(text, "Accept error") {
+	if strings.Contains(text, "panic serving") {
+		h.log.Error("panic while serving a request", "err", text)
+	} else if strings.Contains(text, "Accept error") {
 		h.log.Warn("cannot accept clients: if too many files are open, raise the limit (ulimit -n, LimitNOFILE=)", "err", text)
 	} else {
 		h.log.Debug("http server", "err", text)
