@@ -38,6 +38,7 @@ type Port struct {
 type port struct {
 	Port
 	cert     *certificate // nil without TLS
+	tls      *tls.Config  // likewise
 	listener net.Listener // guarded by Server.mu
 }
 
@@ -49,7 +50,8 @@ func (s *Server) AddPort(p Port) error {
 		if err != nil {
 			return err
 		}
-		added.cert = cert
+		added.cert, added.tls = cert, cert.config()
+		added.tls.NextProtos = nil // clients may name what they speak, such as "mqtt": it is no HTTP
 	}
 	s.ports = append(s.ports, added)
 	return nil
@@ -139,7 +141,7 @@ func (s *Server) arrive(p *port, nc net.Conn) {
 	}
 	raw := nc
 	if p.cert != nil {
-		t := tls.Server(nc, p.cert.config())
+		t := tls.Server(nc, p.tls)
 		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 		err := t.HandshakeContext(ctx)
 		cancel()

@@ -1,11 +1,13 @@
 package endpoint
 
 import (
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"hadal/auth"
 )
@@ -50,6 +52,30 @@ func TestNothingIsReadOfAPlainClientThatTakesNoAnswers(t *testing.T) {
 		theirs.Close()
 		c.Leave()
 	})
+}
+
+func TestClientsOfATLSPortMayNameTheirProtocol(t *testing.T) {
+	cert, key := newPair(t, "port", time.Now().Add(time.Hour))
+	ts := serveWith(t, testConfig(), func(s *Server) {
+		err := s.AddPort(Port{Host: "127.0.0.1", SSL: SSLConfig{Cert: cert, Key: key}, Serve: func(nc net.Conn, _ *auth.Attempt) {
+			_, _ = io.WriteString(nc, "hello") // whoever reads it says what came
+			_ = nc.Close()
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	for _, protocols := range [][]string{nil, {"mqtt"}, {"http/1.1"}} {
+		nc, err := tls.Dial("tcp", ts.PortAddr(0).String(), &tls.Config{InsecureSkipVerify: true, NextProtos: protocols})
+		if err != nil {
+			t.Errorf("%q: %v", protocols, err)
+			continue
+		}
+		if b, err := io.ReadAll(nc); string(b) != "hello" {
+			t.Errorf("%q: got %q, %v", protocols, b, err)
+		}
+		_ = nc.Close()
+	}
 }
 
 func TestAPanicBehindAPortEndsItsClientOnly(t *testing.T) {
