@@ -187,9 +187,10 @@ func (c *Conn) Speak(f protocol.Form) { c.form = f }
 func (c *Conn) Patience(d time.Duration) { c.quiet.Store(int64(d)) }
 
 // Bequeath is Receive for what a client has left to be said when it is gone. It is called
-// by the reader of a Plain connection, before Leave.
+// by the reader of a Plain connection, before Leave. Whose login was taken back has nothing
+// to say any more.
 func (c *Conn) Bequeath(m *protocol.Message) {
-	if state(c.state.Load()) != stateOpen {
+	if state(c.state.Load()) != stateOpen || c.Gone() && c.wire.reason() == TokenRevoked {
 		return
 	}
 	defer c.recovered("last message")

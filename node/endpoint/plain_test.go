@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/protocol"
 )
 
 func TestNothingIsReadOfAPlainClientThatTakesNoAnswers(t *testing.T) {
@@ -53,6 +54,38 @@ func TestNothingIsReadOfAPlainClientThatTakesNoAnswers(t *testing.T) {
 		c.Leave()
 	})
 }
+
+func TestARevokedClientLeavesNothingToBeSaid(t *testing.T) {
+	for why, want := range map[Reason]int{ConnectionLost: 1, TokenExpired: 1, Kicked: 1, TokenRevoked: 0} {
+		t.Run(why.String(), func(t *testing.T) {
+			said := 0
+			cfg := testConfig()
+			s, err := New(cfg, nil, &funcReceiver{receive: func(*Conn, *protocol.Message) { said++ }}, nil, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours, theirs := net.Pipe()
+			c := s.Plain(&Dialect{Name: "plain", Options: &cfg.WebSocket, Codec: func() Codec { return wordless{} }}, ours, nil, &auth.Attempt{})
+			if !c.Admit(&auth.User{ID: "u"}) {
+				t.Fatal("not let in")
+			}
+			c.End(why)
+			c.Bequeath(emit("will", "1"))
+			theirs.Close()
+			c.Leave()
+			if said != want {
+				t.Errorf("%d wills were published, want %d", said, want)
+			}
+		})
+	}
+}
+
+// wordless is a dialect that says nothing.
+type wordless struct{}
+
+func (wordless) Form() protocol.Form                          { return protocol.FormMQTT }
+func (wordless) Decode([]byte, func(*protocol.Message)) error { return nil }
+func (wordless) Frame(*protocol.Message) []byte               { return nil }
 
 func TestClientsOfATLSPortMayNameTheirProtocol(t *testing.T) {
 	cert, key := newPair(t, "port", time.Now().Add(time.Hour))
