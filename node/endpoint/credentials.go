@@ -3,6 +3,7 @@ package endpoint
 import (
 	"encoding/base64"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 // credentials of it that the configuration lets count. It has no parameters yet. Several
 // credentials that are not the same leave none, and a word on why (auth.Attempt.Broken).
 func (s *Server) Attempt(r *http.Request) *auth.Attempt {
-	a := &auth.Attempt{RemoteAddr: s.clientAddr(r), Header: r.Header, URL: r.URL.RequestURI()}
+	a := &auth.Attempt{RemoteAddr: s.clientAddr(r), Header: s.ownHeader(r), URL: r.URL.RequestURI()}
 	c := collected{}
 	u := &s.cfg.Upgrade
 	if u.Query != "" {
@@ -55,6 +56,33 @@ func (s *Server) Attempt(r *http.Request) *auth.Attempt {
 		a.Token, a.Name, a.Password = c.found, c.name, c.password
 	}
 	return a
+}
+
+// ownHeader is the header without what a browser adds by itself to whatever a foreign page
+// asks for: strategies may let a cookie or a password in it count. A page is none that is
+// listed, or that came from where it asks.
+func (s *Server) ownHeader(r *http.Request) http.Header {
+	h := r.Header
+	basic := slices.ContainsFunc(h["Authorization"], func(v string) bool {
+		scheme, _, _ := strings.Cut(v, " ")
+		return strings.EqualFold(scheme, "Basic")
+	})
+	if origin := h["Origin"]; len(h["Cookie"]) == 0 && !basic || len(origin) == 0 || s.pageTrusted(h) ||
+		len(origin) == 1 && (len(s.cfg.HTTP.Origins) > 0 && s.cfg.HTTP.AllowsOrigin(origin[0]) || isFrom(origin[0], r.Host)) {
+		return h
+	}
+	h = h.Clone()
+	h.Del("Cookie")
+	if basic {
+		h.Del("Authorization")
+	}
+	return h
+}
+
+// isFrom says whether an origin is that of a host.
+func isFrom(origin, host string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, host)
 }
 
 // pageTrusted says whether a request comes from a page for which the browser's own

@@ -84,6 +84,47 @@ func TestCredentialsOfAnUpgrade(t *testing.T) {
 	}
 }
 
+func TestStrategiesAreNotToldWhatABrowserAddsForForeignPages(t *testing.T) {
+	const listed, allowed, stranger = "https://app.example", "https://other.example", "https://evil.example"
+	for _, c := range []struct {
+		name    string
+		origins []string // httpServer.options.origins
+		origin  []string
+		told    bool
+	}{
+		{"no page", nil, nil, true},
+		{"a page of upgrade.origins", nil, []string{listed}, true},
+		{"a page of httpServer.options.origins", []string{allowed}, []string{allowed}, true},
+		{"a page of the node's own host", nil, []string{"https://node.example:6020"}, true},
+		{"a page of another port", nil, []string{"https://node.example"}, false},
+		{"any page, where none is listed", nil, []string{stranger}, false},
+		{"a page that is not listed", []string{allowed}, []string{stranger}, false},
+		{"a page in a sandbox", nil, []string{"null"}, false},
+		{"two pages", nil, []string{listed, stranger}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &Server{cfg: DefaultConfig()}
+			s.cfg.Upgrade.Origins, s.cfg.HTTP.Origins = []string{listed}, c.origins
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://node.example:6020/", nil)
+			r.Header = http.Header{"Cookie": {"sid=abc"}, "Authorization": {basic("egon:pw")}, "X-A": {"b"}}
+			if c.origin != nil {
+				r.Header["Origin"] = c.origin
+			}
+			got := s.Attempt(r).Header
+			if told := got.Get("Cookie") != "" && got.Get("Authorization") != ""; told != c.told {
+				t.Errorf("got %v, want its cookie and password told: %t", got, c.told)
+			}
+			if got.Get("X-A") != "b" || r.Header.Get("Cookie") == "" {
+				t.Errorf("got %v of %v", got, r.Header)
+			}
+			r.Header.Set("Authorization", "Bearer t")
+			if got := s.Attempt(r).Header.Get("Authorization"); got != "Bearer t" {
+				t.Errorf("got %q, want the token, which a page sends on purpose", got)
+			}
+		})
+	}
+}
+
 func TestMistakesInUpgradeAreFound(t *testing.T) {
 	for _, c := range []struct {
 		cfg  UpgradeConfig
