@@ -133,6 +133,10 @@ func (c *session) end() {
 		c.server.leave(c)
 	}
 	c.unwatchAll()
+	if c.client != nil {
+		// The broker keeps one whose CONNACK it could not write.
+		c.server.broker.Clients.Delete(c.client.ID)
+	}
 	c.mu.Lock()
 	c.looking = true // nobody begins any more
 	c.mu.Unlock()
