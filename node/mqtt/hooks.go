@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"time"
 
 	"hadal/node/endpoint"
@@ -120,15 +121,25 @@ func (h *hooks) OnSubscribe(cl *broker.Client, pk packets.Packet) packets.Packet
 		pk.Filters[i].Qos = 0
 		filters[i] = pk.Filters[i].Filter
 	}
-	c.granted = c.subscribe(filters)
+	granted := c.subscribe(filters)
+	c.granted = make(map[string]bool, len(granted))
+	for i, f := range filters {
+		pk.Filters[i].Filter = flat(f)
+		c.granted[flat(f)] = granted[f]
+	}
 	return pk
 }
+
+// flat is a filter as the broker is told it, whose own tree of filters nobody uses: in one
+// level, since each costs a kilobyte there. In place of the slash stands what no filter has.
+func flat(filter string) string { return strings.ReplaceAll(filter, "/", "\x00") }
 
 // OnUnsubscribe implements broker.Hook.
 func (h *hooks) OnUnsubscribe(cl *broker.Client, pk packets.Packet) packets.Packet {
 	filters := make([]string, len(pk.Filters))
 	for i := range pk.Filters {
 		filters[i] = pk.Filters[i].Filter
+		pk.Filters[i].Filter = flat(filters[i])
 	}
 	sessionOf(cl).unsubscribe(filters)
 	return pk

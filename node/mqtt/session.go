@@ -34,7 +34,7 @@ type session struct {
 	v5      bool // set before the login, like client
 	key     string
 	will    *will
-	granted map[string]bool // of the SUBSCRIBE that is being served
+	granted map[string]bool // of the SUBSCRIBE that is being served, by flat filters
 
 	filters  map[string]struct{} // with wildcards
 	watchers map[protocol.Topic]*sub.Watcher
@@ -316,7 +316,7 @@ func (c *session) resubscribe() {
 		c.mu.Unlock()
 		c.receiving.Lock()
 		names = slices.DeleteFunc(names, func(name string) bool {
-			_, subscribed := c.client.State.Subscriptions.Get(name)
+			_, subscribed := c.client.State.Subscriptions.Get(flat(name))
 			return !subscribed
 		})
 		if len(names) > 0 {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,4 +107,62 @@ func TestTheBrokerForgetsWhoTakesNoConnack(t *testing.T) {
 	if n := s.broker.Clients.Len(); n != 0 {
 		t.Errorf("the broker knows %d clients that have gone", n)
 	}
+}
+
+// The broker's own tree of filters costs about a kilobyte a level.
+func TestTheBrokerKeepsAFilterInOneLevel(t *testing.T) {
+	s, addr, end := serve(t)
+	defer end()
+	deep := "a" + strings.Repeat("/b", 1000)
+	nc := dial(t, addr, connect5(""))
+	defer nc.Close()
+	hear := func(want string) {
+		t.Helper()
+		if err := nc.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(nc, got); err != nil || string(got) != want {
+			t.Fatalf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	size := string(binary.BigEndian.AppendUint16(nil, uint16(len(deep))))
+	ask := func(words string) {
+		t.Helper()
+		if _, err := io.WriteString(nc, words); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func() (all []string) {
+		for _, cl := range s.broker.Clients.GetAll() {
+			for filter := range cl.State.Subscriptions.GetAll() {
+				all = append(all, filter)
+			}
+		}
+		return all
+	}
+	if b, err := readPacket(nc); err != nil || b[0] != 0x20 {
+		t.Fatalf("got %q, %v, want a CONNACK", b, err)
+	}
+	ask(packet(0x82, "\x00\x01\x00"+size+deep+"\x00"))
+	hear("\x90\x04\x00\x01\x00\x00")
+	if all := kept(); len(all) != 1 || strings.Contains(all[0], "/") {
+		t.Errorf("the broker keeps %q", all)
+	}
+	ask(packet(0xa2, "\x00\x02\x00"+size+deep))
+	hear("\xb0\x04\x00\x02\x00\x00")
+	if all := kept(); len(all) != 0 {
+		t.Errorf("then the broker keeps %q", all)
+	}
+}
+
+// readPacket reads a packet of less than 128 bytes.
+func readPacket(r io.Reader) ([]byte, error) {
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, err
+	}
+	body := make([]byte, head[1])
+	_, err := io.ReadFull(r, body)
+	return append(head, body...), err
 }
