@@ -342,6 +342,7 @@ func (c Config) validatePaths(m *mistakes) {
 			m.add(key, "%q is that of %s, too: choose another path", health[1], health[0])
 		}
 	}
+	set = append(set, c.validateBeside(m)...)
 	for _, s := range set {
 		key, path := s[0], s[1]
 		if c.Registration.Enabled() && slices.Contains(register.Paths, path) {

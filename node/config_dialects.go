@@ -118,6 +118,9 @@ func (c Config) validateMQTT(m *mistakes) {
 	for _, err := range flatten(c.MQTT.Validate()) {
 		*m = append(*m, fmt.Errorf("mqtt.%w", err))
 	}
+	if http := c.HTTPServer.Options; c.MQTT.Enabled && c.MQTT.Port > 0 && c.MQTT.Port == http.Port && (c.MQTT.Host == http.Host || isEvery(c.MQTT.Host) || isEvery(http.Host)) {
+		m.add("mqtt.port", "%d is that of httpServer, too: choose another one, such as 1883", c.MQTT.Port)
+	}
 	if !c.MQTT.Enabled || c.MQTT.URLPath == "" {
 		return
 	}
@@ -127,6 +130,34 @@ func (c Config) validateMQTT(m *mistakes) {
 	}) {
 		m.add("mqtt.urlPath", "%q is taken: each way to connect needs its own", c.MQTT.URLPath)
 	}
+}
+
+// isEvery says whether a host is every address.
+func isEvery(host string) bool { return host == "0.0.0.0" || host == "::" }
+
+// validateBeside complains about paths of MQTT and of server-sent events that the HTTP API
+// has, and returns both by their keys.
+func (c Config) validateBeside(m *mistakes) (set [][2]string) {
+	if c.MQTT.Enabled && c.MQTT.URLPath != "" {
+		set = append(set, [2]string{"mqtt.urlPath", c.MQTT.URLPath})
+	}
+	if c.SSE.Enabled {
+		set = append(set, [2]string{"sse.urlPath", c.SSE.URLPath})
+	}
+	a, ok := c.api()
+	if !ok {
+		return set
+	}
+	taken := []string{api.PathOpenAPI}
+	for _, path := range a.Paths() {
+		taken = append(taken, strings.TrimRight(path, "/"), path)
+	}
+	for _, s := range set {
+		if slices.Contains(taken, s[1]) {
+			m.add(s[0], "%q is a path of the HTTP API: choose another path", s[1])
+		}
+	}
+	return set
 }
 
 func (c Config) validateSSE(m *mistakes) {

@@ -46,7 +46,15 @@ func TestValidateNamesTheKeyOfEachMistake(t *testing.T) {
 		"connectionEndpoints[3].options.maxMessageSize: ":           func(c *Config) { c.ConnectionEndpoints[3].API.MaxMessageSize = 1 << 40 },
 		"connectionEndpoints[3].options.maxCommands: ":              func(c *Config) { c.ConnectionEndpoints[3].API.MaxCommands = 0 },
 		"connectionEndpoints[3].options.idempotencyTTL: ":           func(c *Config) { c.ConnectionEndpoints[3].API.IdempotencyTTL = -1 },
-		"apiKeys[0].hash: ":                                         func(c *Config) { c.APIKeys = []auth.APIKey{{ID: "billing", Hash: "secret"}} },
+		`mqtt.urlPath: "/api" is a path of the HTTP API`:            func(c *Config) { c.MQTT.Enabled, c.MQTT.URLPath = true, "/api" },
+		`mqtt.urlPath: "/auth/token" is below /auth/`: func(c *Config) {
+			c.MQTT.Enabled, c.MQTT.URLPath, c.Tokens.SigningKeys, c.AllowOpenFallback = true, "/auth/token", aKey, true
+		},
+		`mqtt.port: 6020 is that of httpServer`:                  func(c *Config) { c.MQTT.Enabled, c.MQTT.Port = true, 6020 },
+		`mqtt.port: 6020 is that of httpServer, too`:             func(c *Config) { c.MQTT.Enabled, c.MQTT.Port, c.MQTT.Host = true, 6020, "0.0.0.0" },
+		`sse.urlPath: "/openapi.json" is a path of the HTTP API`: func(c *Config) { c.SSE.URLPath = "/openapi.json" },
+		`sse.urlPath: "/register" is where clients register`:     func(c *Config) { c.SSE.URLPath, c.Registration.Mode, c.AllowOpenFallback = "/register", "open", true },
+		"apiKeys[0].hash: ":                                      func(c *Config) { c.APIKeys = []auth.APIKey{{ID: "billing", Hash: "secret"}} },
 
 		"connectionEndpoints: no endpoint is left":                    func(c *Config) { c.ConnectionEndpoints = nil },
 		"connectionEndpoints[0].type: ":                               func(c *Config) { c.ConnectionEndpoints[0].Type = "ws" },

@@ -287,6 +287,9 @@ func (l *loader) decodeMQTT(at keyPath, entry *value) {
 			l.fail(at.field(e.key.text), e.key, "is no key of an endpoint: it has type and options")
 		}
 	}
+	if l.moved["mqtt"] != "" {
+		l.fail(at.field("type"), entry.get("type"), "a second mqtt endpoint: a node has one")
+	}
 	l.moved["mqtt"] = at.shown + ".options"
 	if options := entry.get("options"); options != nil {
 		l.decodeValue(keyPath{at.shown + ".options", "mqtt"}, options, reflect.ValueOf(&l.config.MQTT).Elem())

@@ -250,6 +250,7 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 		"an option of the HTTP API":         {text: "connectionEndpoints:\n  - type: ws-text\n  - type: ws-binary\n  - type: http\n    options:\n      maxCommands: 0", want: []string{"config.yml:6:20: connectionEndpoints[2].options.maxCommands: "}},
 		"no option of the HTTP API":         {text: "connectionEndpoints: [{type: ws-binary}, {type: http, options: {postpath: /x}}]", want: []string{"connectionEndpoints[1].options.postpath: there is no such key: did you mean postPath?"}},
 		"two endpoints":                     {text: "connectionEndpoints:\n  - type: http\n  - type: ws-binary\n  - type: ws-binary", want: []string{"config.yml:4:11: connectionEndpoints[2].type: a second ws-binary endpoint"}},
+		"two endpoints of MQTT":             {text: "connectionEndpoints:\n  - type: mqtt\n  - type: ws-binary\n  - type: mqtt", want: []string{"config.yml:4:11: connectionEndpoints[2].type: a second mqtt endpoint"}},
 		"an endpoint with a wrong limit":    {text: "connectionEndpoints:\n  - type: mqtt\n  - type: ws-binary\n    options:\n      maxAuthAttempts: 0", want: []string{"config.yml:5:24: connectionEndpoints[1].options.maxAuthAttempts: "}},
 		"an open node elsewhere":            {text: "httpServer:\n  options:\n    host: 0.0.0.0", want: []string{"config.yml:3:11: httpServer.options.host: ", "use another auth type (file, storage), or set allowOpenAuth: true"}},
 		"an alias of nothing":               {text: "rpc: *x", want: []string{"config.yml:1:6: alias *x: there is no anchor &x before it"}},

@@ -211,7 +211,7 @@ func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, loaded node.Load
 		return nil
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		err = fmt.Errorf("%w: choose another with --port, or stop who has it", err)
+		err = fmt.Errorf("%w: choose another (that of httpServer with --port), or stop who has it", err)
 	}
 	return exitWith(exitCannotStart, err)
 }
