@@ -85,7 +85,7 @@ func (s *Server) claim(ctx context.Context, r *http.Request, caller *Caller, b *
 		return &claim{}, nil
 	}
 	commands := sha256.Sum256([]byte(b.body.Raw))
-	who := sha256.Sum256([]byte(caller.User.ID + "\x00" + key))
+	who := sha256.Sum256([]byte(caller.owner() + "\x00" + key))
 	c := &claim{s: s, key: keySpace + base64.RawURLEncoding.EncodeToString(who[:]), commands: commands[:]}
 	running := s.cfg.RequestTimeout + claimSpare
 	c.place = s.keys.take(caller.whose(), time.Now(), s.cfg.IdempotencyTTL+running)
@@ -121,6 +121,15 @@ func (s *Server) claim(ctx context.Context, r *http.Request, caller *Caller, b *
 	}
 	s.keys.give(c.place)
 	return nil, problem(http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE", "a request with this Idempotency-Key is under way: try again")
+}
+
+// owner is whom a key and its answer belong to. Callers without a name are many, and told
+// apart by their networks and by what their logins say of them.
+func (c *Caller) owner() string {
+	if c.User.IsAnonymous() {
+		return "\x00" + networkOf(c.RemoteAddr) + "\x00" + c.User.ServerData
+	}
+	return c.User.ID
 }
 
 // unnoted is what a request is told whose key the vault does not take.

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hadal/auth"
 	"hadal/auth/vault"
 	"hadal/protocol"
 )
@@ -73,6 +74,40 @@ func TestTheSameKeyHasTheSameAnswerOnEveryNode(t *testing.T) {
 		}
 		time.Sleep(48 * time.Hour) // the vault's own timers
 	})
+}
+
+// A key says nothing of who has it, so that one who has no name must not get another's answer.
+func TestCallersWithoutANameHaveKeysOfTheirOwn(t *testing.T) {
+	node := &fake{}
+	s := newServer(node, vault.NewMemory(), nil)
+	remote, role := "", ""
+	s.deps.Attempt = func(*http.Request) *auth.Attempt { return &auth.Attempt{RemoteAddr: remote} }
+	s.deps.Auth = stranger{&role}
+	for _, from := range []struct {
+		remote, role string
+		replayed     bool
+	}{
+		{"192.0.2.1", "", false}, {"192.0.2.1", "", true},
+		{"192.0.2.2", "", false}, {"192.0.2.2", `{"role":"admin"}`, false},
+		{"192.0.2.1", "", true},
+	} {
+		remote, role = from.remote, from.role
+		w := keyed(s, "", "k", writes("r"))
+		if got := w.Header().Get("Idempotent-Replayed") != ""; w.Code != 200 || got != from.replayed {
+			t.Errorf("%+v: is answered %d %s, again: %t", from, w.Code, w.Body, got)
+		}
+	}
+	s.running.Wait()
+	if got := node.names(); len(got) != 3 {
+		t.Errorf("carried out were %d requests, want one of each", len(got))
+	}
+}
+
+// stranger lets everybody in without a name, with data.
+type stranger struct{ data *string }
+
+func (s stranger) Authenticate(context.Context, *auth.Attempt) (auth.Verdict, error) {
+	return auth.Verdict{Opinion: auth.Accepted, User: &auth.User{ID: auth.Anonymous, ServerData: *s.data}}, nil
 }
 
 func TestKeysAreForWritesAndBounded(t *testing.T) {
