@@ -23,7 +23,7 @@ func (n *Node) openAPI(routes map[string]http.Handler) {
 	}
 	port := n.cfg.HTTPServer.Options
 	n.api = api.New(cfg, api.Deps{
-		Auth: n.logins, Node: apiNode{n}, Vault: n.vault, Log: n.log, Ready: n.takesRequests,
+		Auth: n.logins, Node: apiNode{n}, Vault: n.vault, Crowded: n.loginsQuarterFull, Log: n.log, Ready: n.takesRequests,
 		Attempt: func(r *http.Request) *auth.Attempt { return n.endpoint.Attempt(r) },
 		Knock: func(r *http.Request) (func(*auth.User) bool, int, time.Duration) {
 			l, status, wait := n.endpoint.BeginLogin(r)

@@ -245,6 +245,12 @@ func translateLogin(err error) error {
 	return err
 }
 
+// loginsQuarterFull says that answers of the HTTP API shall not be kept any further: a few
+// callers with long ones could else keep everybody from registering, and from new tokens.
+func (n *Node) loginsQuarterFull(ctx context.Context) bool {
+	return n.loginsHold(ctx) > jetstream.VaultBytes/4
+}
+
 // loginsHalfFull says that the store of logins shall not be filled with registrations any
 // further. Anybody can register clients, and a removal is remembered for good: what is left
 // is for users, tokens and revocations.

@@ -89,6 +89,10 @@ func (s *Server) claim(ctx context.Context, r *http.Request, caller *Caller, b *
 	c := &claim{s: s, key: keySpace + base64.RawURLEncoding.EncodeToString(who[:]), commands: commands[:]}
 	running := s.cfg.RequestTimeout + claimSpare
 	c.place = s.keys.take(caller.whose(), time.Now(), s.cfg.IdempotencyTTL+running)
+	if c.place != nil && s.deps.Crowded != nil && s.deps.Crowded(ctx) {
+		s.keys.give(c.place)
+		c.place = nil
+	}
 	if c.place == nil { // but one that was made before is answered
 		e, err := s.deps.Vault.Get(ctx, c.key)
 		switch {
@@ -96,7 +100,7 @@ func (s *Server) claim(ctx context.Context, r *http.Request, caller *Caller, b *
 			return c.again(e.Value)
 		case errors.Is(err, vault.ErrNotFound):
 			return nil, problem(http.StatusTooManyRequests, "TOO_MANY_IDEMPOTENCY_KEYS",
-				"as many answers are kept as may be (maxIdempotencyKeys): send fewer requests with a key, or without one")
+				"as many answers are kept as may be (maxIdempotencyKeys, or what there is room for): send fewer requests with a key, or without one")
 		}
 		return nil, s.unnoted(err)
 	}

@@ -103,6 +103,27 @@ func TestCallersWithoutANameHaveKeysOfTheirOwn(t *testing.T) {
 	}
 }
 
+func TestKeysAreNotKeptWhereThereIsNoRoom(t *testing.T) {
+	node := &fake{}
+	s := newServer(node, vault.NewMemory(), nil)
+	crowded := false
+	s.deps.Crowded = func(context.Context) bool { return crowded }
+	if w := keyed(s, "ann", "before", writes("r")); w.Code != 200 {
+		t.Errorf("with room it is answered %d %s", w.Code, w.Body)
+	}
+	crowded = true
+	if w := keyed(s, "ann", "now", writes("r")); w.Code != http.StatusTooManyRequests || !strings.Contains(w.Body.String(), "TOO_MANY_IDEMPOTENCY_KEYS") {
+		t.Errorf("without room it is answered %d %s", w.Code, w.Body)
+	}
+	if w := keyed(s, "ann", "before", writes("r")); w.Code != 200 || w.Header().Get("Idempotent-Replayed") != "true" {
+		t.Errorf("what was kept is answered %d %s", w.Code, w.Body)
+	}
+	s.running.Wait()
+	if got, kept := node.names(), s.keys.number(); len(got) != 1 || kept != 1 {
+		t.Errorf("carried out were %q, %d keys are counted, want one each", got, kept)
+	}
+}
+
 // stranger lets everybody in without a name, with data.
 type stranger struct{ data *string }
 

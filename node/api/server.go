@@ -36,7 +36,7 @@ type Node interface {
 	Closed(*Client)
 }
 
-// Deps are what the API stands on. All are required but TokenQuery.
+// Deps are what the API stands on. All are required but TokenQuery and Crowded.
 type Deps struct {
 	// Auth decides who a caller is; Attempt is what a request says of who makes it, without
 	// its body.
@@ -49,6 +49,8 @@ type Deps struct {
 	Node  Node
 	// Vault keeps the answers of requests with an Idempotency-Key. It may not be open yet.
 	Vault vault.Vault
+	// Crowded says that the vault has no room for further answers; nil is never.
+	Crowded func(context.Context) bool
 	// Ready says whether requests can be served; before that they are refused.
 	Ready func() bool
 	// AnyOrigin says that pages of every origin may ask, AllowsOrigin else which.
