@@ -156,6 +156,30 @@ func TestTokensAndRegistrationsStandAloneOrBesideStrategiesThatAsk(t *testing.T)
 	}
 }
 
+func TestWhatAReloadDoesNotTakeOverIsNamed(t *testing.T) {
+	n := &Node{cfg: Default()}
+	for _, c := range []struct {
+		want   string
+		change func(*Config)
+	}{
+		{"", func(*Config) {}},
+		{"", func(c *Config) {
+			c.ServerName, c.Auth, c.AllowOpenFallback, c.Tokens.SigningKeys = "x", nil, true, aKey
+		}},
+		{"mqtt", func(c *Config) { c.MQTT.Enabled = true }},
+		{"connectionEndpoints, apiKeys", func(c *Config) {
+			c.ConnectionEndpoints = c.ConnectionEndpoints[1:]
+			c.APIKeys = []auth.APIKey{{ID: "billing", Hash: "x"}}
+		}},
+	} {
+		now := Default()
+		c.change(&now)
+		if got := strings.Join(n.stale(now), ", "); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
 func TestValidateJoinsAllMistakes(t *testing.T) {
 	c := Default()
 	c.ServerName, c.RPC.AckTimeout, c.Admin.Listen = "", 0, "x"

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +34,7 @@ var ErrUnjudged = errors.New("the new rules are in force, but not all subscripti
 func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
+	stale := n.stale(cfg)
 	cfg, err := n.reloaded(cfg)
 	if err != nil {
 		return err
@@ -51,12 +55,29 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	}
 	n.auth.Replace(n.waysIn(strategies))
 	n.accounts.keep(cfg)
+	if len(stale) > 0 {
+		n.log.Warn("a reload does not take over all that has changed: restart the node for the rest", "keys", strings.Join(stale, ", "))
+	}
 	began := time.Now()
 	if err := n.shareRules(ctx, cfg.Permission); err != nil {
 		return err
 	}
 	n.log.Info("reloaded rules, users and certificates", "took", time.Since(began).Round(time.Microsecond))
 	return nil
+}
+
+// stale are the keys whose values in cfg are others than the node runs with, and stay so. The
+// name of the server is none: it may be made up anew whenever a file is read.
+func (n *Node) stale(cfg Config) (keys []string) {
+	taken := []string{"serverName", "auth", "allowOpenAuth", "allowOpenFallback", "tokens", "permission"}
+	was, now := reflect.ValueOf(n.cfg), reflect.ValueOf(cfg)
+	for i := range was.NumField() {
+		key := was.Type().Field(i).Tag.Get("yaml")
+		if !slices.Contains(taken, key) && !reflect.DeepEqual(was.Field(i).Interface(), now.Field(i).Interface()) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // reloaded is the configuration that is in force after a reload of cfg: what the node runs
