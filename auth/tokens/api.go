@@ -324,7 +324,7 @@ func (r *Room) serveRevoke(req *http.Request, m *maker) (any, error) {
 		r.told(vault.Change{Entry: vault.Entry{Key: key}, Gone: true})
 		return struct{}{}, nil
 	}
-	longest, err := r.families.lives.longest(req.Context(), m.cfg.longest())
+	longest, err := r.families.lives.longest(req.Context(), max(m.cfg.longest(), OfflineLife))
 	if err != nil {
 		return nil, err
 	}
