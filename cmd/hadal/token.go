@@ -125,6 +125,23 @@ func printToken(cmd *cobra.Command, token string, answer json.RawMessage, whole 
 // errNotValid is the end of a check that found a token that is not good.
 var errNotValid = errors.New("the token is not good")
 
+func newKick() *cobra.Command {
+	t := &target{}
+	cmd := &cobra.Command{
+		Use:   "kick USER",
+		Short: "Close the connections of a user on every node",
+		Long: "Close the connections of a user, by the id that rules know, on every node, whatever it\n" +
+			"logged in with. The nodes need tokens.signingKeys, which a reload takes over. It is no\n" +
+			"ban: who can still log in comes back, so remove the user or revoke its tokens first.",
+		Args: cobra.ExactArgs(1),
+		RunE: withNode(t, func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			return c.Kick(cmd.Context(), tokens.PathSessions, args[0])
+		}),
+	}
+	t.flags(cmd)
+	return cmd
+}
+
 func newTokenCheck(t *target) *cobra.Command {
 	var offline bool
 	var token string

@@ -86,13 +86,22 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		f.Error = f.Detail
 	}
 	if f.Error == "" {
-		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, bytes.TrimSpace(text))
+		return nil, &statusError{resp.StatusCode, string(bytes.TrimSpace(text))}
 	}
 	if resp.StatusCode == http.StatusNotFound && path == "/record" {
 		return nil, fmt.Errorf("%s: %w", query.Get("name"), ErrNotFound)
 	}
 	return nil, errors.New(f.Error)
 }
+
+// statusError is an answer that is none of the node's own.
+type statusError struct {
+	status int
+	text   string
+}
+
+// Error implements error.
+func (e *statusError) Error() string { return fmt.Sprintf("status %d: %s", e.status, e.text) }
 
 // decode sends a request and reads its whole answer into v.
 func (c *Client) decode(ctx context.Context, method, path string, query url.Values, body io.Reader, v any) error {
