@@ -55,7 +55,7 @@ func newAPIKeys(cfgs []APIKey) (apiKeys, error) {
 		if keys[sum] != nil {
 			errs = append(errs, fmt.Errorf("%s.hash: stands here twice: make a key for each backend", at))
 		}
-		u := &User{ID: c.ID}
+		u := &User{ID: c.ID, Key: &c}
 		if c.Role != "" {
 			data, err := json.Marshal(map[string]string{"role": c.Role})
 			if err != nil {

@@ -18,6 +18,8 @@ type User struct {
 	ClientData string
 	// Session is the token that the login was made with; nil without one.
 	Session *Session
+	// Key is the entry of apiKeys that the login was made with; nil without one.
+	Key *APIKey
 }
 
 // Session is what a token says about the login that was made with it. A connection may

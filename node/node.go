@@ -78,6 +78,8 @@ type Node struct {
 	started  chan struct{} // closed when clients can log in
 	since    time.Time
 
+	apiKeys atomic.Pointer[[]auth.APIKey] // in force
+
 	reloading   sync.Mutex    // held over a Reload
 	permission  perms.Config  // as it was loaded last; guarded by reloading
 	ownRules    []byte        // its rules; guarded by reloading
@@ -115,6 +117,7 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 		presence: presence.New(place, place, log), rpc: rpc.New(cfg.RPC, place, place, log),
 		started: make(chan struct{}), since: time.Now(),
 	}
+	n.apiKeys.Store(&cfg.APIKeys)
 	if n.tokens, err = n.newTokens(); err != nil {
 		return nil, err
 	}
@@ -485,6 +488,7 @@ func (n receiver) Opened(c *endpoint.Conn) {
 		n.presence.Login(c)
 	}
 	n.tokens.Opened(tokenClient{c, n.Node})
+	n.judgeKey(c)
 	if n.registration != nil {
 		n.registration.Opened(registeredConn{c})
 	}

@@ -108,8 +108,8 @@ type peer struct {
 	ws *websocket.Conn
 }
 
-// login opens a connection and logs in as name.
-func login(t *testing.T, n *running, name string) *peer {
+// dial opens a connection, up to its login.
+func dial(t *testing.T, n *running) *peer {
 	t.Helper()
 	ws, _, err := websocket.DefaultDialer.Dial("ws://"+n.Addr().String()+"/deepstream", nil)
 	if err != nil {
@@ -119,6 +119,13 @@ func login(t *testing.T, n *running, name string) *peer {
 	p := &peer{t, ws}
 	p.say(protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionChallenge, URL: "x", SDKVersion: "7.0.5", SDKType: "javascript"})
 	p.hear(protocol.TopicConnection, protocol.ConnectionAccept)
+	return p
+}
+
+// login opens a connection and logs in as name.
+func login(t *testing.T, n *running, name string) *peer {
+	t.Helper()
+	p := dial(t, n)
 	p.say(protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthRequest, Data: fmt.Sprintf(`{"username":%q,"password":"x"}`, name)})
 	p.hear(protocol.TopicAuth, protocol.AuthAuthSuccessful)
 	return p

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/node/endpoint"
 	"hadal/perms"
 	"hadal/protocol"
 )
@@ -19,15 +20,16 @@ import (
 // not have everything that stands judged by them.
 var ErrUnjudged = errors.New("the new rules are in force, but not all subscriptions to records were judged by them")
 
-// Reload takes over the rules, the users, the tokens' settings and the certificates of
-// cfg; the rest of cfg needs a restart, and what is taken over has to fit what stays. It is
+// Reload takes over the rules, the users, the keys of backends, the tokens' settings and the
+// certificates of cfg; the rest of cfg needs a restart, and what is taken over has to fit what stays. It is
 // all or nothing: what is wrong is found before anything is taken over, and then everything
 // stays as it was.
 //
 // New rules hold for what stands, too. Subscriptions, listening and provided rpcs that
 // they do not allow are ended, and their clients told. When Reload has returned nothing
 // is sent any more for what it ended; what was sent before may still be on its way.
-// Clients stay logged in, also those whose user is gone.
+// Clients stay logged in, also those whose user is gone, but for backends whose API key is
+// gone or has another name or role: their connections are closed.
 //
 // It returns when all is judged, or with ErrUnjudged when ctx or the node ended before
 // that.
@@ -58,6 +60,7 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 	if len(stale) > 0 {
 		n.log.Warn("a reload does not take over all that has changed: restart the node for the rest", "keys", strings.Join(stale, ", "))
 	}
+	n.endRemovedKeys(cfg.APIKeys)
 	began := time.Now()
 	if err := n.shareRules(ctx, cfg.Permission); err != nil {
 		return err
@@ -69,7 +72,7 @@ func (n *Node) Reload(ctx context.Context, cfg Config) error {
 // stale are the keys whose values in cfg are others than the node runs with, and stay so. The
 // name of the server is none: it may be made up anew whenever a file is read.
 func (n *Node) stale(cfg Config) (keys []string) {
-	taken := []string{"serverName", "auth", "allowOpenAuth", "allowOpenFallback", "tokens", "permission"}
+	taken := []string{"serverName", "auth", "allowOpenAuth", "allowOpenFallback", "apiKeys", "tokens", "permission"}
 	was, now := reflect.ValueOf(n.cfg), reflect.ValueOf(cfg)
 	for i := range was.NumField() {
 		key := was.Type().Field(i).Tag.Get("yaml")
@@ -86,13 +89,31 @@ func (n *Node) stale(cfg Config) (keys []string) {
 func (n *Node) reloaded(cfg Config) (Config, error) {
 	eff := n.cfg
 	eff.Auth, eff.AllowOpenAuth, eff.AllowOpenFallback = cfg.Auth, cfg.AllowOpenAuth, cfg.AllowOpenFallback
-	eff.Tokens, eff.Permission = cfg.Tokens, cfg.Permission
+	eff.APIKeys, eff.Tokens, eff.Permission = cfg.APIKeys, cfg.Tokens, cfg.Permission
 	mistakes := flatten(eff.Validate())
 	for i, err := range mistakes {
-		mistakes[i] = fmt.Errorf("%w (a reload takes over auth, allowOpenAuth, allowOpenFallback, tokens and permission only, "+
+		mistakes[i] = fmt.Errorf("%w (a reload takes over auth, allowOpenAuth, allowOpenFallback, apiKeys, tokens and permission only, "+
 			"and the rest is as it was at the start: restart the node if that is to change as well)", err)
 	}
 	return eff, errors.Join(mistakes...)
+}
+
+// endRemovedKeys has those keys of backends be the ones in force, and closes the connections
+// that logged in with another one.
+func (n *Node) endRemovedKeys(keys []auth.APIKey) {
+	// First what judge asks: of a login with a key that was good a moment ago either this
+	// finds the connection, or Opened comes after and finds the keys.
+	n.apiKeys.Store(&keys)
+	for _, c := range n.endpoint.Conns() {
+		n.judgeKey(c)
+	}
+}
+
+// judgeKey closes a connection that has logged in with a key that is none any more.
+func (n *Node) judgeKey(c *endpoint.Conn) {
+	if u := c.User(); u != nil && u.Key != nil && !slices.Contains(*n.apiKeys.Load(), *u.Key) {
+		c.End(endpoint.KeyRemoved)
+	}
 }
 
 // rejudge has every room end what the rules do not allow any more, and returns how

@@ -56,6 +56,8 @@ const (
 	TokenRevoked
 	// Kicked is a client whose user was disconnected by a backend.
 	Kicked
+	// KeyRemoved is a backend whose API key is none any more.
+	KeyRemoved
 	// TokensUnknown is a client whose token cannot be looked after, because this node has
 	// been cut off from those that know of revocations.
 	TokensUnknown
@@ -92,6 +94,7 @@ var reasonTable = [reasons]struct {
 	TokenExpired:          {"token expired", melody.ClosePolicyViolation, slog.LevelInfo},
 	TokenRevoked:          {"token revoked", melody.ClosePolicyViolation, slog.LevelInfo},
 	Kicked:                {"kicked", melody.ClosePolicyViolation, slog.LevelInfo},
+	KeyRemoved:            {"API key removed", melody.ClosePolicyViolation, slog.LevelInfo},
 	TokensUnknown:         {"revocations are not known here", melody.CloseTryAgainLater, slog.LevelWarn},
 	Panicked:              {"internal error", melody.CloseInternalServerErr, slog.LevelWarn},
 }
