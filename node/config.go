@@ -62,6 +62,9 @@ type Config struct {
 	// come back before the node notices that, so leave some to spare. Clients without a
 	// name have no bound. 0 is without bound.
 	MaxConnectionsPerUser int `yaml:"maxConnectionsPerUser"`
+	// MaxSubscriptionsPerUser is maxSubscriptions for all connections that a user has on one
+	// node together. Clients without a name have no bound but their own. 0 is without bound.
+	MaxSubscriptionsPerUser int `yaml:"maxSubscriptionsPerUser"`
 	// Clients says which clients are too old.
 	Clients endpoint.ClientsConfig `yaml:"clients"`
 	// TrustedProxies lists addresses or CIDR ranges whose forwarding headers are
@@ -227,9 +230,10 @@ func Default() Config {
 // Endpoint is what the endpoint room needs of c. c must be valid.
 func (c Config) Endpoint() endpoint.Config {
 	e := endpoint.Config{
-		ConnectionRate:        c.ConnectionRate,
-		MaxConnectionsPerUser: c.MaxConnectionsPerUser,
-		Clients:               c.Clients,
+		ConnectionRate:          c.ConnectionRate,
+		MaxConnectionsPerUser:   c.MaxConnectionsPerUser,
+		MaxSubscriptionsPerUser: c.MaxSubscriptionsPerUser,
+		Clients:                 c.Clients,
 
 		HTTP:           c.HTTPServer.Options,
 		TrustedProxies: c.TrustedProxies,
@@ -301,6 +305,7 @@ func (c Config) Validate() error {
 	m.atLeast("listen.rematchInterval", c.Listen.RematchInterval, 0)
 	m.atLeast("listen.matchCooldown", c.Listen.MatchCooldown, 0)
 	m.min("listen.maxPatterns", int64(c.Listen.MaxPatterns), 1)
+	m.min("listen.maxPatternsPerUser", int64(c.Listen.MaxPatternsPerUser), 0)
 	c.validateRecords(&m)
 	c.validateAuth(&m)
 	for _, err := range flatten(c.Tokens.Validate()) {

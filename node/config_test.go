@@ -167,7 +167,7 @@ func TestWhatAReloadDoesNotTakeOverIsNamed(t *testing.T) {
 			c.ServerName, c.Auth, c.AllowOpenFallback, c.Tokens.SigningKeys = "x", nil, true, aKey
 		}},
 		{"mqtt", func(c *Config) { c.MQTT.Enabled = true }},
-		{"connectionEndpoints, apiKeys", func(c *Config) {
+		{"connectionEndpoints", func(c *Config) {
 			c.ConnectionEndpoints = c.ConnectionEndpoints[1:]
 			c.APIKeys = []auth.APIKey{{ID: "billing", Hash: "x"}}
 		}},

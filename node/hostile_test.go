@@ -78,6 +78,67 @@ func TestSubscriptionsOfOneClientAreBoundedOverAllTopics(t *testing.T) {
 	}
 }
 
+// What a user keeps is counted over its connections, and given back with each of them by
+// every room.
+func TestSubscriptionsOfOneUserAreBoundedOverAllConnections(t *testing.T) {
+	const most, pattern = 16, 10 // what a short pattern counts for
+	n := run(t, func(c *Config) { c.MaxSubscriptionsPerUser = most })
+	subscribe := func(p *peer, names ...string) (denied int) {
+		t.Helper()
+		p.say(protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: names})
+		for {
+			switch m, err := p.read(); {
+			case err != nil:
+				t.Fatal(err)
+			case m.Topic == protocol.TopicEvent && m.Action == protocol.EventMessageDenied:
+				denied++
+			case m.Topic == protocol.TopicEvent && m.Action == protocol.EventSubscribe:
+				return denied
+			}
+		}
+	}
+	first, second := login(t, n, "ada"), login(t, n, "ada")
+	subscribe(first, "a")
+	first.say(protocol.Message{Topic: protocol.TopicPresence, Action: protocol.PresenceSubscribe, Names: []string{"ada"}})
+	first.hear(protocol.TopicPresence, protocol.PresenceSubscribe)
+	first.say(protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCProvide, Names: []string{"f"}})
+	first.hear(protocol.TopicRPC, protocol.RPCProvide)
+	first.say(protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordSubscribe, Names: []string{"r"}})
+	first.hear(protocol.TopicRecord, protocol.RecordSubscribe)
+	first.say(protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventListen, Name: "p", Has: protocol.HasName})
+	first.hear(protocol.TopicEvent, protocol.EventListen)
+	var left []string
+	for i := range most - 4 - pattern {
+		left = append(left, fmt.Sprint("b", i))
+	}
+	if denied := subscribe(second, append(left, "c")...); denied != 1 {
+		t.Errorf("of one more than is left %d were denied", denied)
+	}
+	if denied := subscribe(login(t, n, "bob"), "c", "d"); denied != 0 {
+		t.Error("another user was denied something")
+	}
+	if log := n.log.String(); strings.Count(log, "raise maxSubscriptionsPerUser") != 1 {
+		t.Errorf("the log does not name the cure exactly once:\n%s", log)
+	}
+
+	if err := first.ws.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The node learns a moment later that it has gone, and then all of it is given back.
+	var names []string
+	for i := range most - len(left) {
+		names = append(names, fmt.Sprint("e", i))
+	}
+	for began := time.Now(); subscribe(second, names...) > 0; {
+		if time.Since(began) > 30*time.Second {
+			t.Fatal("what a connection kept that has gone is not given back")
+		}
+	}
+	if denied := subscribe(second, "f"); denied != 1 {
+		t.Errorf("more than is left was allowed: too much has been given back")
+	}
+}
+
 // Whatever takes JSON refuses what is nested beyond reason, by name, and the
 // goroutines' stacks stay as they were.
 func TestDeepJSONIsRefusedEverywhere(t *testing.T) {

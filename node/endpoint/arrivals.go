@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hadal/auth"
@@ -82,40 +83,71 @@ func (s *Server) hurry(w http.ResponseWriter, r *http.Request) (status int, text
 	return http.StatusServiceUnavailable, "too many connections in a short time"
 }
 
-// seats counts the connections of each user.
+// seats counts what each user has here, its connections together.
 type seats struct {
-	most int // 0: without bound
+	most int   // connections; 0: without bound
+	kept int64 // of what Conn.Reserve counts; 0: without bound
 
 	mu    sync.Mutex
-	taken map[string]int // by user id; guarded by mu
+	taken map[string]*seat // by user id; guarded by mu
 }
 
-func newSeats(most int) *seats { return &seats{most: most, taken: make(map[string]int)} }
+// seat is one user's. Its connections point to it.
+type seat struct {
+	conns int          // guarded by seats.mu
+	kept  atomic.Int64 // see Conn.Reserve
+}
+
+func newSeats(most, kept int) *seats {
+	return &seats{most: most, kept: int64(kept), taken: make(map[string]*seat)}
+}
 
 // take gives a user one more connection, or says that it has as many as it may. Clients
-// without a name are no user, and have no bound.
-func (s *seats) take(u *auth.User) bool {
-	if s.most == 0 || u.IsAnonymous() {
-		return true
+// without a name are no user, and have no bound and no seat; nor has anybody when nothing
+// is bounded.
+func (s *seats) take(u *auth.User) (*seat, bool) {
+	if s.most == 0 && s.kept == 0 || u.IsAnonymous() {
+		return nil, true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taken[u.ID] >= s.most {
-		return false
+	its := s.taken[u.ID]
+	switch {
+	case its == nil:
+		its = &seat{}
+		s.taken[u.ID] = its
+	case s.most > 0 && its.conns >= s.most:
+		return nil, false
 	}
-	s.taken[u.ID]++
-	return true
+	its.conns++
+	return its, true
 }
 
-// leave gives it back.
-func (s *seats) leave(u *auth.User) {
-	if s.most == 0 || u.IsAnonymous() {
+// leave gives it back; its is what take returned.
+func (s *seats) leave(u *auth.User, its *seat) {
+	if its == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taken[u.ID]--; s.taken[u.ID] == 0 {
+	if its.conns--; its.conns == 0 {
 		delete(s.taken, u.ID)
+	}
+}
+
+// reserve counts n more for a user, or says that it has as much as it may.
+func (s *seats) reserve(its *seat, n int) bool {
+	if its == nil || s.kept == 0 || its.kept.Add(int64(n)) <= s.kept {
+		return true
+	}
+	its.kept.Add(-int64(n))
+	return false
+}
+
+// release gives it back.
+func (s *seats) release(its *seat, n int) {
+	if its != nil && s.kept > 0 {
+		its.kept.Add(-int64(n))
 	}
 }
 

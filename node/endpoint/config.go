@@ -16,6 +16,9 @@ type Config struct {
 	// MaxConnectionsPerUser is how many connections a user may have here; 0 is without
 	// bound.
 	MaxConnectionsPerUser int `yaml:"maxConnectionsPerUser"`
+	// MaxSubscriptionsPerUser bounds what Conn.Reserve counts for all connections of a user
+	// together; 0 is without bound.
+	MaxSubscriptionsPerUser int `yaml:"maxSubscriptionsPerUser"`
 	// Clients says which clients are too old.
 	Clients ClientsConfig `yaml:"clients"`
 	// HTTP is the file's httpServer.options.

@@ -45,6 +45,7 @@ func (c Config) validateLimits(bad func(format string, args ...any)) {
 		value int
 	}{
 		{"maxConnectionsPerUser", c.MaxConnectionsPerUser},
+		{"maxSubscriptionsPerUser", c.MaxSubscriptionsPerUser},
 		{"connectionRate.perAddress", c.ConnectionRate.PerAddress},
 		{"connectionRate.perAddressBurst", c.ConnectionRate.PerAddressBurst},
 		{"connectionRate.global", c.ConnectionRate.Global},

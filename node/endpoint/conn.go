@@ -63,6 +63,7 @@ type Conn struct {
 	atLimit atomic.Bool               // it was refused by Reserve before
 	busy    atomic.Bool               // the reader handles a message: it cannot hear
 	kept    atomic.Int64              // see Reserve
+	seat    *seat                     // its user's, once it is Opened; nil where nothing is bounded
 	sdk     atomic.Pointer[string]
 	tied    any                     // see Attach
 	dialect *Dialect                // what it speaks
@@ -186,25 +187,38 @@ func (c *Conn) Send(o *protocol.Outbound) {
 func (c *Conn) Pace() { c.wire.pace(c.dialect.Options.QueueSoftLimit) }
 
 // Reserve counts n more of what the server keeps for this client (sub.Client), up
-// to maxSubscriptions. It never blocks.
+// to maxSubscriptions, and for its user up to maxSubscriptionsPerUser. It never blocks.
 func (c *Conn) Reserve(n int) bool {
-	if most := c.dialect.Options.MaxSubscriptions; c.kept.Add(int64(n)) <= int64(most) || most == 0 {
+	most := c.dialect.Options.MaxSubscriptions
+	switch {
+	case c.kept.Add(int64(n)) > int64(most) && most > 0:
+		c.overreached("client is refused more subscriptions: if it needs them, raise maxSubscriptions", int64(most))
+	case !c.srv.seats.reserve(c.seat, n):
+		c.overreached("client is refused more subscriptions: if its user needs them, raise maxSubscriptionsPerUser", c.srv.seats.kept)
+	default:
 		return true
 	}
 	c.kept.Add(-int64(n))
-	if c.atLimit.CompareAndSwap(false, true) {
-		user := ""
-		if u := c.User(); u != nil {
-			user = u.ID
-		}
-		c.srv.log.Warn("client is refused more subscriptions: if it needs them, raise maxSubscriptions",
-			"conn", c.id, "user", user, "limit", c.dialect.Options.MaxSubscriptions)
-	}
 	return false
 }
 
+// overreached tells the operator, once for each client.
+func (c *Conn) overreached(text string, limit int64) {
+	if !c.atLimit.CompareAndSwap(false, true) {
+		return
+	}
+	user := ""
+	if u := c.User(); u != nil {
+		user = u.ID
+	}
+	c.srv.log.Warn(text, "conn", c.id, "user", user, "limit", limit)
+}
+
 // Release gives back what was reserved.
-func (c *Conn) Release(n int) { c.kept.Add(-int64(n)) }
+func (c *Conn) Release(n int) {
+	c.kept.Add(-int64(n))
+	c.srv.seats.release(c.seat, n)
+}
 
 // Disconnect closes the connection on an operator's word, after what waits for
 // the client was written.

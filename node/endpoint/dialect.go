@@ -205,7 +205,7 @@ func (c *Conn) ended() {
 	c.wire.in.release()
 	if user := c.user.Load(); user != nil {
 		c.closed()
-		c.srv.seats.leave(user)
+		c.srv.seats.leave(user, c.seat)
 	}
 	c.logEnd()
 	if c.wire.plain {

@@ -155,18 +155,19 @@ func TestAnOldClientIsToldWhyItCannotLogIn(t *testing.T) {
 func TestMistakesInLimits(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.MaxConnectionsPerUser = -1
+	cfg.MaxSubscriptionsPerUser = -3
 	cfg.ConnectionRate.Global = -2
 	cfg.Clients.RefuseBelow = map[string]string{"javascript": "seven", "swift": "*", "java": "7"}
 	err := cfg.Validate()
 	if err == nil {
 		t.Fatal("valid")
 	}
-	for _, want := range []string{"maxConnectionsPerUser: -1", "connectionRate.global: -2", `clients.refuseBelow.javascript: "seven"`} {
+	for _, want := range []string{"maxConnectionsPerUser: -1", "maxSubscriptionsPerUser: -3", "connectionRate.global: -2", `clients.refuseBelow.javascript: "seven"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not said: %v", want, err)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n"); n != 2 {
-		t.Errorf("%d mistakes, want 3: %v", n+1, err)
+	if n := strings.Count(err.Error(), "\n"); n != 3 {
+		t.Errorf("%d mistakes, want 4: %v", n+1, err)
 	}
 }

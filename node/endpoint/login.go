@@ -152,7 +152,8 @@ func (c *Conn) open(u *auth.User) {
 		named.ID = auth.Anonymous
 		u = &named
 	}
-	if !c.srv.seats.take(u) {
+	its, ok := c.srv.seats.take(u)
+	if !ok {
 		c.srv.logins[loginRefused].Add(1)
 		c.srv.log.Info("login refused: the user has as many connections as maxConnectionsPerUser allows",
 			"event", "AUTH_UNSUCCESSFUL", "conn", c.id, "user", u.ID, "remote", c.remote)
@@ -160,12 +161,13 @@ func (c *Conn) open(u *auth.User) {
 		return
 	}
 	if !c.state.CompareAndSwap(uint32(stateChallenged), uint32(stateOpen)) {
-		c.srv.seats.leave(u)
+		c.srv.seats.leave(u, its)
 		c.srv.logins[loginAbandoned].Add(1) // the login timeout was faster
 		return
 	}
 	c.srv.gate.loggedIn(c.guest)
 	c.srv.logins[loginAccepted].Add(1)
+	c.seat = its
 	c.user.Store(u)
 	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthSuccessful, Alone: true}
 	if u.ClientData != "" {

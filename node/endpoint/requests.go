@@ -130,16 +130,20 @@ func (g *gate) atHome(u *guest, user *auth.User, callers *seats) {
 	g.mu.Lock()
 	newcomer := u.newcomer
 	g.mu.Unlock()
-	if !newcomer || !callers.take(user) {
+	var its *seat
+	if newcomer {
+		its, newcomer = callers.take(user)
+	}
+	if !newcomer {
 		g.judging(u, false)
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !u.newcomer { // it has left, or was turned away
-		callers.leave(user)
+		callers.leave(user, its)
 		return
 	}
 	g.settle(u)
-	u.home = func() { callers.leave(user) }
+	u.home = func() { callers.leave(user, its) }
 }

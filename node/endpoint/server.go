@@ -118,7 +118,7 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 	}
 	s.speak = dialects(append([]Dialect{{Name: "ws-binary", Options: &s.cfg.WebSocket, Binary: true}}, cfg.Dialects...))
 	s.gate = newGate(&s.cfg.HTTP, s.trusted, log)
-	s.arrivals, s.seats, s.callers = newArrivals(cfg.ConnectionRate), newSeats(cfg.MaxConnectionsPerUser), newSeats(cfg.MaxConnectionsPerUser)
+	s.arrivals, s.seats, s.callers = newArrivals(cfg.ConnectionRate), newSeats(cfg.MaxConnectionsPerUser, cfg.MaxSubscriptionsPerUser), newSeats(cfg.MaxConnectionsPerUser, 0)
 	s.melody = newMelody(s.speak, log)
 	s.writers = newWriters()
 	protocols := new(http.Protocols)

@@ -21,6 +21,9 @@ type Config struct {
 	// MaxPatterns is how many patterns one client may listen to, of records and of events
 	// each. They count among its maxSubscriptions too, a short one as ten.
 	MaxPatterns int `yaml:"maxPatterns"`
+	// MaxPatternsPerUser is MaxPatterns for all connections that a user has on one node
+	// together. Clients without a name have no bound but their own. 0 is without bound.
+	MaxPatternsPerUser int `yaml:"maxPatternsPerUser"`
 }
 
 // DefaultConfig is complete.

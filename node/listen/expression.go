@@ -12,11 +12,12 @@ import (
 )
 
 var (
-	errEmpty    = errors.New("the pattern is empty")
-	errTooLong  = fmt.Errorf("the pattern is longer than %d bytes", maxPattern)
-	errTooMany  = errors.New("the client listens to as many patterns as it may: raise listen.maxPatterns")
-	errTooMuch  = errors.New("the client has as many subscriptions and patterns as it may: raise maxSubscriptions")
-	errPanicked = errors.New("the expression cannot be used")
+	errEmpty       = errors.New("the pattern is empty")
+	errTooLong     = fmt.Errorf("the pattern is longer than %d bytes", maxPattern)
+	errTooMany     = errors.New("the client listens to as many patterns as it may: raise listen.maxPatterns")
+	errUserTooMany = errors.New("the user listens to as many patterns as it may: raise listen.maxPatternsPerUser")
+	errTooMuch     = errors.New("the client has as many subscriptions and patterns as it may: raise maxSubscriptions, or maxSubscriptionsPerUser")
+	errPanicked    = errors.New("the expression cannot be used")
 )
 
 const (

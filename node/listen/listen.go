@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hadal/auth"
 	"hadal/cluster"
 	"hadal/node/sub"
 	"hadal/protocol"
@@ -93,6 +94,7 @@ type Registry struct {
 	byID      map[patternID]*pattern          // the same; guarded by mu
 	order     []*pattern                      // by registration; guarded by mu; what is in it never changes, so a copy of the slice stays valid
 	listeners map[uint64]map[string]*listener // client id → pattern; guarded by mu
+	users     map[string]int                  // user id → listeners; guarded by mu
 	names     map[string]*name                // guarded by mu
 	asks      []ask                           // questions in the order of their deadlines; guarded by mu
 	count     Stats                           // the counters of Stats; guarded by mu
@@ -189,6 +191,7 @@ func New(topic protocol.Topic, cfg Config, subs *sub.Registry, table cluster.Tab
 		patterns:  make(map[string]*pattern),
 		byID:      make(map[patternID]*pattern),
 		listeners: make(map[uint64]map[string]*listener),
+		users:     make(map[string]int),
 		names:     make(map[string]*name),
 		wasted:    make(map[uint64]*budget),
 		peers:     make(map[string]*peer),
@@ -409,6 +412,10 @@ func (r *Registry) listen(c sub.Client, m *protocol.Message) {
 		r.mu.Unlock()
 		r.refuse(c, m, errTooMany)
 		return
+	case !r.admits(c.User()):
+		r.mu.Unlock()
+		r.refuse(c, m, errUserTooMany)
+		return
 	case !c.Reserve(weight(text)):
 		r.mu.Unlock()
 		r.refuse(c, m, errTooMuch)
@@ -433,6 +440,7 @@ func (r *Registry) listen(c sub.Client, m *protocol.Message) {
 		r.listeners[c.ID()] = own
 	}
 	own[p.text] = l
+	r.users[c.User().ID]++
 	r.ack(c, m) // under mu: before the first question
 	r.mu.Unlock()
 	r.enqueue(job{joined: l})
@@ -461,11 +469,21 @@ func (r *Registry) know(text string, author uint64, expr *expression) *pattern {
 	return p
 }
 
+// admits says whether a user may have one more listener. The caller holds mu.
+func (r *Registry) admits(u *auth.User) bool {
+	most := r.cfg.MaxPatternsPerUser
+	return most == 0 || u.IsAnonymous() || r.users[u.ID] < most
+}
+
 // leave takes l out of its pattern; what it was asked or served follows on the
 // worker. The caller holds mu.
 func (r *Registry) leave(l *listener) {
 	l.gone = true
 	l.c.Release(weight(l.p.text))
+	user := l.c.User().ID
+	if r.users[user]--; r.users[user] == 0 {
+		delete(r.users, user)
+	}
 	l.p.listeners = slices.DeleteFunc(l.p.listeners, func(o *listener) bool { return o == l })
 	if len(l.p.listeners) == 0 {
 		r.patternSet.Remove(l.p.text)

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 // fake is a client that writes down what it is sent.
 type fake struct {
 	id   uint64
+	user string // "u" if it is empty
 	gone atomic.Bool
 	mu   sync.Mutex
 	got  []string // guarded by mu
@@ -41,7 +43,7 @@ func (f *fake) Reserve(n int) bool {
 }
 func (f *fake) Release(n int)                     { f.kept.Add(-int64(n)) }
 func (f *fake) ID() uint64                        { return f.id }
-func (f *fake) User() *auth.User                  { return &auth.User{ID: "u"} }
+func (f *fake) User() *auth.User                  { return &auth.User{ID: cmp.Or(f.user, "u")} }
 func (f *fake) Gone() bool                        { return f.gone.Load() }
 func (f *fake) Answer(m *protocol.Message)        { f.note(m) }
 func (f *fake) AnswerShared(o *protocol.Outbound) { f.note(&o.Message) }
@@ -362,6 +364,35 @@ func TestOneClientMayNotListenWithoutEnd(t *testing.T) {
 		w.do(c, recUnlisten, "a")
 		w.do(c, recListen, "b")
 		c.expect(t, unack("a"), ack("b"))
+	})
+}
+
+func TestOneUserMayNotListenWithoutEnd(t *testing.T) {
+	inRecords(t, func(w *world) {
+		w.cfg.MaxPatternsPerUser = 2
+		a, b, other, nobody := w.client(), w.client(), w.client(), w.client()
+		other.user, nobody.user = "other", auth.Anonymous
+		w.do(a, recListen, "a")
+		w.do(b, recListen, "b")
+		w.do(b, recListen, "c")
+		b.expect(t, ack("b"), "RECORD INVALID_LISTEN_REGEX name=c")
+		for _, pattern := range []string{"a", "b"} {
+			w.do(other, recListen, pattern)
+		}
+		other.expect(t, ack("a"), ack("b"))
+		for _, pattern := range []string{"a", "b", "c"} {
+			w.do(nobody, recListen, pattern)
+		}
+		nobody.expect(t, ack("a"), ack("b"), ack("c"))
+		w.do(a, recUnlisten, "a")
+		w.do(b, recListen, "c")
+		b.expect(t, ack("c"))
+		b.gone.Store(true)
+		w.Closed(b)
+		w.do(a, recListen, "d")
+		w.do(a, recListen, "e")
+		w.do(a, recListen, "f")
+		a.expect(t, ack("a"), unack("a"), ack("d"), ack("e"), "RECORD INVALID_LISTEN_REGEX name=f")
 	})
 }
 
