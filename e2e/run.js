@@ -16,6 +16,7 @@ const overTLS = ['connection', 'events', 'records', 'rpc', 'presence', 'listenin
 // Which files stay on one node, and why.
 const alone = {
   'crash.test.js': 'it kills the one node in the middle of writes; e2e/cluster does that to three',
+  'pages.test.js': 'a page has the configuration of one node',
   'reload.test.js': 'it changes the files of one node and reads its log',
   'restart.test.js': 'it starts nodes on the data directories of others',
   'tls.test.js': 'it tries the certificates of one node'
