@@ -7,7 +7,6 @@ import (
 	"net"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -24,23 +23,6 @@ const (
 	// answerTime is how long one of them may take; more is a failure of the node.
 	answerTime = 90 * time.Second
 )
-
-// flood is clients that log in as fast as they are answered.
-type flood struct {
-	name    string
-	clients int
-	// from is the address of a client's attempt.
-	from func(client, attempt int) net.IP
-}
-
-// own is one address for each client.
-func own(client, _ int) net.IP { return net.IPv4(127, 1, byte(client/250), byte(1+client%250)) }
-
-// another is an address that no attempt had before, until there have been millions.
-func another(client, attempt int) net.IP {
-	n := client*9973 + attempt
-	return net.IPv4(127, byte(50+n/250/250%150), byte(n/250%250), byte(1+n%250))
-}
 
 // home is the address of those who are logged in; stranger one that is new.
 var home = net.IPv4(127, 0, 0, 1)
@@ -77,12 +59,17 @@ func ms(h *hdrhistogram.Histogram, quantile float64) float64 {
 	return float64(h.ValueAtQuantile(quantile)) / 1000
 }
 
-// cell is a quantile in milliseconds.
-func (t *took) cell(quantile float64) string { return fmt.Sprintf("%.0f", ms(t.hist, quantile)) }
+// cell is a quantile in milliseconds, if anybody logged in.
+func (t *took) cell(quantile float64) string {
+	if t.hist.TotalCount() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.0f", ms(t.hist, quantile))
+}
 
 // suffer measures how others are served while a flood goes on.
-func (v *victim) suffer(ctx context.Context, f flood, length time.Duration) (_ *result, err error) {
-	r := &result{events: newHistogram(), known: &took{hist: newHistogram()}, fresh: &took{hist: newHistogram()}}
+func (v *victim) suffer(ctx context.Context, f flood, length time.Duration) (r *result, err error) {
+	r = &result{events: newHistogram(), known: &took{hist: newHistogram()}, fresh: &took{hist: newHistogram()}}
 	publisher, err := target.Login(ctx, dialer(home), v.node.URL, params(v.newcomer(), password))
 	if err != nil {
 		return nil, err
@@ -94,28 +81,21 @@ func (v *victim) suffer(ctx context.Context, f flood, length time.Duration) (_ *
 	}
 	defer subscriber.Close()
 
-	flooding, stop := context.WithCancel(ctx)
-	var crowd, others sync.WaitGroup
-	defer crowd.Wait()
-	defer stop()
-	var attempts, begun atomic.Int64
-	for i := range f.clients {
-		crowd.Go(func() { v.flood(flooding, f, i, &attempts, &begun) })
+	crowd, err := startCrowd(ctx, v.node.URL, f)
+	if err != nil {
+		return nil, err
 	}
-	// A flood is measured when it goes on: when each client has been answered twice.
-	for began := time.Now(); begun.Load() < int64(f.clients); {
-		if time.Since(began) > settle {
-			return nil, fmt.Errorf("after %v only %d of %d clients have been answered: let fewer flood", settle, begun.Load(), f.clients)
+	defer func() {
+		n, stopped := crowd.stop()
+		if err = errors.Join(err, stopped); err == nil {
+			r.attempts = n
 		}
-		if err := target.Pause(ctx, 50*time.Millisecond); err != nil {
-			return nil, err
-		}
-	}
-	before := attempts.Load()
+	}()
+	var others sync.WaitGroup
 	end := time.Now().Add(length)
 	var heard error
 	others.Go(func() { heard = events(ctx, publisher, subscriber, end, r.events) })
-	for i := 0; time.Now().Before(end) && err == nil; i++ {
+	for !f.idle && time.Now().Before(end) && err == nil {
 		for _, kind := range []struct {
 			t  *took
 			ip net.IP
@@ -126,7 +106,6 @@ func (v *victim) suffer(ctx context.Context, f flood, length time.Duration) (_ *
 		err = target.Pause(ctx, loginEvery)
 	}
 	others.Wait()
-	r.attempts = attempts.Load() - before
 	return r, errors.Join(err, heard, errors.Join(r.known.errs...), errors.Join(r.fresh.errs...))
 }
 
@@ -150,25 +129,6 @@ func (v *victim) login(ctx context.Context, name string, ip net.IP, t *took) {
 	}
 	if err != nil {
 		t.errs = append(t.errs, fmt.Errorf("%s: %w", name, err))
-	}
-}
-
-// flood is one client of a flood: a wrong password, a right one, and so on. What becomes
-// of them is nothing to it. It counts its attempts, and itself once it goes on.
-func (v *victim) flood(ctx context.Context, f flood, client int, attempts, begun *atomic.Int64) {
-	for i := 0; ctx.Err() == nil; i++ {
-		secret := password
-		if i%2 == 0 {
-			secret = "wrong " + strconv.Itoa(i)
-		}
-		conn, err := target.Login(ctx, dialer(f.from(client, i)), v.node.URL, params(mallory, secret))
-		if err == nil {
-			_ = conn.Close() // the flood goes on whatever it says
-		}
-		attempts.Add(1)
-		if i == 1 {
-			begun.Add(1)
-		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -9,13 +10,19 @@ import (
 	"time"
 )
 
+// TestMain is the program itself where it starts itself.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == crowdCommand {
+		main()
+		return
+	}
+	m.Run()
+}
+
 // The numbers are for people; that both strategies are flooded and that others are served
 // meanwhile is for the tests.
 func TestOthersAreServedInAFlood(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "hadal")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "hadal/cmd/hadal").CombinedOutput(); err != nil {
-		t.Fatalf("build the node: %v\n%s", err, out)
-	}
+	binary := build(t)
 	for _, strategy := range []string{"file", "storage"} {
 		t.Run(strategy, func(t *testing.T) {
 			var out strings.Builder
@@ -23,18 +30,39 @@ func TestOthersAreServedInAFlood(t *testing.T) {
 				t.Fatal(err)
 			}
 			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-			if len(lines) != 3 {
-				t.Fatalf("the table is\n%s\nwant three lines", out.String())
+			if len(lines) != 4 {
+				t.Fatalf("the table is\n%s\nwant four lines", out.String())
 			}
 			for i, line := range lines {
 				fields := strings.Fields(line)
 				attempts, err := strconv.Atoi(fields[len(fields)-1])
-				if fields[0] != strategy || err != nil || attempts < 0 || i == 0 && attempts != 0 {
+				if fields[0] != strategy || err != nil || attempts < 0 || i < 2 && attempts != 0 {
 					t.Errorf("the table says %q", line)
 				}
 			}
 		})
 	}
+}
+
+// How fast is for people too.
+func TestRevocationsCloseConnectionsOnOtherNodes(t *testing.T) {
+	var out strings.Builder
+	if err := revocations(t.Context(), settings{node: build(t), time: time.Millisecond}, &out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "1 revocations, 20 connections"; !strings.HasPrefix(out.String(), want) {
+		t.Errorf("it says %q, want %q", out.String(), want)
+	}
+}
+
+// build makes the node.
+func build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "hadal")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "hadal/cmd/hadal").CombinedOutput(); err != nil {
+		t.Fatalf("build the node: %v\n%s", err, out)
+	}
+	return binary
 }
 
 func TestWrongFlagsAreExplained(t *testing.T) {
