@@ -67,12 +67,16 @@ var (
 	descClosed        = desc("connections_closed_total", "Ended connections by reason.", "reason")
 	descIn            = desc("messages_in_total", "Messages from clients.", "topic", "action")
 	descOut           = desc("messages_out_total", "Messages queued for clients.", "topic", "action")
+	descOversize      = desc("messages_too_large_total", "Messages that were not sent because their client takes no such large ones (MQTT 5).")
 	descUndecodable   = desc("frames_undecodable_total", "Frames from clients that were no message.")
 	descBytes         = desc("websocket_bytes_total", "Bytes on client connections, above TLS.", "direction")
 	descPanics        = desc("panics_total", "Mistakes of the server that ended a connection.")
 	descDecisions     = desc("permission_decisions_total", "Decisions of permission rules.", "section", "rule", "result")
 	descSubs          = desc("subscriptions", "Subscriptions.", "topic")
 	descSubNames      = desc("subscribed_names", "Names with at least one subscriber.", "topic")
+	descFilters       = desc("wildcard_filters", "Subscriptions with wildcards.", "topic")
+	descWild          = desc("wildcard_messages_total", "Messages for subscriptions with wildcards: delivered, and withheld by the rules; judged are those of both whose verdict was not known yet; overflow are clients cut off because too many waited for one.", "topic", "what")
+	descWildRefused   = desc("wildcard_refused_total", "Subscriptions with wildcards beyond maxWildcards and maxWildcardsInAll.")
 	descEvents        = desc("events_total", "Events emitted, delivered and refused by this node, published to and received from others, and not understood.", "what")
 	descRPCs          = desc("rpc_calls_total", "Remote procedure calls by how they ended.", "end")
 	descRPCRunning    = desc("rpc_running", "Remote procedure calls under way.")
@@ -186,6 +190,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for l, v := range refused {
 		count(descRateRefused, float64(v), strings.ToUpper(l.Topic), strings.ToUpper(l.Action), l.Role)
 	}
+	count(descOversize, float64(e.Oversize))
 	count(descUndecodable, float64(e.Undecodable))
 	count(descBytes, float64(e.BytesIn), "in")
 	count(descBytes, float64(e.BytesOut), "out")
@@ -198,6 +203,15 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descSubs, float64(st.Subscriptions), topic)
 		gauge(descSubNames, float64(st.Names), topic)
 		count(descSubsRefused, float64(st.Refused), topic)
+		wild := subs.WildStats()
+		gauge(descFilters, float64(wild.Filters), topic)
+		count(descWild, float64(wild.Delivered), topic, "delivered")
+		count(descWild, float64(wild.Withheld), topic, "withheld")
+		count(descWild, float64(wild.Judged), topic, "judged")
+		count(descWild, float64(wild.Overflows), topic, "overflow")
+	}
+	if n.mqtt != nil {
+		count(descWildRefused, float64(n.mqtt.WildcardsRefused()))
 	}
 	ev := n.event.Stats()
 	count(descEvents, float64(ev.Emitted), "emitted")

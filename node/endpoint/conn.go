@@ -69,9 +69,11 @@ type Conn struct {
 	dialect *Dialect                // what it speaks
 	codec   Codec                   // how, unless that is the binary protocol
 	hear    func(*protocol.Message) // of a codec that is a Listener; else nil
+	follow  Follower                // the codec, if it is one
 	pinged  atomic.Int64            // Server.clock at the last ping, where the server pings
 	quiet   atomic.Int64            // how long it may be silent, in nanoseconds: see Patience
 	form    protocol.Form           // of broadcasts; set before login, by the reader
+	most    int                     // see Takes; likewise
 
 	// Of the reader alone:
 
@@ -142,11 +144,16 @@ func (c *Conn) Answer(m *protocol.Message) {
 		c.hear(m)
 	}
 	c.push(c.answer(m), true, m.Alone)
+	c.behind(m, true)
 }
 
 // push queues a frame, if there is one: not every dialect has words for everything.
 func (c *Conn) push(b []byte, answer, alone bool) {
-	if len(b) > 0 {
+	switch {
+	case len(b) == 0:
+	case c.most > 0 && len(b) > c.most:
+		c.counters.oversize.Add(1)
+	default:
 		c.wire.push(b, answer, alone)
 	}
 }
@@ -163,9 +170,10 @@ func (c *Conn) AnswerShared(o *protocol.Outbound) {
 	}
 	if chooser, ok := c.codec.(Chooser); ok && chooser.Distinct(&o.Message) {
 		c.push(c.answer(&o.Message), true, false)
-		return
+	} else {
+		c.push(o.Frame(c.form), true, false)
 	}
-	c.push(o.Frame(c.form), true, false)
+	c.behind(&o.Message, true)
 }
 
 // Send queues a broadcast. It never blocks and may be called under a lock. A
@@ -179,6 +187,14 @@ func (c *Conn) Send(o *protocol.Outbound) {
 		c.hear(&o.Message)
 	}
 	c.push(o.Frame(c.form), false, o.Alone)
+	c.behind(&o.Message, false)
+}
+
+// behind queues what the codec adds behind a message.
+func (c *Conn) behind(m *protocol.Message, answer bool) {
+	if c.follow != nil {
+		c.follow.Behind(m, func(b []byte) { c.push(b, answer, false) })
+	}
 }
 
 // Pace blocks while more bytes of answers wait for the client than

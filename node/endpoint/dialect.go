@@ -53,6 +53,13 @@ type Chooser interface {
 	Distinct(m *protocol.Message) bool
 }
 
+// Follower is a Codec that adds something behind messages. Behind is called after each one
+// was queued, as Hear before, and queues what it likes, without a wait. It may be called for
+// several messages at once: what must keep its order is queued under a lock of its own.
+type Follower interface {
+	Behind(m *protocol.Message, queue func([]byte))
+}
+
 // dialects are those of WebSocket by their path.
 func dialects(list []Dialect) map[string]*Dialect {
 	byPath := make(map[string]*Dialect, len(list))

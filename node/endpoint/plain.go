@@ -182,6 +182,10 @@ func (s *Server) welcome(addr netip.Addr) bool {
 // Speak has the client addressed in a form. It is called before the login.
 func (c *Conn) Speak(f protocol.Form) { c.form = f }
 
+// Takes is how many bytes of one message the client takes at the most; 0 is any number.
+// Larger ones are not sent, and counted. It is called before the login.
+func (c *Conn) Takes(n int) { c.most = n }
+
 // Patience is how long the client may be silent; below zero for ever. Zero is two
 // heartbeats.
 func (c *Conn) Patience(d time.Duration) { c.quiet.Store(int64(d)) }

@@ -356,6 +356,7 @@ func (s *Server) newConn(nc net.Conn, early []byte, visit *auth.Attempt, d *Dial
 		if l, ok := c.codec.(Listener); ok {
 			c.hear = l.Hear
 		}
+		c.follow, _ = c.codec.(Follower)
 	}
 	c.started = s.clock.Load()
 	c.heardAt.Store(c.started)

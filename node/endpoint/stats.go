@@ -61,6 +61,9 @@ const (
 	// TokensUnknown is a client whose token cannot be looked after, because this node has
 	// been cut off from those that know of revocations.
 	TokensUnknown
+	// NotAllowed is a client one of whose subscriptions the rules do not allow any more, and
+	// that cannot be told otherwise.
+	NotAllowed
 	// Panicked is a mistake of ours.
 	Panicked
 	reasons
@@ -96,6 +99,7 @@ var reasonTable = [reasons]struct {
 	Kicked:                {"kicked", melody.ClosePolicyViolation, slog.LevelInfo},
 	KeyRemoved:            {"API key removed", melody.ClosePolicyViolation, slog.LevelInfo},
 	TokensUnknown:         {"revocations are not known here", melody.CloseTryAgainLater, slog.LevelWarn},
+	NotAllowed:            {"subscription not allowed any more", melody.ClosePolicyViolation, slog.LevelInfo},
 	Panicked:              {"internal error", melody.CloseInternalServerErr, slog.LevelWarn},
 }
 
@@ -130,6 +134,7 @@ const (
 type counters struct {
 	bytesIn, bytesOut atomic.Uint64
 	undecodable       atomic.Uint64
+	oversize          atomic.Uint64 // see Conn.Takes
 	in, out           tally
 	_                 [64]byte // keeps the next shard off this one's last cache line
 }
@@ -174,6 +179,9 @@ type Stats struct {
 	// In and Out count messages, only those that occurred. Out counts a message
 	// when it is queued for a client.
 	In, Out []MessageCount
+	// Oversize counts messages that were not sent because their client takes no such large
+	// ones.
+	Oversize uint64
 	// Undecodable counts frames that were no message.
 	Undecodable uint64
 	// BytesIn and BytesOut count bytes on WebSocket connections, above TLS.
@@ -235,6 +243,7 @@ func (s *Server) Stats() Stats {
 		st.BytesIn += c.bytesIn.Load()
 		st.BytesOut += c.bytesOut.Load()
 		st.Undecodable += c.undecodable.Load()
+		st.Oversize += c.oversize.Load()
 	}
 	st.In = s.sum(func(c *counters) *tally { return &c.in })
 	st.Out = s.sum(func(c *counters) *tally { return &c.out })

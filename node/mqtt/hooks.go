@@ -42,6 +42,7 @@ func (h *hooks) OnConnect(cl *broker.Client, pk packets.Packet) error {
 	c.client, c.v5 = cl, pk.ProtocolVersion == 5
 	if c.v5 {
 		c.conn.Load().Speak(protocol.FormMQTT5)
+		c.conn.Load().Takes(int(pk.Properties.MaximumPacketSize))
 	}
 	if pk.Connect.WillFlag {
 		c.will = &will{topic: pk.Connect.WillTopic, payload: string(pk.Connect.WillPayload), retain: pk.Connect.WillRetain}

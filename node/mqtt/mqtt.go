@@ -64,7 +64,8 @@ type Server struct {
 	options *endpoint.WebSocketConfig
 	broker  *broker.Server
 
-	wildcards atomic.Int64 // of all clients
+	wildcards atomic.Int64  // of all clients
+	refused   atomic.Uint64 // wildcards, for their number
 
 	mu       sync.Mutex
 	sessions map[string]*session // by user and client id; guarded by mu
@@ -118,6 +119,9 @@ func (s *Server) Serve(nc net.Conn, visit *auth.Attempt) {
 		s.log.Debug("mqtt session ended", "conn", conn.ID(), "err", err)
 	}
 }
+
+// WildcardsRefused is how many subscriptions with wildcards were refused for their number.
+func (s *Server) WildcardsRefused() uint64 { return s.refused.Load() }
 
 // enter makes c the session of its user and client id, and ends the one before.
 func (s *Server) enter(c *session) {

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -61,6 +62,7 @@ type will struct {
 // subscribing is a request for names of one topic.
 type subscribing struct {
 	topic   protocol.Topic
+	names   map[string]bool
 	acked   bool
 	denied  map[string]bool
 	waiting map[string]bool // records without an answer
@@ -183,12 +185,12 @@ func (c *session) ask(granted map[string]bool, t protocol.Topic, a protocol.Acti
 	if len(names) == 0 {
 		return
 	}
-	asked := &subscribing{topic: t, denied: make(map[string]bool), done: make(chan struct{})}
+	asked := &subscribing{topic: t, names: make(map[string]bool, len(names)), denied: make(map[string]bool), done: make(chan struct{})}
+	for _, name := range names {
+		asked.names[name] = true
+	}
 	if t == protocol.TopicRecord {
-		asked.waiting = make(map[string]bool, len(names))
-		for _, name := range names {
-			asked.waiting[name] = true
-		}
+		asked.waiting = maps.Clone(asked.names)
 	}
 	c.mu.Lock()
 	c.asked = asked
@@ -235,9 +237,41 @@ func (c *session) Hear(m *protocol.Message) {
 	}
 	c.acks.hear(m)
 	c.flushAcks()
-	if s := c.asked; s != nil && s.topic == m.Topic {
+	s := c.asked
+	if s != nil && s.topic == m.Topic {
 		s.hear(m)
 	}
+	if ends(m) && (s == nil || !s.names[m.Name]) {
+		c.forbidden()
+	}
+}
+
+// ends says whether a message tells that the rules have ended a subscription by name, or do
+// not let deleted have it again, unless it answers a SUBSCRIBE.
+func ends(m *protocol.Message) bool {
+	switch {
+	case !m.IsError || m.Action != protocol.Denied(m.Topic) && m.Action != protocol.PermissionError(m.Topic):
+		return false
+	case m.Topic == protocol.TopicEvent:
+		return m.OriginalAction == protocol.EventSubscribe
+	}
+	switch m.OriginalAction {
+	case protocol.RecordSubscribe, protocol.RecordSubscribeAndRead, protocol.RecordSubscribeCreateAndRead:
+		return m.Topic == protocol.TopicRecord
+	}
+	return false
+}
+
+// forbidden ends the session of a client that has a subscription less than it believes:
+// no packet says so. It comes again, subscribes, and is told what it may not. The caller
+// holds mu.
+func (c *session) forbidden() {
+	if c.client == nil || c.ending {
+		return
+	}
+	c.ending, c.why = true, endpoint.NotAllowed
+	c.sayBye(packets.ErrNotAuthorized.Code)
+	c.conn.Load().End(endpoint.NotAllowed)
 }
 
 // hear notes an answer to a subscription.

@@ -19,6 +19,7 @@ func (c *session) watch(filter string) bool {
 		if len(c.filters) < s.cfg.MaxWildcards {
 			s.wildcards.Add(-1)
 		}
+		s.refused.Add(1)
 		s.log.Debug("a subscription with wildcards is refused: if clients need more, raise maxWildcards or maxWildcardsInAll", "conn", c.conn.Load().ID())
 		return false
 	}

@@ -38,6 +38,7 @@ type Watcher struct {
 	generation func() uint64
 	accepts    func(name string) bool
 	overflow   func()
+	tally      *wildTally // of the registry; set by its first filter
 
 	mu       sync.Mutex
 	filters  map[string]struct{} // guarded by mu, like all below
@@ -99,6 +100,33 @@ type wild struct {
 	mu   sync.RWMutex
 	root level // guarded by mu
 	n    atomic.Int64
+
+	tally wildTally
+}
+
+// wildTally counts what came for filters.
+type wildTally struct{ judged, delivered, withheld, overflows atomic.Uint64 }
+
+// WildStats are what came for the filters of a Registry, and the filters there are.
+type WildStats struct {
+	// Filters is how many there are, of all clients.
+	Filters int
+	// Judged is how often a rule was asked about a message for a filter; for all else the
+	// verdict was known.
+	Judged uint64
+	// Delivered and Withheld are the messages that the rules let pass, and those not.
+	Delivered, Withheld uint64
+	// Overflows is how often a client was cut off because too much waited for a verdict.
+	Overflows uint64
+}
+
+// WildStats counts filters and what came for them.
+func (r *Registry) WildStats() WildStats {
+	t := &r.wild.tally
+	return WildStats{
+		Filters: int(r.wild.n.Load()), Judged: t.judged.Load(), Delivered: t.delivered.Load(),
+		Withheld: t.withheld.Load(), Overflows: t.overflows.Load(),
+	}
 }
 
 // Watch adds a filter, which is valid, to those of w. It is Already or Full when that did
@@ -118,7 +146,7 @@ func (r *Registry) Watch(filter string, w *Watcher) Added {
 		return Full
 	}
 	filter = strings.Clone(filter)
-	w.filters[filter] = struct{}{}
+	w.filters[filter], w.tally = struct{}{}, &r.wild.tally
 	l, end := &r.wild.root, filter
 	below := false
 	if end == "#" {
@@ -286,9 +314,7 @@ func (w *Watcher) take(name string, o *protocol.Outbound) {
 	w.current()
 	if w.judged == nil {
 		if ok, known := w.verdicts[name]; known {
-			if ok {
-				w.client.Send(o)
-			}
+			w.deliver(o, ok)
 			w.mu.Unlock()
 			return
 		}
@@ -300,6 +326,7 @@ func (w *Watcher) take(name string, o *protocol.Outbound) {
 	size := len(name) + len(o.Data) + len(o.Result)
 	if len(w.waiting) >= maxUnjudged || w.bytes+size > maxUnjudgedBytes && len(w.waiting) > 0 {
 		w.mu.Unlock()
+		w.tally.overflows.Add(1)
 		w.overflow()
 		return
 	}
@@ -310,6 +337,16 @@ func (w *Watcher) take(name string, o *protocol.Outbound) {
 		go w.work()
 	}
 	w.mu.Unlock()
+}
+
+// deliver sends what has a verdict, if that lets it. The caller holds mu.
+func (w *Watcher) deliver(o *protocol.Outbound, ok bool) {
+	if !ok {
+		w.tally.withheld.Add(1)
+		return
+	}
+	w.tally.delivered.Add(1)
+	w.client.Send(o)
 }
 
 // current forgets the verdicts of other rules, or about another user, than those of the
@@ -334,6 +371,7 @@ func (w *Watcher) work() {
 			w.mu.Unlock()
 			var keep bool
 			ok, keep = w.judge(user, first.o)
+			w.tally.judged.Add(1)
 			w.mu.Lock()
 			if w.current(); seen != w.seen || user != w.user {
 				continue // it is out of date
@@ -345,9 +383,7 @@ func (w *Watcher) work() {
 				w.verdicts[strings.Clone(first.name)] = ok
 			}
 		}
-		if ok {
-			w.client.Send(first.o)
-		}
+		w.deliver(first.o, ok)
 		w.bytes -= len(first.name) + len(first.o.Data) + len(first.o.Result)
 		w.waiting[0] = unjudged{}
 		w.waiting = w.waiting[1:]

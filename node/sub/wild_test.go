@@ -115,6 +115,10 @@ func TestAWatcherHearsOnceAndOnlyWhatItMay(t *testing.T) {
 		if len(f.got) != 0 {
 			t.Errorf("it heard itself: %q", f.got)
 		}
+		want := WildStats{Filters: 3, Judged: 7, Delivered: 6, Withheld: 3}
+		if got := r.WildStats(); got != want {
+			t.Errorf("counted %+v, want %+v", got, want)
+		}
 		f.gone.Store(true)
 		w.Wait()
 	})
@@ -147,6 +151,9 @@ func TestWhatWaitsForAVerdictIsBoundedAndInOrder(t *testing.T) {
 		}
 		if !f.gone.Load() {
 			t.Error("a client for which more waits than may goes on")
+		}
+		if n := r.WildStats().Overflows; n == 0 {
+			t.Error("that was not counted")
 		}
 		close(verdict)
 		w.Wait()
