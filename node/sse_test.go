@@ -13,8 +13,9 @@ import (
 
 // listening is a stream of server-sent events.
 type listening struct {
-	t *testing.T
-	r *bufio.Reader
+	t  *testing.T
+	r  *bufio.Reader
+	id string // the last one that stood alone
 }
 
 // listenTo opens a stream; header has pairs of names and values.
@@ -32,7 +33,7 @@ func listenTo(t *testing.T, n *running, query string, header ...string) (*listen
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { res.Body.Close() })
-	return &listening{t, bufio.NewReader(res.Body)}, res
+	return &listening{t: t, r: bufio.NewReader(res.Body)}, res
 }
 
 // hear reads the next event, which must be this one; comments are left out.
@@ -53,6 +54,10 @@ func (l *listening) hear(want string) {
 			got.WriteString(line)
 			continue
 		case got.Len() == 0:
+			continue
+		case !strings.Contains(got.String(), "data: "):
+			l.id = strings.TrimSuffix(strings.TrimPrefix(got.String(), "id: "), "\n")
+			got.Reset()
 			continue
 		}
 		if got.String() != want {
@@ -91,6 +96,9 @@ func TestAStreamHearsEventsAndRecords(t *testing.T) {
 	s.hear(second)
 	b.say(protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: "f", Data: `[1]`})
 	s.hear("event: event\ndata: {\"name\":\"f\",\"data\":[1]}\n")
+	// The id of both records came behind, before the event of f.
+	both, _ := listenTo(t, n, "?event=f&record=r/%C3%BC&record=closed", "Last-Event-ID", s.id)
+	both.hear(denied)
 	// Who has the version that there is, is not sent it again; who has an older one, is.
 	again, _ := listenTo(t, n, "?record=r/%C3%BC", "Last-Event-ID", "2 \"r/\\u00fc\"")
 	older, _ := listenTo(t, n, "?record=r/%C3%BC", "Last-Event-ID", "1 \"r/\\u00fc\"")
@@ -104,6 +112,7 @@ func TestAStreamHearsEventsAndRecords(t *testing.T) {
 	write(protocol.RecordPatch, "b", "3")
 	older.hear(third)
 	again.hear(third)
+	both.hear(third)
 	b.say(protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordDelete, Name: "r/ü"})
 	again.hear("event: deleted\ndata: {\"name\":\"r/\\u00fc\"}\n")
 }

@@ -3,9 +3,8 @@
 // login, by its own credentials; after that the client is one like all others, on a Plain
 // connection of the endpoint, whose heartbeats are comments of the stream.
 //
-// What goes into the stream is protocol.FormSSE. The id of a record's event says which
-// record and which version; a client that comes again says the last one it got, and is not
-// sent that version again.
+// What goes into the stream is protocol.FormSSE. The ids say which versions of its records a
+// client has got; one that comes again says the last id, and is not sent those again (resume).
 package sse
 
 import (
@@ -14,7 +13,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"hadal/auth"
@@ -71,13 +69,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if visit == nil {
 		return
 	}
-	c := &stream{server: s}
 	// Clients whose EventSource cannot say it, as after a reload of the page, put it here.
 	last := r.Header.Get("Last-Event-ID")
 	if last == "" {
 		last = query.Get("lastEventId")
 	}
-	c.name, c.version, c.resumes = protocol.ParseSSEID(last)
+	c := &stream{server: s, resume: newResume(records, last)}
 	user := s.login(refusals, r, visit)
 	if user == nil {
 		return
@@ -156,13 +153,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request, visit *auth.Attem
 // stream is one client. It is the Codec of its Conn, too.
 type stream struct {
 	server *Server
-
-	name    string // of the record that the client got last, and its version
-	version int32
-	resumes bool
-
-	mu   sync.Mutex
-	held bool // the version that the client has was kept back once; guarded by mu
+	resume *resume
 }
 
 // Form implements endpoint.Codec.
@@ -173,27 +164,18 @@ func (c *stream) Decode([]byte, func(*protocol.Message)) error { return nil }
 
 // Frame implements endpoint.Codec.
 func (c *stream) Frame(m *protocol.Message) []byte {
-	if m.Topic == protocol.TopicRecord && m.Action == protocol.RecordReadResponse && c.has(m) {
+	if m.Topic == protocol.TopicRecord && m.Action == protocol.RecordReadResponse && c.resume.skips(m) {
 		return nil
 	}
 	return protocol.EncodeFrame(protocol.FormSSE, m, "")
 }
 
-// has says whether the client said that it has this version of the record.
-func (c *stream) has(m *protocol.Message) bool {
-	if !c.resumes || m.Name != c.name || m.Version != c.version {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	first := !c.held
-	c.held = true
-	return first
-}
+// Behind implements endpoint.Follower.
+func (c *stream) Behind(m *protocol.Message, queue func([]byte)) { c.resume.sent(m, queue) }
 
 // Distinct implements endpoint.Chooser: what the client has already must not come shared.
 func (c *stream) Distinct(m *protocol.Message) bool {
-	return c.resumes && m.Topic == protocol.TopicRecord && m.Action == protocol.RecordReadResponse
+	return c.resume.skipsAny() && m.Topic == protocol.TopicRecord && m.Action == protocol.RecordReadResponse
 }
 
 // serve serves the client until it has gone.
