@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -34,11 +36,14 @@ func (w *witness) ID() uint64                        { return w.id }
 func (w *witness) User() *auth.User                  { return w.user }
 func (w *witness) Gone() bool                        { return w.gone.Load() }
 func (w *witness) Pace()                             {}
-func (w *witness) AnswerShared(o *protocol.Outbound) { w.look(&o.Message) }
-func (w *witness) Send(o *protocol.Outbound)         { w.look(&o.Message) }
-func (w *witness) Answer(m *protocol.Message)        { w.answers.Add(1); w.look(m) }
+func (w *witness) AnswerShared(o *protocol.Outbound) { w.look(&o.Message, o.Result) }
+func (w *witness) Send(o *protocol.Outbound)         { w.look(&o.Message, o.Result) }
+func (w *witness) Answer(m *protocol.Message)        { w.answers.Add(1); w.look(m, "") }
 
-func (w *witness) look(m *protocol.Message) {
+func (w *witness) look(m *protocol.Message, result string) {
+	for _, f := range []protocol.Form{protocol.FormText, protocol.FormJSON, protocol.FormMQTT, protocol.FormMQTT5, protocol.FormSSE} {
+		_ = protocol.EncodeFrame(f, m, result) // whatever it is, it does not panic
+	}
 	var back protocol.Message
 	if err := protocol.Decode(protocol.Append(nil, m), &back); err != nil {
 		w.t.Errorf("%s %s cannot be read: %v", m.Topic, m.Action.Name(m.Topic), err)
@@ -90,7 +95,21 @@ func frames(data []byte) [][]byte {
 	return all
 }
 
-// FuzzPipeline sends any frames of two clients through every room.
+// decoders are the dialects whose frames are messages.
+var decoders = []func(frame []byte, hand func(*protocol.Message)) error{
+	func(frame []byte, hand func(*protocol.Message)) error {
+		var m protocol.Message
+		err := protocol.Decode(frame, &m)
+		if err == nil {
+			hand(&m)
+		}
+		return err
+	},
+	protocol.Text{}.Decode,
+	protocol.JSON{}.Decode,
+}
+
+// FuzzPipeline sends any frames of two clients, of any dialect, through every room.
 func FuzzPipeline(f *testing.F) {
 	join := func(messages ...protocol.Message) []byte {
 		var b []byte
@@ -117,12 +136,36 @@ func FuzzPipeline(f *testing.F) {
 					m.Has |= protocol.HasPath
 				}
 				everything = append(everything, m)
-				f.Add(join(m, m))
+				f.Add(uint8(0), join(m, m))
 			}
 		}
 	}
-	f.Add(join(everything...))
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Add(uint8(0), join(everything...))
+	texts := func(frames ...string) []byte {
+		var b []byte
+		for _, frame := range frames {
+			b = append(binary.LittleEndian.AppendUint16(b, uint16(len(frame))), frame...)
+		}
+		return b
+	}
+	for _, line := range []string{
+		"R¦CR¦a+R¦U¦a¦1¦{}+R¦P¦a¦2¦x[1].y¦N5+R¦P¦a¦3¦x¦U+R¦CU¦a¦-1¦{}¦{\"writeSuccess\":true}+R¦CU¦a¦-1¦p¦Sx¦{}+R¦US¦a+R¦D¦a+",
+		"R¦SN¦a+R¦HD¦a+R¦S¦a+R¦L¦a.*+R¦LA¦a.*¦a+R¦LR¦a.*¦a+R¦UL¦a.*+R¦H¦a+R¦P¦a¦1¦x+R¦U¦a¦1¦{oops+",
+		"E¦S¦a+E¦EVT¦a¦O{\"b\":1}+E¦EVT¦a¦+E¦EVT¦a¦Xodd+E¦EVT¦a+E¦US¦a+E¦L¦(+E¦L¦.*+E¦LA¦.*¦a+",
+		"P¦S¦a+P¦REQ¦a¦1¦U+P¦A¦REQ¦a¦1+P¦RES¦a¦1¦T+P¦REJ¦a¦1+P¦E¦no¦a¦1+P¦US¦a+",
+		"U¦S¦S+U¦US¦US+U¦S¦1¦[\"a\"]+U¦US¦1¦[\"a\"]+U¦Q¦Q+U¦Q¦1¦[\"a\",\"b\"]+U¦Q¦1¦{oops+",
+	} {
+		f.Add(uint8(1), texts(toWire.Replace(line), toWire.Replace(line)))
+	}
+	var objects []string // one seed of all: each seed costs a node
+	for i := range everything {
+		frame := string(protocol.EncodeFrame(protocol.FormJSON, &everything[i], ""))
+		if start := strings.IndexByte(frame, '{'); start >= 0 {
+			objects = append(objects, frame[start:])
+		}
+	}
+	f.Add(uint8(2), texts(objects...))
+	f.Fuzz(func(t *testing.T, dialect uint8, data []byte) {
 		n, stop := fuzzNode(t)
 		clients := []*witness{{t: t, id: 1, user: &auth.User{ID: "ada"}}, {t: t, id: 2, user: &auth.User{ID: auth.Anonymous}}}
 		for _, c := range clients {
@@ -130,12 +173,13 @@ func FuzzPipeline(f *testing.F) {
 		}
 		asked := 0
 		for i, frame := range frames(data) {
-			var m protocol.Message
-			if protocol.Decode(frame, &m) != nil {
-				continue
-			}
-			asked += 1 + len(m.Names)
-			n.pipe.receive(clients[i%2], &m)
+			_ = decoders[int(dialect)%len(decoders)](slices.Clone(frame), func(m *protocol.Message) { // else the connection ends
+				if m.Topic < protocol.TopicEvent {
+					return // the connection's own
+				}
+				asked += 1 + len(m.Names)
+				n.pipe.receive(clients[i%2], m)
+			})
 		}
 		for _, c := range clients {
 			c.gone.Store(true)
