@@ -12,7 +12,8 @@ const { DeepstreamClient } = deepstream
 export const { C } = deepstream
 
 // options are the ones of the client's own feature tests: short timers. The read
-// timeouts stay long, because the client only prints a warning after them.
+// timeouts stay long, because the client only prints a warning after them, and those of calls,
+// because the node's decide.
 const options = {
   nativeTimerRegistry: true,
   subscriptionInterval: 5,
@@ -20,6 +21,8 @@ const options = {
   recordReadAckTimeout: 30000,
   recordReadTimeout: 30000,
   recordDeleteTimeout: 30000,
+  rpcAcceptTimeout: 30000,
+  rpcResponseTimeout: 30000,
   recordDiscardTimeout: 20,
   reconnectIntervalIncrement: 20,
   maxReconnectInterval: 300,

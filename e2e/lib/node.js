@@ -30,9 +30,11 @@ export const certificate = () => ({
 })
 
 // defaults is what every node starts with: quiet, and quick to give up, but for the store,
-// which has much to do when many files are run.
+// which has much to do when many files are run, and for calls, whose providers wait for a
+// processor then.
 const defaults = () => ({
   record: { storageRetrievalTimeout: 20000 },
+  rpc: { ackTimeout: 20000, responseTimeout: 20000 },
   logLevel: 'INFO',
   auth: [{ type: 'none' }],
   permission: { type: 'none' },
