@@ -199,10 +199,31 @@ func (m *nemesis) run(ctx context.Context) error {
 		if m.rand.IntN(4) == 0 {
 			continue // the next one comes before they have recovered
 		}
-		if err := m.rig.awaitReady(ctx, patience); err != nil && ctx.Err() == nil {
+		if err := m.recover(ctx); err != nil {
 			return violation(err.Error())
 		}
 	}
+}
+
+// recoverIn is how long the next fault waits for nodes that are wrong on purpose. They may
+// never be well again, and what clients are told is what finds them out.
+const recoverIn = 5 * time.Second
+
+// recover waits until the cluster is well again, or ctx ends.
+func (m *nemesis) recover(ctx context.Context) error {
+	waiting, done := context.WithCancel(ctx)
+	if m.depose {
+		waiting, done = context.WithTimeout(ctx, recoverIn)
+	}
+	defer done()
+	err := m.rig.awaitReady(waiting, patience)
+	if waiting.Err() == nil {
+		return err
+	}
+	if ctx.Err() == nil {
+		m.log("goes on, though not all are ready")
+	}
+	return nil
 }
 
 func (m *nemesis) between(least, most time.Duration) time.Duration {

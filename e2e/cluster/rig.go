@@ -87,7 +87,8 @@ func newRig(binary, dir string, nodes int, parted bool, fault string) (*rig, err
 	return r, nil
 }
 
-// configuration has hardly a record stay in memory. Clients need not ping.
+// configuration has hardly a record stay in memory. Clients need not ping. A node that ends
+// spreads its goodbyes over less time than usual: all wait for it that long.
 const configuration = `
 logLevel: info
 allowOpenAuth: true
@@ -95,6 +96,7 @@ connectionEndpoints: [{type: ws-binary, options: {heartbeatInterval: 3600000}}]
 auth: [{type: none}]
 permission: {type: none}
 records: {cacheBytes: 262144}
+cluster: {drainTime: 3000}
 `
 
 // start starts all nodes at once and waits until all are ready.
