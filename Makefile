@@ -24,6 +24,10 @@ ORDEALS ?=
 # JEPSEN_TIME is how long the nemesis of `make jepsen` works; `make test` gives it a minute.
 JEPSEN_TIME ?= 10m
 
+# BESIDE is how many packages are tested at once, or tests of one that say that they may:
+# they wait more than they work.
+BESIDE := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
+
 # NODE_DIRS are the folders with a package.json of ours.
 NODE_DIRS := e2e protocol/testdata/golden
 
@@ -104,13 +108,13 @@ lint: ## go vet, staticcheck, gofmt
 .PHONY: test-unit
 test-unit: node-modules ## Go tests with the race detector
 	$(call section,Unit tests)
-	HADAL_CHAOS_SEEDS=10 $(GO) test -race -timeout 15m ./...
+	HADAL_CHAOS_SEEDS=10 $(GO) test -race -p $(BESIDE) -timeout 15m ./...
 
 # What depends on time, or is long, runs without the race detector and by itself.
 .PHONY: test-replicas
 test-replicas: ## Stores on several servers in one process, whose leaders die
 	$(call section,Stores on several servers)
-	$(GO) test -count=1 -timeout 10m -run 'Replica|Overlapping|OwnersServer|AHole|AMark|AStream|AMinority|TheTail|Deposed' ./store/jetstream
+	$(GO) test -count=1 -parallel $(BESIDE) -timeout 10m -run 'Replica|Overlapping|OwnersServer|AHole|AMark|AStream|AMinority|TheTail|Deposed' ./store/jetstream
 	$(GO) test -count=1 -timeout 10m -run 'Replicated' ./node
 
 .PHONY: test-chaos
@@ -124,29 +128,29 @@ test-deploy: ## The unit, the compose file and the chart, by helm lint and kubec
 	$(call section,Ways to deploy)
 	cd deploy && $(GO) test ./...
 
-# Each package is built once for all of its targets. Go's fuzzer before 1.27 sometimes
+# Each package is built once for all of its targets, two at once, after the one that shares
+# most with the others. Go's fuzzer before 1.27 sometimes
 # reports its own time limit as a failure (go.dev/issue/75804); one that found something
 # says where it wrote the input.
 .PHONY: test-fuzz
 test-fuzz: ## Every fuzz target for FUZZTIME (1s)
 	$(call section,Fuzz tests, $(FUZZTIME) each)
-	@work=$$(mktemp -d); built=; trap 'rm -rf "$$work"' EXIT; \
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
 	git ls-files --cached --others --exclude-standard '*_test.go' \
-	| xargs awk '/^func Fuzz[A-Za-z0-9_]*\(/ { sub(/^func /, ""); sub(/\(.*/, ""); print FILENAME, $$0 }' \
-	| while read -r file target; do \
+	| xargs awk '/^func Fuzz[A-Za-z0-9_]*\(/ { sub(/^func /, ""); sub(/\(.*/, ""); print FILENAME, $$0 }' >"$$work/targets"; \
+	build='$(GO) test -c -vet=off -ldflags=-w -fuzz=. -o "$$0/$$(echo "$$1" | tr / _)" "./$$1"'; \
+	bash -c "$$build" "$$work" node; \
+	sed 's|/[^/]* .*||' "$$work/targets" | sort -u | grep -vx node | xargs -P 2 -n 1 bash -c "$$build" "$$work"; \
+	while read -r file target; do \
 		dir=$$(dirname "$$file"); \
-		if [ "$$dir" != "$$built" ]; then \
-			$(GO) test -c -fuzz=. -o "$$work/fuzz" "./$$dir" </dev/null || exit 1; \
-			built=$$dir; \
-		fi; \
 		printf '%s in %s\n' "$$target" "$$dir"; \
-		(cd "$$dir" && "$$work/fuzz" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) \
+		(cd "$$dir" && "$$work/$$(echo "$$dir" | tr / _)" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) \
 			-test.fuzzminimizetime 20x -test.fuzzcachedir "$$($(GO) env GOCACHE)/fuzz/hadal/$$dir") \
 			</dev/null >"$$work/log" 2>&1 && continue; \
 		cat "$$work/log"; \
 		grep -q 'context deadline exceeded' "$$work/log" && ! grep -q 'Failing input written' "$$work/log" || exit 1; \
 		echo "(no finding: the fuzzer took its own time limit for a failure)"; \
-	done
+	done <"$$work/targets"
 
 # The crash test needs root and loop devices, or HADAL_NO_ROOT_TESTS=1, which
 # leaves out what needs them.
