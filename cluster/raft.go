@@ -30,14 +30,15 @@ const DefaultFailureTimeout = time.Second
 // Parts of the FailureTimeout. An owner's lease must end well before anything is
 // taken from it, with room for clocks that run at different speeds.
 const (
-	partHeartbeat = 0.5   // raft: without a leader for so long, a node stands for election
-	partStepDown  = 0.3   // raft: without a majority for so long, a leader steps down
-	partAnswer    = 0.3   // how long one message between nodes may take
-	partLease     = 0.45  // how long an owner answers after it has asked the leader
-	partRevoke    = 0.6   // after so long nobody has a lease from before any more
-	partAsk       = 0.125 // how often nodes ask
-	partTick      = 0.1   // how often the leader looks, and a node without one for it
-	partCommit    = 0.5   // raft: how soon followers hear what is agreed on, if not told (tellCommit)
+	partHeartbeat = 0.5  // raft: without a leader for so long, a node stands for election
+	partBeat      = 0.15 // raft: between two heartbeats, which raft itself would send twice as often
+	partStepDown  = 0.35 // raft: without a majority for so long, a leader steps down
+	partAnswer    = 0.3  // how long one message between nodes may take
+	partLease     = 0.45 // how long an owner answers after it has asked the leader
+	partRevoke    = 0.6  // after so long nobody has a lease from before any more
+	partAsk       = 0.2  // after so long nodes ask, when no heartbeat has had them do it
+	partTick      = 0.1  // how often the leader looks, and a node without one for it
+	partCommit    = 0.5  // raft: how soon followers hear what is agreed on, if not told (tellCommit)
 )
 
 // ErrRemoved means that this node is not a member any more. It can come back with an
@@ -96,7 +97,8 @@ type RaftOptions struct {
 //
 // An owner may answer only while nobody else can have been made owner, though it may
 // have been cut off, or have stood still, without knowing. So every node keeps asking the
-// leader, and holds what it owns for 0.45 FailureTimeouts from when it asked (not from
+// leader, right after each heartbeat of raft's, as the proof is young then and the process
+// awake, and holds what it owns for 0.45 FailureTimeouts from when it asked (not from
 // when it heard: an answer, or a heartbeat, may have lain in a buffer while the process
 // was stopped). The leader answers only when it can prove that it still led at a
 // moment no earlier than that, and shortens the lease otherwise (leaderProof).
@@ -117,6 +119,7 @@ type Raft struct {
 	stopped atomic.Bool   // this node holds nothing any more
 	member  atomic.Bool   // it has been a member since it was started
 	isUnfit atomic.Bool   // it cannot write: see SetFit
+	beat    atomic.Bool   // a heartbeat of the leader's raft was heard, and not answered yet
 
 	mu      sync.Mutex
 	changed chan struct{} // guarded by mu
@@ -128,6 +131,7 @@ type Raft struct {
 	why      error // ErrRemoved or ErrOldIncarnation; set before removed is closed
 
 	applied chan struct{} // kicks: the table changed
+	beaten  chan struct{} // a heartbeat of the leader's raft was answered
 	led     chan struct{}
 
 	// membership is held while it is decided, by the leader, whether a node is taken in or removed.
@@ -166,7 +170,7 @@ func NewRaft(o RaftOptions) (*Raft, error) {
 		return nil, fmt.Errorf("failureTimeout: %v is less than 100ms, which takes a pause of the garbage collector for a failure", o.FailureTimeout)
 	}
 	r := &Raft{o: o, start: time.Now(), changed: make(chan struct{}), formed: make(chan struct{}), running: make(chan struct{}),
-		removed: make(chan struct{}), applied: make(chan struct{}, 1), led: make(chan struct{}, 1)}
+		removed: make(chan struct{}), applied: make(chan struct{}, 1), beaten: make(chan struct{}, 1), led: make(chan struct{}, 1)}
 	r.parts.lease, r.parts.revoke = int64(r.part(partLease)), int64(r.part(partRevoke))
 	r.parts.tick, r.parts.answer = int64(r.part(partTick)), int64(r.part(partAnswer))
 	r.view.Store(newTableView((&tableState{}).clone(), o.Self.Member))
@@ -298,6 +302,11 @@ func (r *Raft) Run(ctx context.Context) (err error) {
 	}
 	streams := newRaftStreams(r.o.Stream, r.o.Self.ID, r.o.Self.Raft, r.part(partAnswer))
 	r.streams = streams
+	streams.answered = func() {
+		if r.beat.Swap(false) {
+			kick(r.beaten)
+		}
+	}
 	streams.serve[streamLease] = r.serveLease
 	streams.serve[streamAsk] = r.serveAsk
 	streams.refuse[streamAsk] = r.refuseAsk
@@ -351,6 +360,8 @@ func (r *Raft) startRaft(fail func(error)) error {
 		return fmt.Errorf("raft directory %s: %w", r.o.Dir, err)
 	}
 	transport := &ackingTransport{now: r.now, acked: r.acked, orders: make(chan raft.RPC),
+		heard: func() { r.beat.Store(true) },
+		every: int64(r.part(partBeat)), closed: r.streams.closed, sent: make(map[raft.ServerID]int64),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: forRaft{r.streams}, MaxPool: 2, Timeout: r.part(partAnswer), Logger: log}),
 	}

@@ -12,7 +12,7 @@ import (
 
 // When a node is fit.
 const (
-	fitEvery  = 250 * time.Millisecond // how often its disk is looked at
+	fitEvery  = 500 * time.Millisecond // how often its disk is looked at
 	fitRoom   = 16 << 20               // with less than so many bytes above what is kept free, it does not become fit again
 	fitSteady = 5 * time.Second        // for how long it must have had them
 )

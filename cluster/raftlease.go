@@ -15,9 +15,9 @@ import (
 )
 
 // On a lease stream a node first says who it is (a request to join, as in
-// raftask.go: it may have been started again), and then asks every partAsk, and at once
-// when its table has changed. The leader answers each, and also speaks up when the table
-// is settled further.
+// raftask.go: it may have been started again), and then asks after each heartbeat of the
+// leader's raft, after partAsk without one, and at once when its table has changed. The
+// leader answers each, and also speaks up when the table is settled further.
 const (
 	leaseAskSize   = 1 + 8 + 8         // flags, the asker's clock, the version of its table
 	leaseReplySize = 1 + 8 + 8 + 8 + 8 // what, the asker's clock, lead, settled, spare
@@ -108,22 +108,25 @@ func (r *Raft) askLeader(ctx context.Context, address raft.ServerAddress, leader
 		return true, err
 	}
 	wg.Go(func() { heard <- r.hearLeader(conn) })
-	tick := time.NewTicker(r.part(partAsk))
-	defer tick.Stop()
+	late := time.NewTimer(r.part(partAsk))
+	defer late.Stop()
 	for {
 		if err := r.write(conn, r.leaseAsk(0)); err != nil {
 			return true, err
 		}
+		late.Reset(r.part(partAsk))
 		select {
 		case err := <-heard:
 			return true, err
 		case <-ctx.Done():
 			return true, nil
 		case <-r.applied:
-		case <-tick.C:
-			if _, now := r.raft.LeaderWithID(); now != leader {
-				return true, &NotLeaderError{Leader: string(now)}
-			}
+			continue
+		case <-r.beaten:
+		case <-late.C:
+		}
+		if _, now := r.raft.LeaderWithID(); now != leader {
+			return true, &NotLeaderError{Leader: string(now)}
 		}
 	}
 }

@@ -51,8 +51,10 @@ type raftStreams struct {
 	serve   map[byte]func(context.Context, net.Conn)
 	refuse  map[byte]func(net.Conn) // for those meant for another, if it is to be said
 	raft    chan net.Conn
-	closed  chan struct{}
-	wg      sync.WaitGroup
+	// answered is called whenever something was written to a stream that raft was handed.
+	answered func()
+	closed   chan struct{}
+	wg       sync.WaitGroup
 
 	mu    sync.Mutex
 	conns map[*raftConn]struct{} // guarded by mu; nil when it is closed
@@ -68,7 +70,16 @@ func newRaftStreams(layer raft.StreamLayer, id, address string, timeout time.Dur
 // raftConn is a connection that leaves its raftStreams when it closes.
 type raftConn struct {
 	net.Conn
-	of *raftStreams
+	of    *raftStreams
+	wrote func() // nil, or called after each Write
+}
+
+func (c *raftConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if c.wrote != nil {
+		c.wrote()
+	}
+	return n, err
 }
 
 func (c *raftConn) Close() error {
@@ -79,7 +90,7 @@ func (c *raftConn) Close() error {
 }
 
 func (s *raftStreams) track(conn net.Conn) (*raftConn, error) {
-	c := &raftConn{conn, s}
+	c := &raftConn{Conn: conn, of: s}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conns == nil {
@@ -153,6 +164,7 @@ func (s *raftStreams) dispatch(ctx context.Context, c *raftConn) {
 			refuse(c)
 		}
 	case kind == streamRaft:
+		c.wrote = s.answered
 		select {
 		case s.raft <- c:
 			return // raft closes it
@@ -251,10 +263,53 @@ type ackingTransport struct {
 	acked func(id raft.ServerID, term uint64, asked int64)
 	// orders is what raft is told, by its peers and by this node.
 	orders chan raft.RPC
+	heard  func() // is called for each heartbeat of a leader, before it is answered
+	every  int64  // between two heartbeats to a peer, in nanoseconds
+	closed <-chan struct{}
+
+	mu   sync.Mutex
+	sent map[raft.ServerID]int64 // guarded by mu; when a heartbeat was sent last, by now
+}
+
+// pace holds a heartbeat back until the next beat. Raft sends them several times as often as
+// followers need, to each at moments of its own, and offers no other way to have fewer than
+// to be slow to notice a dead leader. Those of all peers go at once: an idle process is woken
+// once for all.
+func (t *ackingTransport) pace(id raft.ServerID) {
+	t.mu.Lock()
+	last, ok := t.sent[id]
+	t.mu.Unlock()
+	if wait := nextBeat(last, t.every) - t.now(); ok && wait > 0 {
+		timer := time.NewTimer(time.Duration(wait))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-t.closed:
+		}
+	}
+	t.mu.Lock()
+	t.sent[id] = t.now()
+	t.mu.Unlock()
+}
+
+// nextBeat is the first multiple of every that is later than last by at least half of it.
+func nextBeat(last, every int64) int64 { return (last+every/2)/every*every + every }
+
+// isHeartbeat says what raft's own transport makes of it.
+func isHeartbeat(a *raft.AppendEntriesRequest) bool {
+	return len(a.Entries) == 0 && a.PrevLogEntry == 0 && a.PrevLogTerm == 0 && a.LeaderCommitIndex == 0
 }
 
 // Consumer implements raft.Transport.
 func (t *ackingTransport) Consumer() <-chan raft.RPC { return t.orders }
+
+// SetHeartbeatHandler implements raft.Transport.
+func (t *ackingTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		handle(rpc)
+		t.heard()
+	})
+}
 
 // pass hands raft what its peers tell it, until the streams are closed.
 func (t *ackingTransport) pass(closed <-chan struct{}) {
@@ -275,6 +330,9 @@ func (t *ackingTransport) pass(closed <-chan struct{}) {
 
 // AppendEntries implements raft.Transport.
 func (t *ackingTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if isHeartbeat(args) {
+		t.pace(id)
+	}
 	asked := t.now()
 	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Term == args.Term {

@@ -30,7 +30,8 @@ type Options struct {
 	Cluster *ClusterOptions
 	// SyncAlways has every commit fsynced before it is answered.
 	SyncAlways bool
-	// SyncInterval is the time between fsyncs otherwise. 0 means one second.
+	// SyncInterval is the time between fsyncs otherwise. 0 means one second. A server in a
+	// cluster does not use it with SyncAlways.
 	SyncInterval time.Duration
 	// MaxMessage is the largest payload in bytes: above the largest record by 8
 	// KiB or more. 0 means 8 MiB. At most MaxMessage.
@@ -64,6 +65,11 @@ const (
 	// flushWithin is how long a connection waits for a server that takes nothing, which
 	// hangs, as both are in one process.
 	flushWithin = 5 * time.Second
+	// tidyEvery is how often a server in a cluster that syncs every commit looks after each
+	// stream's files. Nothing hangs on it: what a commit needs is in its group's log, which
+	// is synced, and given up only when the stream's files are. Each look at each stream wakes
+	// the process and syncs a file.
+	tidyEvery = 10 * time.Second
 	// maxStore stands for no limit: the server's own is three quarters of the
 	// free space at its start, and at that limit it shuts JetStream down.
 	maxStore = 1 << 60
@@ -136,6 +142,9 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	}
 	if opts.SyncInterval <= 0 {
 		opts.SyncInterval = time.Second
+	}
+	if opts.SyncAlways && opts.Cluster != nil {
+		opts.SyncInterval = tidyEvery
 	}
 	if opts.MaxMessage <= 0 {
 		opts.MaxMessage = defaultMaxMessage

@@ -425,6 +425,9 @@ func TestALeaderThatDiesIsReplacedSoon(t *testing.T) {
 
 func TestAMemberThatStartsAgainCatchesUp(t *testing.T) {
 	f := startFleet(t, 3)
+	if c := f.members[0].server().JetStreamConfig(); !c.SyncAlways || c.SyncInterval != tidyEvery {
+		t.Errorf("a member that syncs always looks after its files every %v (syncs always: %v), want %v", c.SyncInterval, c.SyncAlways, tidyEvery)
+	}
 	js := f.stream(t, f.members[0])
 	retry(t, "a message is stored", publish(t, js))
 	path := f.members[2].opts.Dir.Path()

@@ -12,7 +12,7 @@ import (
 
 // JetStream's raft elects a new leader 4 to 9 seconds after the old one died. These
 // times are variables of the server's package that no option sets. With the ones
-// below a group notices by itself within 2 to 4 seconds, and a group whose leader the
+// below a group notices by itself within 2 to 4.5 seconds, and a group whose leader the
 // table has declared dead is told to elect another at once (elect.go), by a function that
 // is not exported either. They are reached by the directive go:linkname, which nobody
 // upstream promises to keep working:
@@ -66,7 +66,7 @@ func natsRaftNode(srv *server.Server, group string) server.RaftNode
 type timers struct {
 	minElection, maxElection time.Duration // how long a follower waits for its leader
 	minCampaign, maxCampaign time.Duration // and one that is told to stand for election, until it does
-	heartbeat                time.Duration // of an idle leader; at most twice that passes between two
+	heartbeat                time.Duration // of an idle leader: it sends one each time
 	lostQuorum               time.Duration // without a majority's answer the leader steps down
 	lostQuorumCheck          time.Duration // how often it looks
 }
@@ -82,11 +82,11 @@ var stockTimers = timers{
 // each partition, wakes every replica and then the leader again. They need not be frequent
 // to replace a dead leader soon, as it is the table that finds out who is dead. What
 // is left to these times is a leader that lives by the table and is silent all the same; a
-// follower waits for it half a second longer than it may be silent.
+// follower waits for more than a second longer than it is silent, for a machine that is busy.
 var fastTimers = timers{
-	minElection: 2 * time.Second, maxElection: 4 * time.Second,
+	minElection: 2250 * time.Millisecond, maxElection: 4250 * time.Millisecond,
 	minCampaign: 20 * time.Millisecond, maxCampaign: 100 * time.Millisecond,
-	heartbeat: 750 * time.Millisecond, lostQuorum: 3 * time.Second, lostQuorumCheck: time.Second,
+	heartbeat: time.Second, lostQuorum: 3 * time.Second, lostQuorumCheck: time.Second,
 }
 
 // errNoTimers means that the timers cannot be set in this program.
