@@ -315,6 +315,26 @@ type sink struct {
 
 func (s *sink) Send(o *protocol.Outbound) { s.bytes += len(o.Frame(protocol.FormBinary)) }
 
+// An event is copied once for all its subscribers, whatever their number.
+func TestAnEventAllocatesTheSameForAnyNumberOfSubscribers(t *testing.T) {
+	for _, n := range []int{1, 1000} {
+		r := newRoom()
+		for i := range n {
+			r.Handle(&sink{fake: fake{id: uint64(i)}}, &protocol.Message{
+				Topic: protocol.TopicEvent, Action: protocol.EventSubscribe, Names: []string{"news/sport"},
+			})
+		}
+		sender := &sink{fake: fake{id: 1 << 40}}
+		m := &protocol.Message{
+			Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: "news/sport", Data: `{"home":1,"away":0}`,
+			Has: protocol.HasName | protocol.HasData,
+		}
+		if got := testing.AllocsPerRun(100, func() { r.Handle(sender, m) }); got > 3 {
+			t.Errorf("an event to %d subscribers allocates %v times, want at most 3", n, got)
+		}
+	}
+}
+
 func BenchmarkEmit(b *testing.B) {
 	for _, n := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

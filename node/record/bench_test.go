@@ -79,3 +79,39 @@ type mute struct{ *client }
 func (*mute) Answer(*protocol.Message)        {}
 func (*mute) AnswerShared(*protocol.Outbound) {}
 func (*mute) Send(*protocol.Outbound)         {}
+
+// What the room allocates for a write and a read is its request and what is sent: a
+// little memory for each of very many messages is what the collector is busy with.
+func TestWritesAndReadsAllocateLittle(t *testing.T) {
+	r := start(t, options{})
+	c := &mute{newClient("a")}
+	write := protocol.Message{
+		Topic: protocol.TopicRecord, Action: protocol.RecordCreateAndUpdate, Name: "r", Version: anyVersion, Data: `{"x":1}`,
+		CorrelationID: "1", Has: protocol.HasVersion | protocol.HasData | protocol.HasCorrelationID,
+	}
+	acked := write
+	acked.IsWriteAck = true
+	read := protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordRead, Name: "r"}
+	r.Handle(c, &write)
+	// Of each turn of the owner, its batch and its append there is a little more.
+	const turns, slack = 2000, 0.5
+	for _, test := range []struct {
+		name string
+		m    *protocol.Message
+		most float64
+	}{{"a write", &write, 3}, {"a write with an acknowledgement", &acked, 4}, {"a read", &read, 3}} {
+		m := new(protocol.Message)
+		got := testing.AllocsPerRun(1, func() {
+			for range turns {
+				*m = *test.m
+				r.Handle(c, m)
+			}
+			if err := r.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}) / turns
+		if got > test.most+slack {
+			t.Errorf("%s allocates %.2f times, want at most %v", test.name, got, test.most+slack)
+		}
+	}
+}

@@ -706,7 +706,8 @@ var nobody = &auth.User{ID: auth.Anonymous}
 
 var _ sub.Client = quiet{}
 
-func BenchmarkCall(b *testing.B) {
+// calls returns a call that is made, accepted and answered each time.
+func calls() func() {
 	r := newRoom(DefaultConfig())
 	c, p := quiet{1}, quiet{2}
 	r.Handle(p, &protocol.Message{Topic: protocol.TopicRPC, Action: protocol.RPCProvide, Names: []string{"add"}})
@@ -717,11 +718,24 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 	req, acc, res := m(request, `{"a":1,"b":2}`), m(accept, ""), m(respond, "3")
-	b.ReportAllocs()
-	for b.Loop() {
+	return func() {
 		r.Handle(c, req)
 		r.Handle(p, acc)
 		r.Handle(p, res)
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	call := calls()
+	b.ReportAllocs()
+	for b.Loop() {
+		call()
+	}
+}
+
+func TestACallAllocatesLittle(t *testing.T) {
+	if got := testing.AllocsPerRun(100, calls()); got > 9 {
+		t.Errorf("a call allocates %v times, want at most 9", got)
 	}
 }
 
