@@ -76,7 +76,7 @@ func measure(t *testing.T, s Settings) *Result {
 // nothing is lost on them, is for the tests.
 func TestEveryKindOfLoadRuns(t *testing.T) {
 	for _, name := range []string{
-		"idle", "fanout/100", "fanout/1000-paced", "cluster-fanout", "pairs/4", "many/1000",
+		"idle", "fanout/100", "fanout/1000-paced", "cluster-fanout", "pairs/4", "many/1000-paced",
 		"record-write", "record-write-ack/uniform", "record-create/10000", "cluster-write", "record-hot", "record-conflict", "record-read",
 		"rpc", "presence", "listen", "reconnect", "permissions/reference", "failover",
 	} {

@@ -94,7 +94,7 @@ var bars = []bar{
 		return alone.over("permissions/payload", "permissions/none", bench.CPUEach)
 	}},
 	{"100 000 subscriptions on 10 000 connections over 1 000 on 100, server CPU a delivery", "", 1.3, 0, func(alone, _ results) float64 {
-		return alone.over("many/100000", "many/1000", bench.CPUEach)
+		return alone.over("many/100000-paced", "many/1000-paced", bench.CPUEach)
 	}},
 	{"acknowledged write on three nodes, CPU of all over that of one", "", 4, 0, func(alone, _ results) float64 {
 		return alone.over("cluster-write", "record-write-ack", bench.CPUEach)
