@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/tidwall/gjson"
 )
@@ -37,7 +38,7 @@ func (none) Authenticate(_ context.Context, a *Attempt) (Verdict, error) {
 func openName(v gjson.Result) (id string, ok bool) {
 	switch v.Type {
 	case gjson.String:
-		id = v.Str
+		id = strings.Clone(v.Str) // or the whole message would live as long as the user
 	case gjson.Number:
 		id = jsNumber(v.Raw)
 	case gjson.True:

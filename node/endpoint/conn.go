@@ -78,7 +78,7 @@ type Conn struct {
 	// Of the reader alone:
 
 	login     chan struct{} // closed when the login under way has a verdict; nil without one
-	visit     *auth.Attempt // what the upgrade request says, until login; not to be changed
+	visit     *auth.Attempt // what the upgrade request says, until login and but for one under way; not to be changed
 	strays    int           // messages before login that should not be
 	attempts  int           // of the login goroutine, one of which runs at a time
 	uncounted int           // refusals that were no attempt; likewise

@@ -131,6 +131,10 @@ func (s *Server) Plain(d *Dialect, nc net.Conn, early []byte, visit *auth.Attemp
 		return nil
 	}
 	s.gate.upgraded(c)
+	if t, ok := tcpOf(nc).(*net.TCPConn); ok {
+		// It may be one that never says anything. It fails on a socket that has gone.
+		_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
+	}
 	return c
 }
 

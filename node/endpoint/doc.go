@@ -8,7 +8,9 @@
 // The HTTP handler checks the upgrade request, takes the socket away from the
 // HTTP server and returns, so that the server's buffers and stack are freed; a
 // goroutine of ours then lets melody (over gorilla/websocket) do the rest. What
-// melody believes to be the socket is our wire.
+// melody believes to be the socket is our wire. An upgrade request that arrives in
+// one piece on a port without TLS, as most do, comes to the handler without the
+// HTTP server (front.go), which would cost as much as all the rest of a login.
 //
 //	socket ─► wire.Read ─► gorilla ─► melody's read pump ─► Conn.receive ─► Receiver
 //	socket ◄─ writer, or a pump ◄─ wire.queue ◄─ Conn.Answer, Conn.Send

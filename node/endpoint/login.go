@@ -56,11 +56,19 @@ func (c *Conn) handleAuth(m *protocol.Message) {
 	done := make(chan struct{})
 	c.login = done
 	c.srv.gate.judging(c.guest, true)
-	attempt := *c.visit
+	visit := c.visit
+	c.visit = nil // nobody asks for it once the client is in, and it may be large
+	attempt := *visit
 	attempt.Params = m.Data
 	go func() { // awaitVerdict waits for it
 		defer close(done)
+		defer func() {
+			if state(c.state.Load()) != stateOpen {
+				c.visit = visit
+			}
+		}()
 		defer cancel()
+		defer c.wire.offEnd()
 		defer c.recovered("login")
 		verdict, err := c.srv.authn.Authenticate(ctx, &attempt)
 		c.judge(&attempt, verdict, err)
@@ -74,9 +82,6 @@ func (c *Conn) awaitVerdict() {
 	}
 	<-c.login
 	c.login = nil
-	if c.state.Load() == uint32(stateOpen) {
-		c.visit = nil // nobody asks for it again
-	}
 }
 
 // onEnd has the login's cancel called when the connection ends, and says
@@ -89,6 +94,13 @@ func (w *wire) onEnd(cancel func()) bool {
 	}
 	w.cancel = cancel
 	return true
+}
+
+// offEnd ends what onEnd began, or the login's context would live as long as the connection.
+func (w *wire) offEnd() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cancel = nil
 }
 
 // judge acts on the verdict. A client that has gone is not logged in any more.

@@ -286,7 +286,7 @@ func (s *stream) CloseWrite() error {
 // is nil when the server takes no clients now, and the request was answered. What the
 // client may do is the caller's to find out before.
 func (s *Server) TakeRequest(w http.ResponseWriter, r *http.Request, head string) net.Conn {
-	nc, _, err := http.NewResponseController(w).Hijack()
+	nc, _, err := s.take(w)
 	if err != nil {
 		s.log.Error("cannot take over a connection", "err", err)
 		http.Error(w, "cannot answer on this connection", http.StatusInternalServerError)

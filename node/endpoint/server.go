@@ -24,7 +24,8 @@ import (
 const (
 	// handshakeTimeout is how long TLS may take, and after it the whole of a
 	// request; from its beginning, whatever trickles in meanwhile. The timeouts of
-	// net/http count from there.
+	// net/http count from there, and those of a request that front hands on from its
+	// first byte.
 	handshakeTimeout = 10 * time.Second
 	// answerTimeout is how long a client may take to read an answer of HTTP.
 	answerTimeout = 10 * time.Second
@@ -163,7 +164,8 @@ func (h httpErrors) Write(p []byte) (int, error) {
 // Listen binds the port, so that Addr is known; clients wait until Serve.
 func (s *Server) Listen(ctx context.Context) error {
 	addr := net.JoinHostPort(s.cfg.HTTP.Host, strconv.Itoa(s.cfg.HTTP.Port))
-	var lc net.ListenConfig
+	// Heartbeats and timeouts find the dead; see Plain for those who have none.
+	lc := net.ListenConfig{KeepAlive: -1}
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", addr, err)
@@ -230,6 +232,11 @@ func (s *Server) Serve(ctx context.Context) error {
 		case <-s.stopped:
 		}
 	})
+	if s.cert == nil {
+		to := newHanded(l.Addr())
+		l = &front{Listener: l, srv: s, meeting: &wg, to: to}
+		wg.Go(func() { _ = s.http.Serve(to) }) // ends with the other, which says why
+	}
 	err := s.http.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -106,22 +107,34 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, d *Diale
 	if s.guard != nil && !s.guard(w, r, visit) {
 		return
 	}
-	nc, brw, err := http.NewResponseController(w).Hijack()
+	nc, early, err := s.take(w)
 	if err != nil {
 		s.log.Error("cannot take over a connection", "remote", visit.RemoteAddr, "err", err)
 		http.Error(w, "cannot upgrade this connection", http.StatusInternalServerError)
 		return
 	}
-	var early []byte
-	if n := brw.Reader.Buffered(); n > 0 {
-		early = make([]byte, n)
-		if _, err := io.ReadFull(brw.Reader, early); err != nil {
-			s.log.Error("cannot read what is buffered", "remote", visit.RemoteAddr, "err", err)
-			s.decline(nc)
-			return
-		}
-	}
 	s.start(nc, early, visit, d)
+}
+
+// take takes the socket of a request over, with what was read of it behind the request.
+func (s *Server) take(w http.ResponseWriter) (net.Conn, []byte, error) {
+	if a, ok := w.(*answer); ok {
+		a.taken = true
+		return a.nc, a.early, nil
+	}
+	nc, brw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	buffered, _ := brw.Reader.Peek(brw.Reader.Buffered()) // as many as there are
+	var early []byte
+	if r, ok := nc.(*replayed); ok {
+		nc, early = r.Conn, r.read
+	}
+	if early = slices.Concat(buffered, early); len(early) == 0 {
+		early = nil
+	}
+	return nc, early, nil
 }
 
 // start serves an upgrade that was checked and whose socket is ours, on a new
