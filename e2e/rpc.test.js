@@ -1,13 +1,14 @@
 // Remote procedure calls: spec 10.
 import assert from 'node:assert/strict'
 import { login, logins, provided, rejection } from './lib/client.js'
+import { spread } from './lib/cluster.js'
 import { startNode } from './lib/node.js'
 import { rawLogin } from './lib/raw.js'
 import { test } from './lib/test.js'
 
 const node = await startNode()
 // Each of these two has one timer that ends soon and one that does not matter.
-const soonAccepted = await startNode({ rpc: { ackTimeout: 300, responseTimeout: 60_000 } })
+const soonAccepted = await startNode({ rpc: { ackTimeout: 2000, responseTimeout: 60_000 } })
 const soonAnswered = await startNode({ rpc: { ackTimeout: 60_000, responseTimeout: 300 } })
 const telling = await startNode({
   rpc: { provideRequestorName: true, provideRequestorData: true },
@@ -114,6 +115,7 @@ test('an answer that comes too late is refused to its provider', async t => {
   const call = rejection(caller.rpc.make('late'))
   const { name, correlationId } = await raw.next()
   assert.equal(await call, 'ACCEPT_TIMEOUT')
+  await spread() // the provider's node hears of it from the caller's
   raw.send('RPC', 'RESPONSE', { name, correlationId, data: '1' })
   await raw.expect('RPC', 'INVALID_RPC_CORRELATION_ID', { name, correlationId, originalAction: 'RESPONSE', isError: true })
 })
