@@ -26,7 +26,7 @@ JEPSEN_TIME ?= 10m
 
 # BESIDE is how many packages are tested at once, or tests of one that say that they may:
 # they wait more than they work.
-BESIDE := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
+BESIDE := $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
 
 # NODE_DIRS are the folders with a package.json of ours.
 NODE_DIRS := e2e protocol/testdata/golden

@@ -15,7 +15,7 @@ func TestOthersAreServedUnderEveryAttack(t *testing.T) {
 		t.Fatalf("build the node: %v\n%s", err, out)
 	}
 	// As few subscriptions as a busy machine makes in the second that an attack has.
-	v, err := start(t.Context(), binary, 512, "HADAL_CONNECTIONENDPOINTS=[{type: ws-binary, options: {maxSubscriptions: 5000}}]")
+	v, err := start(t.Context(), binary, 512, "HADAL_CONNECTIONENDPOINTS=[{type: ws-binary, options: {maxSubscriptions: 500}}]")
 	if err != nil {
 		t.Fatal(err)
 	}
