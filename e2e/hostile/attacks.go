@@ -26,6 +26,8 @@ type attack struct {
 	// full says that the attack takes every place there is, so that nobody else can
 	// log in; those who are logged in are served.
 	full bool
+	// counts is the metric in which the node says that it has refused some of it.
+	counts string
 }
 
 var attacks = []attack{
@@ -36,13 +38,13 @@ var attacks = []attack{
 	{name: "addresses", crowd: 8, run: addresses, memory: 256},
 	{name: "logins", crowd: 32, run: guess, memory: 256},
 	{name: "flood", crowd: 32, run: flood, memory: 256},
-	{name: "full", crowd: 8, run: fill, memory: 256, full: true},
+	{name: "full", crowd: 8, run: fill, memory: 256, full: true, counts: "hadal_sockets_refused_total"},
 	{name: "requests", crowd: 16, run: requests, memory: 128},
 	{name: "pings", crowd: 8, run: pings, memory: 128},
 	{name: "fragments", crowd: 8, run: fragments, memory: 128},
 	{name: "random", crowd: 8, run: random, memory: 256},
 	{name: "names", crowd: 4, run: manyNames, memory: 512},
-	{name: "million", crowd: 1, run: million, memory: 256},
+	{name: "million", crowd: 1, run: million, memory: 256, counts: "hadal_subscriptions_refused_total"},
 	{name: "patterns", crowd: 4, run: patterns, memory: 512},
 	{name: "deaf", crowd: 4, run: deaf, memory: 768},
 	{name: "league", crowd: 1, run: league, memory: 1024},

@@ -325,8 +325,8 @@ func (w *Watcher) take(name string, o *protocol.Outbound) {
 	}
 	size := len(name) + len(o.Data) + len(o.Result)
 	if len(w.waiting) >= maxUnjudged || w.bytes+size > maxUnjudgedBytes && len(w.waiting) > 0 {
-		w.mu.Unlock()
 		w.tally.overflows.Add(1)
+		w.mu.Unlock()
 		w.overflow()
 		return
 	}
@@ -371,8 +371,8 @@ func (w *Watcher) work() {
 			w.mu.Unlock()
 			var keep bool
 			ok, keep = w.judge(user, first.o)
-			w.tally.judged.Add(1)
 			w.mu.Lock()
+			w.tally.judged.Add(1)
 			if w.current(); seen != w.seen || user != w.user {
 				continue // it is out of date
 			}
