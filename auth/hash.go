@@ -1,22 +1,18 @@
 package auth
 
 import (
-	"crypto/md5"
-	"crypto/pbkdf2"
 	"crypto/rand"
-	"crypto/sha1"
 	"crypto/sha256"
-	"crypto/sha512"
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"strings"
 
 	"github.com/alexedwards/argon2id"
-	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
+
+	"hadal/auth/hasher"
 )
 
 // Bounds of what a stored hash may ask for. A login must end in bounded time,
@@ -33,7 +29,7 @@ const (
 // cost is what OWASP asks for with the least memory (19 MiB, two passes, one
 // lane), because after a restart all clients log in at once.
 func HashArgon2id(password string) (string, error) {
-	return argon2id.CreateHash(password, &newParams)
+	return hasher.NewArgon2id(password, newParams)
 }
 
 var newParams = argon2id.Params{Memory: 19 << 10, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
@@ -41,7 +37,7 @@ var newParams = argon2id.Params{Memory: 19 << 10, Iterations: 2, Parallelism: 1,
 // HashBcrypt makes a bcrypt hash of cost 12. Passwords of more than 72 bytes
 // are refused, because bcrypt would ignore the rest.
 func HashBcrypt(password string) (string, error) {
-	b, err := bcrypt.GenerateFromPassword([]byte(password), 12)
+	b, err := hasher.NewBcrypt([]byte(password), 12)
 	if err != nil {
 		return "", fmt.Errorf("bcrypt: %w", err)
 	}
@@ -76,29 +72,11 @@ type Digest struct {
 	KeyLength int
 }
 
-func (d Digest) digest() func() hash.Hash {
-	switch strings.ToLower(d.Name) {
-	case "md5":
-		return md5.New
-	case "sha1":
-		return sha1.New
-	case "sha224":
-		return sha256.New224
-	case "sha256":
-		return sha256.New
-	case "sha384":
-		return sha512.New384
-	case "sha512":
-		return sha512.New
-	}
-	return nil
-}
-
 // check joins what is wrong with the setting, each mistake opening with prefix
 // and the key it has in the options.
 func (d Digest) check(prefix string) error {
 	var errs []error
-	if d.digest() == nil {
+	if hasher.Digest(d.Name) == nil {
 		errs = append(errs, fmt.Errorf("%shash: there is no digest %q: use md5, sha1, sha224, sha256, sha384 or sha512", prefix, d.Name))
 	}
 	if d.Iterations < 1 || d.Iterations > maxIterations {
@@ -133,7 +111,7 @@ func (d Digest) Hash(password string) (string, error) {
 }
 
 func (d Digest) key(password, salt string) ([]byte, error) {
-	return pbkdf2.Key(d.digest(), password, []byte(salt), d.Iterations, d.KeyLength)
+	return hasher.PBKDF2(d.Name, password, salt, d.Iterations, d.KeyLength)
 }
 
 // secret is what is stored of one password.
@@ -247,7 +225,7 @@ func parseBcrypt(stored string) (secret, error) {
 }
 
 func (s bcryptSecret) matches(password string) bool {
-	return bcrypt.CompareHashAndPassword(s, []byte(password)) == nil
+	return hasher.MatchesBcrypt(s, []byte(password))
 }
 
 func (bcryptSecret) cost() Cost       { return BcryptCost }
@@ -284,8 +262,7 @@ func isNew(s secret) bool {
 }
 
 func (s argon2idSecret) matches(password string) bool {
-	key := argon2.IDKey([]byte(password), s.salt, s.params.Iterations, s.params.Memory, s.params.Parallelism, uint32(len(s.key)))
-	return subtle.ConstantTimeCompare(key, s.key) == 1
+	return subtle.ConstantTimeCompare(hasher.Argon2id(password, s.salt, s.params), s.key) == 1
 }
 
 func (s argon2idSecret) cost() Cost {

@@ -12,9 +12,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"hadal/auth"
+	"hadal/auth/hasher"
 	"hadal/auth/vault"
 )
 
@@ -69,8 +68,8 @@ type Room struct {
 	rates  *rates
 	cost   int    // of bcrypt
 	nobody string // a hash that no key has
-	// compare is bcrypt's; tests count its calls.
-	compare func(hash, key []byte) error
+	// matches is bcrypt's; tests count its calls.
+	matches func(hash, key []byte) bool
 	mac     [sha256.Size]byte
 	touch   *vault.Touch // whether this node hears of who is registered
 	census  *census
@@ -107,12 +106,12 @@ func New(cfg Config, deps Deps) (*Room, error) { return newRoom(cfg, deps, bcryp
 // newRoom is New, with another cost for tests.
 func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
 	r := &Room{
-		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), compare: bcrypt.CompareHashAndPassword,
+		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), matches: hasher.MatchesBcrypt,
 		touch: vault.NewTouch(true), census: newCensus(), recent: make(map[string]verified), conns: make(map[Conn]string),
 		byID: make(map[string]map[Conn]struct{}), check: make(map[string]struct{}), urgent: make(map[string]struct{}), warned: make(map[string]bool), wake: make(chan struct{}, 1),
 	}
 	_, _ = rand.Read(r.mac[:]) // never fails: crypto/rand ends the process instead
-	hash, err := bcrypt.GenerateFromPassword([]byte(random(secretBytes)), cost)
+	hash, err := hasher.NewBcrypt([]byte(random(secretBytes)), cost)
 	if err != nil {
 		return nil, fmt.Errorf("registration: make a hash: %w", err)
 	}
@@ -203,7 +202,7 @@ func (r *Room) register(ctx context.Context, id, key, remote string) error {
 	var hash []byte
 	var failed error
 	err := r.deps.Turnstile.Check(ctx, remote, auth.BcryptCost, func() bool {
-		hash, failed = bcrypt.GenerateFromPassword([]byte(key), r.cost)
+		hash, failed = hasher.NewBcrypt([]byte(key), r.cost)
 		return true // nothing was guessed at
 	})
 	if err := errors.Join(err, failed); err != nil {
@@ -258,7 +257,7 @@ func (r *Room) authenticate(ctx context.Context, id, key, remote string, elsewhe
 	right := false
 	err = r.deps.Turnstile.Check(ctx, remote, auth.BcryptCost, func() bool {
 		// What is behind the longest key would be ignored.
-		match := r.compare([]byte(hash), []byte(key[:min(len(key), maxKey)])) == nil
+		match := r.matches([]byte(hash), []byte(key[:min(len(key), maxKey)]))
 		right = match && !unknown && len(key) <= maxKey
 		return right
 	})

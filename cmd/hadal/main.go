@@ -53,7 +53,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetVersionTemplate("hadal {{.Version}}\n")
 	root.Flags().AddFlagSet(start.Flags())
-	root.AddCommand(start, newVersion(), newInfo(), newHash(), newCert(), newConfig(), newRecords(), newCluster(), newRules(), newUser(), newToken(), newKick(), newMigrate(), newBench(), newExitCodes())
+	root.AddCommand(start, newVersion(), newInfo(), newHash(), newHasher(), newCert(), newConfig(), newRecords(), newCluster(), newRules(), newUser(), newToken(), newKick(), newMigrate(), newBench(), newExitCodes())
 	return root
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hadal/auth/hasher"
 	"hadal/node"
 )
 
@@ -159,6 +160,7 @@ func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, loaded node.Load
 	if err != nil {
 		return exitWith(exitConfig, err)
 	}
+	defer hasher.Start(log, hasherCommand)()
 	ctx, cancel := context.WithCancelCause(cmd.Context())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 4)
