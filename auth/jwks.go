@@ -198,21 +198,18 @@ func publicKey(k jwkset.JWK) any {
 }
 
 // loadSoon has the set loaded, unless it just was, and waits for it or the end of ctx.
-func (s *keySet) loadSoon(ctx context.Context) {
-	s.mu.Lock()
-	recent := s.loading == nil && !s.lastEnd.IsZero() && time.Since(s.lastEnd) < reloadPause
-	s.mu.Unlock()
-	if !recent {
-		s.load(ctx)
-	}
-}
+func (s *keySet) loadSoon(ctx context.Context) { s.loadAfter(ctx, reloadPause) }
 
 // load loads the set, once for all who ask at the same time, and says whether it could.
 // Who waits may go with ctx; the load goes on.
-func (s *keySet) load(ctx context.Context) bool {
+func (s *keySet) load(ctx context.Context) bool { return s.loadAfter(ctx, 0) }
+
+// loadAfter is load, unless the last one ended less than pause ago.
+func (s *keySet) loadAfter(ctx context.Context, pause time.Duration) bool {
 	s.mu.Lock()
 	done := s.loading
-	if done == nil && s.ended.Err() != nil {
+	recent := done == nil && !s.lastEnd.IsZero() && time.Since(s.lastEnd) < pause
+	if recent || done == nil && s.ended.Err() != nil {
 		s.mu.Unlock()
 		return false
 	}

@@ -85,6 +85,13 @@ func forget(j *jwtStrategy) {
 	j.set.lastEnd = time.Now().Add(-reloadPause)
 }
 
+// remember has a set not loaded again for a token's sake, however long the test takes.
+func remember(j *jwtStrategy) {
+	j.set.mu.Lock()
+	defer j.set.mu.Unlock()
+	j.set.lastEnd = time.Now().Add(time.Hour)
+}
+
 func logIn(t *testing.T, j *jwtStrategy, token string) Verdict {
 	t.Helper()
 	v, err := j.Authenticate(t.Context(), &Attempt{Params: `{"token":"` + token + `"}`})
@@ -145,6 +152,7 @@ func TestKeysOfASetRotate(t *testing.T) {
 		t.Fatalf("the first key: got %+v", v)
 	}
 	s.serve(jwk(t, "one", "RS256", one, "sig"), jwk(t, "two", "RS256", two, "sig"))
+	remember(j)
 	if v := logIn(t, j, fresh); v.Opinion != Refused || s.asked.Load() != 1 {
 		t.Errorf("right after a load: got %+v after %d loads, want refused after 1", v, s.asked.Load())
 	}
@@ -210,10 +218,11 @@ func TestASetIsLoadedOnceForAllWhoWait(t *testing.T) {
 	if n := s.asked.Load(); n != 1 {
 		t.Errorf("loaded %d times, want once", n)
 	}
+	remember(j)
 	for i := range 50 {
 		logIn(t, j, signWith(t, "RS256", fmt.Sprint("unknown", i), pairs()["RSA"].private, valid(nil)))
 	}
-	if n := s.asked.Load(); n > 3 {
+	if n := s.asked.Load(); n != 1 {
 		t.Errorf("loaded %d times for keys that were made up, want that they are not believed", n)
 	}
 }
