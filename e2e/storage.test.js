@@ -60,7 +60,7 @@ for (const backend of ['embedded', 'postgres']) {
     assert.match(bob.clientData.id, uuid)
     // Who has logged in is told before others see it.
     let seen = await bob.presence.getAll([id, 'ada'])
-    for (let tries = 0; !seen[id] && tries < 100; tries++) {
+    for (let tries = 0; !seen[id] && tries < 1500; tries++) {
       await pause(20)
       seen = await bob.presence.getAll([id, 'ada'])
     }

@@ -4,6 +4,7 @@ import { createServer } from 'node:https'
 import { after } from 'node:test'
 import { chromium } from 'playwright-core'
 import { certificate } from './node.js'
+import { limit } from './test.js'
 
 const files = {
   '/': ['text/html; charset=utf-8', readFileSync(new URL('../browser/page.html', import.meta.url))],
@@ -24,13 +25,23 @@ export async function servePage (headers = () => ({})) {
   return `https://127.0.0.1:${web.address().port}`
 }
 
-// launch starts the browser, for the rest of the file.
+// launch starts the browser, for the rest of the file. It and its pages are waited for as long as
+// a test may last: on a busy machine the library's half a minute is short.
 export async function launch () {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+    timeout: limit,
     // The certificate is self-signed, and CI runs as root in a container.
     args: ['--no-sandbox', '--disable-dev-shm-usage', '--ignore-certificate-errors']
   })
   after(() => browser.close())
+  for (const kind of ['newContext', 'newPage']) {
+    const make = browser[kind].bind(browser)
+    browser[kind] = async options => {
+      const made = await make(options)
+      made.setDefaultTimeout(limit)
+      return made
+    }
+  }
   return browser
 }

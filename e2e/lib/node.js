@@ -29,16 +29,15 @@ export const certificate = () => ({
   cert: join(process.env.HADAL_E2E_CERT, 'cert.pem')
 })
 
-// defaults is what every node starts with: quiet, and quick to give up, but for the store,
-// which has much to do when many files are run, and for calls, whose providers wait for a
-// processor then.
+// defaults is what every node starts with: quiet, and patient with the store, which has much to
+// do when many files are run, and with providers, which wait for a processor then.
 const defaults = () => ({
   record: { storageRetrievalTimeout: 20000 },
   rpc: { ackTimeout: 20000, responseTimeout: 20000 },
   logLevel: 'INFO',
   auth: [{ type: 'none' }],
   permission: { type: 'none' },
-  listen: { shuffleProviders: false, responseTimeout: 2000, rematchInterval: 60000, matchCooldown: 10000 },
+  listen: { shuffleProviders: false, responseTimeout: 20000, rematchInterval: 60000, matchCooldown: 10000 },
   connectionEndpoints: [{ type: 'ws-binary', options: {} }]
 })
 
