@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,11 +60,13 @@ func TestCoverageIsSwitchedOverTheAPI(t *testing.T) {
 func TestAShadowIsReportedUntilItsTimeIsOver(t *testing.T) {
 	h := serve(t, Config{})
 	var last perms.ShadowReport
-	err := h.client(t).Shadow(t.Context(), strings.Replace(activeRules, "===", "!==", 1), 2*time.Second, func(r perms.ShadowReport) error {
-		if last = r; r.Compared == 0 {
-			h.emit("e/ada")
-			h.emit("f")
-		}
+	emit := sync.OnceFunc(func() { // when it has begun
+		h.emit("e/ada")
+		h.emit("f")
+	})
+	err := h.client(t).Shadow(t.Context(), strings.Replace(activeRules, "===", "!==", 1), 5*time.Second, func(r perms.ShadowReport) error {
+		last = r
+		emit()
 		return nil
 	})
 	if err != nil || !last.End || last.Compared != 2 || last.Different != 1 || len(last.Differences) != 1 {
