@@ -13,10 +13,14 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // MaxBody is the length in bytes of the longest body that ReadJSON takes.
 const MaxBody = 64 << 10
+
+// answerTime is how long a caller may take to read an answer.
+const answerTime = 10 * time.Second
 
 // Problem is an answer that says what is wrong. It implements error, so that a handler
 // can return it. No field may hold what a client sent as a secret.
@@ -59,7 +63,7 @@ func Handle(failed func(r *http.Request, err error), do func(r *http.Request) (s
 func Answer(w http.ResponseWriter, status int, answer any) {
 	w.Header().Set("Cache-Control", "no-store")
 	if answer == nil {
-		w.WriteHeader(status)
+		write(w, status, nil)
 		return
 	}
 	text, err := json.Marshal(answer)
@@ -67,6 +71,14 @@ func Answer(w http.ResponseWriter, status int, answer any) {
 		panic(fmt.Sprintf("web: answer cannot be written as JSON: %v", err)) // a mistake of ours
 	}
 	w.Header().Set("Content-Type", "application/json")
+	write(w, status, text)
+}
+
+// write writes an answer, for which the caller has answerTime.
+func write(w http.ResponseWriter, status int, text []byte) {
+	// The port gives a request a time from its beginning, and it may have waited longer for a
+	// password to be checked. A connection that cannot be told has gone, or has no such time.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 	w.WriteHeader(status)
 	_, _ = w.Write(text) // the caller may have gone
 }
@@ -83,8 +95,7 @@ func Refuse(w http.ResponseWriter, p *Problem) {
 	if p.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="hadal"`)
 	}
-	w.WriteHeader(p.Status)
-	_, _ = w.Write(text) // the caller may have gone
+	write(w, p.Status, text)
 }
 
 // ReadJSON reads the body into v, one JSON object without keys that v lacks. What is

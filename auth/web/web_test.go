@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestReadJSON(t *testing.T) {
@@ -84,6 +85,26 @@ func TestHandleTellsCallersNothingOfWhatFails(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	if w.Code != http.StatusUnauthorized || !strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Bearer") || w.Header().Get("Cache-Control") != "no-store" {
 		t.Errorf("answer %d %v", w.Code, w.Header())
+	}
+}
+
+// A password is checked when its turn comes, which may be later than the port gives a request.
+func TestAnAnswerThatTookLongIsWrittenAllTheSame(t *testing.T) {
+	for want, err := range map[int]error{http.StatusOK: nil, http.StatusUnauthorized: Unauthorized} {
+		late := httptest.NewUnstartedServer(Handle(nil, func(*http.Request) (int, any, error) {
+			<-time.After(50 * time.Millisecond) // longer than WriteTimeout
+			return http.StatusOK, "x", err
+		}))
+		late.Config.WriteTimeout = 10 * time.Millisecond
+		late.Start()
+		defer late.Close()
+		resp, err := http.Get(late.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("it is answered %d, want %d", resp.StatusCode, want)
+		}
 	}
 }
 
