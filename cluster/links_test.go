@@ -91,9 +91,9 @@ type linkNode struct {
 	stopPort context.CancelFunc
 }
 
-// quick makes links notice and redial fast enough for a test, and not so fast that
-// a busy machine ends them.
-var quick = LinksConfig{BackoffMin: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond}
+// quick makes links redial fast enough for a test. Whoever is busy has time to say hello,
+// to take all that is queued, and to say goodbye.
+var quick = LinksConfig{Keepalive: patience / 6, BackoffMin: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond}
 
 // linkSelf is a node at its first start.
 func linkSelf(id string) LinkSelf {
@@ -129,6 +129,13 @@ func meet(nodes ...*linkNode) {
 	for _, n := range nodes {
 		n.SetPeers(all)
 	}
+}
+
+// ended waits until so many links of n are counted as ended for a reason, which is done when
+// every room has heard Down.
+func (n *linkNode) ended(t testing.TB, reason string, times uint64) {
+	t.Helper()
+	until(t, fmt.Sprintf("%d links that ended for the reason %q", times, reason), func() bool { return n.Stats().Ends[reason] == times })
 }
 
 func linked(t testing.TB, a, b *linkNode) {
@@ -237,8 +244,8 @@ func TestStrangersAndThePastGetNoLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
 	_, err = thief.greet(conn, "m", 0)
+	conn.Close() // it is counted when both ends have closed
 	wantReason(t, "a stolen id", err, refusedOtherNode, "certificate")
 	refusedFor(refusedOtherNode)
 	// And who dials though it is not its turn.
@@ -274,9 +281,7 @@ func TestARestartedPeerIsUpAfterTheOldOneIsDown(t *testing.T) {
 			linked(t, a, b)
 			b.stop()
 			until(t, "Down", func() bool { return !a.ear.isUp(other) })
-			if got := a.Stats().Ends[endPeerLeft]; got != 1 {
-				t.Errorf("Ends = %v, want that the peer left", a.Stats().Ends)
-			}
+			a.ended(t, endPeerLeft, 1)
 			b.stopPort()
 			self := linkSelf(other)
 			self.Incarnation = 2
@@ -308,9 +313,7 @@ func TestARemovedMemberLosesItsLink(t *testing.T) {
 			t.Error("linked after removal")
 		}
 	}
-	if got := b.Stats().Ends[endRemoved]; got != 5 {
-		t.Errorf("Ends = %v", b.Stats().Ends)
-	}
+	b.ended(t, endRemoved, 5)
 	until(t, "a is told why", func() bool { return b.Stats().Refused[refusedMember] > 0 })
 }
 
@@ -322,9 +325,7 @@ func TestATableThatKnowsANewerStartEndsTheOldLink(t *testing.T) {
 	newer.Incarnation = 9
 	b.SetPeers([]PeerAddr{newer})
 	until(t, "the old start is refused", func() bool { return b.Stats().Refused[refusedIncarnation] > 0 })
-	if got := b.Stats().Ends[endOlder]; got != 1 {
-		t.Errorf("Ends = %v", b.Stats().Ends)
-	}
+	b.ended(t, endOlder, 1)
 }
 
 func TestAFullQueueEndsTheLinkInsteadOfBlocking(t *testing.T) {
@@ -343,13 +344,13 @@ func TestAFullQueueEndsTheLinkInsteadOfBlocking(t *testing.T) {
 			t.Fatal("the queue has no bound")
 		}
 	}
-	until(t, "Down", func() bool { return a.Stats().Ends[endQueueFull] == 1 })
+	a.ended(t, endQueueFull, 1)
 	close(stuck)
 	linked(t, a, b) // anew
 	if a.Send("b", KindRPC, make([]byte, 1<<20)) {
 		t.Error("a message over the bound is sent")
 	}
-	until(t, "it ends the link", func() bool { return a.Stats().Ends[endTooLarge] == 1 })
+	a.ended(t, endTooLarge, 1)
 }
 
 // mute is a peer that says hello and then nothing, or takes nothing.
@@ -377,7 +378,7 @@ func TestASilentPeerIsGivenUpAndAnIdleOneIsNot(t *testing.T) {
 	linked(t, a, b)
 	mute(t, b, linkSelf("aa"))
 	until(t, "it is up", func() bool { return b.ear.isUp("aa") })
-	until(t, "it is given up", func() bool { return b.Stats().Ends[endSilent] == 1 })
+	b.ended(t, endSilent, 1)
 	if !a.ear.isUp("b") || a.ear.ups != 1 {
 		t.Error("the idle link has ended too")
 	}
@@ -411,7 +412,7 @@ func TestAPeerThatTakesNothingIsGivenUp(t *testing.T) {
 	for range 100 {
 		b.Send("aa", KindRPC, make([]byte, 1<<20))
 	}
-	until(t, "it is given up", func() bool { return b.Stats().Ends[endStalled] == 1 })
+	b.ended(t, endStalled, 1)
 }
 
 func TestAPeerThatDialsAnewReplacesItsOldLink(t *testing.T) {
@@ -436,9 +437,7 @@ func TestAPeerThatDialsAnewReplacesItsOldLink(t *testing.T) {
 	close(downs)
 	<-answered
 	until(t, "the new one is up", func() bool { return b.Linked("aa") })
-	if got := b.Stats().Ends[endReplaced]; got != 1 {
-		t.Errorf("Ends = %v", b.Stats().Ends)
-	}
+	b.ended(t, endReplaced, 1)
 }
 
 func TestWhatIsQueuedWhenANodeStopsStillArrives(t *testing.T) {
