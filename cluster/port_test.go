@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds whatever a test waits for.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // contextOf is a context that a test may end itself.
 func contextOf(t testing.TB) (context.Context, context.CancelFunc) {

@@ -23,7 +23,7 @@ func TestAServerOfAClusterWhoseDiskIsFullComesBack(t *testing.T) {
 	supervise(t, full)
 	free := v.fill(1 << 20)
 	store := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		_, err := js.Publish(ctx, "s.x", make([]byte, 256<<10))
 		return err

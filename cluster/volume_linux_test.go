@@ -151,7 +151,7 @@ func (w *writer) end() { w.stop(); w.done.Wait() }
 func (w *writer) write(ctx context.Context, subject string) {
 	w.quiet.RLock()
 	defer w.quiet.RUnlock()
-	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	ack, err := w.js.Publish(ctx, subject, []byte(subject+pad), jetstream.WithRetryAttempts(0))
 	w.mu.Lock()
@@ -332,12 +332,13 @@ func TestASlowDiskIsWaitedFor(t *testing.T) {
 	w := startWriter(t, s.Conn())
 	w.writing(t)
 	v.run("fsfreeze", "-f", v.path)
-	timer := time.AfterFunc(3*time.Second, func() { v.run("fsfreeze", "-u", v.path) })
-	t.Cleanup(func() { timer.Stop() })
+	thaw := sync.OnceFunc(func() { v.run("fsfreeze", "-u", v.path) })
+	t.Cleanup(thaw)
 	w.failing(t)
 	if err := s.Room(1); err != nil {
 		t.Errorf("Room of a slow disk = %v", err)
 	}
+	time.AfterFunc(3*time.Second, thaw)
 	w.writing(t)
 	w.end()
 	w.check(t, s.Conn())
@@ -419,13 +420,17 @@ func TestWritersThatAskForRoomNeverFillTheDisk(t *testing.T) {
 				t.Fatalf("Room = %v", err)
 			}
 			refused++
-			if err := stream.Purge(t.Context()); err != nil {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			err := stream.Purge(ctx)
+			if cancel(); err != nil {
 				t.Fatalf("purge on the full disk: %v", err)
 			}
 			eventually(t, "the purge gives room", func() error { return s.Room(2 * 200_000) })
 			continue
 		}
-		if _, err := js.Publish(t.Context(), "s."+strconv.Itoa(n), make([]byte, 200_000)); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), patience) // of the library's own, a busy disk needs more
+		_, err := js.Publish(ctx, "s."+strconv.Itoa(n), make([]byte, 200_000))
+		if cancel(); err != nil {
 			t.Fatalf("message %d: %v, %v", n, err, s.Ready())
 		}
 	}
