@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -14,7 +15,10 @@ func TestOthersAreServedUnderEveryAttack(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "hadal/cmd/hadal").CombinedOutput(); err != nil {
 		t.Fatalf("build the node: %v\n%s", err, out)
 	}
-	v, err := start(t.Context(), binary, 512, "HADAL_CONNECTIONENDPOINTS=[{type: ws-binary, options: {maxSubscriptions: 500}}]")
+	v, err := start(t.Context(), binary, 512, "HADAL_CONNECTIONENDPOINTS=[{type: ws-binary, options: {maxSubscriptions: 500}}]",
+		// On a busy machine an answer has the time after which it counts as lost.
+		fmt.Sprint("HADAL_RPC_ACKTIMEOUT=", answerTime), fmt.Sprint("HADAL_RPC_RESPONSETIMEOUT=", answerTime),
+		fmt.Sprint("HADAL_RECORD_STORAGERETRIEVALTIMEOUT=", answerTime))
 	if err != nil {
 		t.Fatal(err)
 	}
