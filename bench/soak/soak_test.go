@@ -19,7 +19,7 @@ func TestANodeComesBackToWhereItWas(t *testing.T) {
 	}
 	var out strings.Builder
 	err := run(t.Context(), []string{
-		"--node", binary, "--connects", "600", "--records", "1000", "--subscriptions", "20000", "--rounds", "2", "--rest", "2s", "--limit", "5m",
+		"--node", binary, "--connects", "600", "--records", "1000", "--subscriptions", "20000", "--rounds", "2", "--rest", "4s", "--limit", "12m",
 	}, &out)
 	t.Log("\n" + out.String())
 	if err != nil {

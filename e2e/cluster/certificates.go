@@ -108,7 +108,7 @@ func (a *authority) shows(n *node) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 3 * time.Second}, Config: &tls.Config{
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: answerIn}, Config: &tls.Config{
 		ServerName: "e2e.hadal", Certificates: []tls.Certificate{pair}, NextProtos: []string{"hadal-join/1"},
 		InsecureSkipVerify: true, // it is looked at
 	}}
@@ -147,7 +147,7 @@ func (o *ordeals) renew(ctx context.Context, good time.Duration, nodes ...*node)
 }
 
 // shortLived is how long a certificate is good that is about to expire.
-const shortLived = 6 * time.Second
+const shortLived = 10 * time.Second
 
 // rotateCertificates has running nodes change their certificates, and the authority that
 // signs them; lets that of one node expire, and renews it.

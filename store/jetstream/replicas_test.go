@@ -284,7 +284,7 @@ func (g *group) logged(t testing.TB, via int, opts LogOptions) *Logged {
 // others.
 func (g *group) drop(t testing.TB, partition int) {
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		js, err := jetstream.New(g.conns[0])
 		if err != nil {
@@ -476,7 +476,7 @@ func TestOverlappingOwnersLoseNothingWhileLeadersDie(t *testing.T) {
 func leaderOf(t testing.TB, l *Logged, which int) (leader int) {
 	t.Helper()
 	until(t, "the stream has a leader", func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		all, err := l.Streams(ctx)
 		if err != nil {
@@ -587,7 +587,7 @@ func TestReplicasChangeWhileTheStoreIsUsed(t *testing.T) {
 	running.Go(func() { o.run(ctx) })
 	for _, n := range []int{5, 3, 5} {
 		begun := time.Now()
-		sctx, scancel := context.WithTimeout(t.Context(), 40*time.Second)
+		sctx, scancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		err := l.SetReplicas(sctx, n)
 		scancel()
 		if err != nil {
@@ -715,7 +715,7 @@ func TestAStreamThatIsAsItShallBeIsNotChanged(t *testing.T) {
 		if got != "$JS.API.STREAM.UPDATE."+LogName(0) || len(changed) > 0 {
 			t.Errorf("%s was changed, and %d more; want the LOG once", got, len(changed))
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the LOG's size was not changed")
 	}
 }
