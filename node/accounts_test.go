@@ -20,9 +20,7 @@ func TestARoleOfTheStoreCountsForEveryKindOfLogin(t *testing.T) {
 		c.Tokens.APISecret = "the secret of the backend, of 32 bytes"
 		c.Registration.Role, c.Registration.UserPrefix = "guest", "client/"
 	})
-	if status, answer := post(t, n, "/register", "", pairOf("plugin", pluginKey)); status != 201 {
-		t.Fatalf("register is answered %d %v", status, answer)
-	}
+	withClient(t, n, "plugin", pluginKey)
 	status, answer := post(t, n, tokens.PathToken, "Bearer the secret of the backend, of 32 bytes", `{"id":"bob","role":"guest"}`)
 	token, _ := answer["token"].(string)
 	if status != 200 && status != 201 || token == "" {

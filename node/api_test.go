@@ -34,7 +34,6 @@ func describe(t *testing.T, change func(*Config)) *described {
 	t.Helper()
 	n := run(t, func(c *Config) {
 		c.Records.Store = "memory"
-		c.RPC.AckTimeout, c.RPC.ResponseTimeout = time.Minute, time.Minute // a starved provider is no silent one
 		c.Auth = []auth.Config{{Type: "file", Options: auth.Options{Users: map[string]auth.Entry{
 			"ann": {Password: "x", ClientData: map[string]any{"likes": "red"}, ServerData: map[string]any{"role": "admin"}}, "bob": {Password: "x"},
 		}}}}

@@ -50,6 +50,9 @@ func begin(t *testing.T, change func(*Config)) *running {
 	cfg.DataDir = t.TempDir()
 	cfg.HTTPServer.Options.Port = 0
 	cfg.ConnectionEndpoints[0].Options.HeartbeatInterval = time.Hour // clients of tests do not ping
+	// Nor does anybody always answer at once: on a busy machine nobody could.
+	cfg.RPC.AckTimeout, cfg.RPC.ResponseTimeout, cfg.Listen.ResponseTimeout = time.Minute, time.Minute, time.Minute
+	cfg.Record.StorageRetrievalTimeout = time.Minute
 	if change != nil {
 		change(&cfg)
 	}
