@@ -182,6 +182,7 @@ test-cluster: cluster-binaries ## A minute of three nodes under a nemesis, a mut
 jepsen: cluster-binaries ## JEPSEN_TIME (10m) of three nodes under a nemesis, checked for linearizability
 	$(call section,Three nodes under a nemesis, $(JEPSEN_TIME))
 	bin/cluster --node bin/hadal-clock --clocks --time $(JEPSEN_TIME) jepsen
+	bin/cluster --time 30s --fault stall control
 
 .PHONY: kill-table
 kill-table: cluster-binaries ## For how long records cannot be written when nodes are lost, 20 times each

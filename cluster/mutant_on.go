@@ -12,8 +12,8 @@ import (
 var (
 	// "sync": nothing is synced, which the power cut test must catch.
 	mutantSync = mutant("sync")
-	// "lease": an owner answers however long ago it was last given a lease, which, together
-	// with "fence" of store/jetstream, e2e/cluster must catch.
+	// "lease": an owner answers however long ago it was last given a lease, which
+	// e2e/cluster catches together with "fence" of store/jetstream (--fault fence,lease).
 	mutantLease = mutant("lease")
 )
 

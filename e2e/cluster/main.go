@@ -8,6 +8,8 @@
 //     decides); no version may be acknowledged twice, nothing acknowledged may be lost,
 //     what subscribers are shown never runs backwards and ends at the newest state.
 //   - mutant: the same of nodes that are built to be wrong, which must be found out.
+//   - control: the same of nodes that only do what brings such a mistake to light, which must
+//     pass, and must have needed what the mutant lacks.
 //   - rolling: drain, stop and start each node under that load; not even an error other
 //     than a lost connection may reach a client.
 //   - joins: nodes come one by one, again and again, without their data, all at once.
@@ -43,6 +45,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"hadal/store"
 )
 
 // settings are what a check runs with.
@@ -63,7 +67,7 @@ type settings struct {
 
 // checks are the program's checks. Each returns its summary.
 var checks = map[string]func(ctx context.Context, s *settings) (string, error){
-	"jepsen": jepsen, "mutant": mutants, "rolling": rolling, "gaps": gaps, "soak": soak,
+	"jepsen": jepsen, "mutant": mutants, "control": control, "rolling": rolling, "gaps": gaps, "soak": soak,
 	"joins": joins, "idle": rest, "ordeals": runOrdeals,
 }
 
@@ -85,10 +89,10 @@ func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
 	flags.StringVar(&s.node, "node", "bin/hadal", "the hadal binary")
 	flags.StringVar(&s.mutant, "mutant", "bin/hadal-mutant", "the hadal binary, built with the tag mutant")
-	flags.StringVar(&s.fault, "fault", "fence,lease", "what is wrong with the mutant: HADAL_MUTANT, or NAME=VALUE of its environment")
+	flags.StringVar(&s.fault, "fault", "fence,stall", "what is wrong with the mutant: HADAL_MUTANT, or NAME=VALUE of its environment")
 	flags.IntVar(&s.nodes, "nodes", 3, "how many nodes; 1 is a node that runs alone")
 	flags.Uint64Var(&s.seed, "seed", rand.Uint64(), "of the nemesis and of what clients ask")
-	flags.DurationVar(&s.time, "time", time.Minute, "how long the nemesis works, in jepsen and mutant")
+	flags.DurationVar(&s.time, "time", time.Minute, "how long the nemesis works, in jepsen, mutant and control")
 	flags.IntVar(&s.rounds, "rounds", 20, "how often each fault is measured, in gaps")
 	flags.StringVar(&s.only, "only", "", "the one fault that gaps measures, such as \"kill -9\", or the one of the ordeals; all by default")
 	flags.BoolVar(&s.full, "full", false, "ordeals that take long, too")
@@ -168,7 +172,10 @@ func jepsen(ctx context.Context, s *settings) (summary string, err error) {
 func hunt(ctx context.Context, s *settings, binary, name, fault string, seed uint64, depose bool) (summary string, err error) {
 	err = withRig(ctx, s, binary, name, fault, func(r *rig) error {
 		t := newTrial(r, seed, false)
-		t.hasty = fault != ""
+		if fault != "" {
+			t.hasty = true
+			t.writers *= 2 // so that whoever is stopped is writing
+		}
 		m := &nemesis{
 			rig: r, rand: rand.New(rand.NewPCG(seed, 1<<32)), names: t.names, done: map[string]int{}, depose: depose,
 			log: func(format string, args ...any) {
@@ -205,6 +212,49 @@ func mutants(ctx context.Context, s *settings) (string, error) {
 		say("trial %d noticed nothing: %s", i+1, summary)
 	}
 	return "", fmt.Errorf("nodes with the fault %s were not found out in %d trials", s.fault, mutantRounds)
+}
+
+// control holds the nodes that a mutant was made of, without the mistake, to the same
+// promises, until the fence has refused a batch of an owner that was replaced.
+func control(ctx context.Context, s *settings) (string, error) {
+	for i := range mutantRounds {
+		name := fmt.Sprintf("control-%d", i+1)
+		summary, err := hunt(ctx, s, s.mutant, name, s.fault, s.seed+uint64(i), s.nodes > 1)
+		if err != nil {
+			return summary, err
+		}
+		late, err := refusedLate(filepath.Join(s.work, name))
+		if err != nil {
+			return "", err
+		}
+		if late > 0 {
+			return fmt.Sprintf("%s; batches that came too late, and were refused: %d", summary, late), nil
+		}
+		say("trial %d had no need of a fence: %s", i+1, summary)
+	}
+	return "", fmt.Errorf("nodes with the fault %s had no need of a fence in %d trials: that proves nothing", s.fault, mutantRounds)
+}
+
+// refusedLate counts, in the logs of a trial, the batches that were held on purpose and then
+// refused by the fence (stall, in store/jetstream).
+func refusedLate(dir string) (int, error) {
+	logs, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil {
+		return 0, err
+	}
+	late := 0
+	for _, name := range logs {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "a batch was held on purpose") && strings.Contains(line, store.ErrFenced.Error()) {
+				late++
+			}
+		}
+	}
+	return late, nil
 }
 
 // rolling restarts every node in good order, under load.

@@ -19,7 +19,7 @@ type nemesis struct {
 	names *names
 	log   func(format string, args ...any)
 	done  map[string]int
-	// depose has an owner be replaced while it can do nothing, and then go on: all that
+	// depose has an owner be replaced while it is stopped, and then go on: all that
 	// the nemesis does, instead of everything that it can.
 	depose bool
 }
@@ -32,11 +32,11 @@ type fault struct {
 	delays bool // needs netem
 	clocks bool // needs nodes whose clocks can be moved
 	many   bool // makes no sense with one node
-	depose bool // takes what it has from an owner that lives on
+	depose bool // takes what it has from an owner that lives on, and knows nothing
 }
 
-// deposeIn is how long an owner can do nothing before another is owner for sure.
-const deposeIn = 2 * time.Second
+// deposeIn is how long an owner is stopped before another is owner for sure.
+const deposeIn = 3 * time.Second
 
 var faults = []fault{
 	{name: "kill the owner", do: func(ctx context.Context, m *nemesis) (string, error) {
@@ -59,7 +59,7 @@ var faults = []fault{
 		n := m.any()
 		return "stop " + n.name, n.stop()
 	}},
-	{name: "isolate the owner", parted: true, many: true, depose: true, do: func(ctx context.Context, m *nemesis) (string, error) {
+	{name: "isolate the owner", parted: true, many: true, do: func(ctx context.Context, m *nemesis) (string, error) {
 		return m.isolate(m.owner(ctx), true, true)
 	}},
 	{name: "deafen the owner", parted: true, many: true, do: func(ctx context.Context, m *nemesis) (string, error) {
@@ -220,9 +220,13 @@ func (m *nemesis) recover(ctx context.Context) error {
 	if waiting.Err() == nil {
 		return err
 	}
-	if ctx.Err() == nil {
-		m.log("goes on, though not all are ready")
+	if ctx.Err() != nil {
+		return nil
 	}
+	if err := m.rig.damaged(); err != nil {
+		return err
+	}
+	m.log("goes on, though not all are ready")
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"hadal/cluster"
 	"hadal/node/admin"
+	"hadal/store"
 )
 
 // rig is a cluster of real processes.
@@ -223,6 +224,23 @@ func (r *rig) heal() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// damaged is an error when a node has found in its log what must not be there, and so
+// cannot be ready.
+func (r *rig) damaged() error {
+	for _, n := range r.nodes {
+		said, err := n.saidSince(0)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(said) {
+			if strings.Contains(line, store.ErrCorrupt.Error()) {
+				return fmt.Errorf("node %s says: %s", n.name, strings.TrimSpace(line))
+			}
+		}
+	}
+	return nil
 }
 
 // close ends all processes and takes the networks away.

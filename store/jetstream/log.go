@@ -349,7 +349,11 @@ func (l *Logged) Append(ctx context.Context, ops []store.Op) error {
 	if err = ctx.Err(); err != nil {
 		l.fail()
 	} else {
+		held := stall(ctx)
 		err = l.send(ctx, l.subjects, &logEntry{kind: logBatch, ops: ops})
+		if held {
+			l.log.Warn("a batch was held on purpose", "stream", l.stream, "err", err)
+		}
 	}
 	if err != nil {
 		if !errors.Is(err, store.ErrRefused) {
