@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"hadal/auth"
+	"hadal/auth/vault"
 	"hadal/cluster"
 	"hadal/node/record"
 	"hadal/protocol"
@@ -19,8 +21,24 @@ import (
 	"hadal/store"
 )
 
+// secret is the only user who may hear of what carries its name: the record state/closed
+// and the events under closed/. Whoever else is told of that name has heard too much.
+const secret = "sesame"
+
+// keptRules are those of fuzzNode.
+const keptRules = `
+record:
+  "*": {create: true, read: true, write: true, delete: true, listen: true, notify: true}
+  "state/closed": {create: "user.id === 'sesame'", read: "user.id === 'sesame'", write: "user.id === 'sesame'", delete: false, notify: false}
+event:
+  "*": {publish: true, subscribe: true, listen: true}
+  "closed/$x": {publish: true, subscribe: false, listen: true}
+rpc: {"*": {provide: true, request: true}}
+presence: {"*": {allow: true}}
+`
+
 // witness is a client that counts what it is sent, and looks whether each of it
-// can be read.
+// can be read, and may be.
 type witness struct {
 	t    testing.TB
 	id   uint64
@@ -52,12 +70,17 @@ func (w *witness) look(m *protocol.Message, result string) {
 	if m.Data != "" && !echo && !jsonpath.ValidJSON(m.Data) {
 		w.t.Errorf("%s %s carries %q, which is not JSON", m.Topic, m.Action.Name(m.Topic), m.Data)
 	}
+	if w.user.ID != secret && (strings.Contains(m.Data, secret) || strings.Contains(result, secret)) {
+		w.t.Errorf("%s %s of %q tells %s what the rules keep from it", m.Topic, m.Action.Name(m.Topic), m.Name, w.user.ID)
+	}
 }
 
 // fuzzNode is a node's pipeline with all its rooms, which run, and no socket.
 func fuzzNode(t testing.TB) (n *Node, stop func()) {
 	cfg := Default()
 	cfg.RPC.ProvideRequestorName = true
+	cfg.MQTT.Enabled, cfg.MQTT.Port, cfg.MQTT.RecordPrefixes = true, -1, []string{"state/"}
+	ruled(keptRules)(&cfg)
 	n, err := New(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -69,9 +92,11 @@ func fuzzNode(t testing.TB) (n *Node, stop func()) {
 	})
 	n.pipe.rooms[protocol.TopicRecord] = records
 	n.record = records
+	n.vault.Put(vault.NewMemory())
+	close(n.started)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context) error{records.Run, n.rpc.Run, n.eventListen.Run, n.recordListen.Run} {
+	for _, run := range []func(context.Context) error{records.Run, n.rpc.Run, n.eventListen.Run, n.recordListen.Run, n.runAPI} {
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
 				t.Errorf("Run = %v", err)
@@ -95,7 +120,7 @@ func frames(data []byte) [][]byte {
 	return all
 }
 
-// decoders are the dialects whose frames are messages.
+// decoders are the dialects whose frames are messages. After them come those of attacks.
 var decoders = []func(frame []byte, hand func(*protocol.Message)) error{
 	func(frame []byte, hand func(*protocol.Message)) error {
 		var m protocol.Message
@@ -165,52 +190,104 @@ func FuzzPipeline(f *testing.F) {
 		}
 	}
 	f.Add(uint8(2), texts(objects...))
+	f.Add(uint8(3), texts(mqttSeeds("\x04")...))
+	f.Add(uint8(4), texts(mqttSeeds("\x05")...))
+	f.Add(uint8(5), texts(apiSeeds...))
 	f.Fuzz(func(t *testing.T, dialect uint8, data []byte) {
-		n, stop := fuzzNode(t)
-		clients := []*witness{{t: t, id: 1, user: &auth.User{ID: "ada"}}, {t: t, id: 2, user: &auth.User{ID: auth.Anonymous}}}
-		for _, c := range clients {
-			n.presence.Login(c)
+		if bytes.Contains(data, []byte(secret)) {
+			t.Skip("the input has the name of the keeper, whose echo proves nothing")
 		}
-		asked := 0
-		for i, frame := range frames(data) {
-			_ = decoders[int(dialect)%len(decoders)](slices.Clone(frame), func(m *protocol.Message) { // else the connection ends
-				if m.Topic < protocol.TopicEvent {
-					return // the connection's own
-				}
-				asked += 1 + len(m.Names)
-				n.pipe.receive(clients[i%2], m)
+		n, stop := fuzzNode(t)
+		kept := &witness{t: t, id: 1 << 32, user: &auth.User{ID: secret}}
+		tell := func() {
+			n.pipe.receive(kept, &protocol.Message{
+				Topic: protocol.TopicRecord, Action: protocol.RecordCreateAndUpdate, Name: "state/closed", Data: `{"by":"` + secret + `"}`,
+				Version: -1, Has: protocol.HasName | protocol.HasVersion | protocol.HasData,
+			})
+			n.pipe.receive(kept, &protocol.Message{
+				Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: "closed/x", Data: `"` + secret + `"`, Has: protocol.HasName | protocol.HasData,
 			})
 		}
-		for _, c := range clients {
-			c.gone.Store(true)
-			for _, r := range n.pipe.rooms {
-				if r != nil {
-					r.Closed(c)
-				}
-			}
+		tell()
+		switch way := int(dialect) % (len(decoders) + 3); way {
+		case len(decoders):
+			attackMQTT(t, n, "\x04", frames(data), tell)
+		case len(decoders) + 1:
+			attackMQTT(t, n, "\x05", frames(data), tell)
+		case len(decoders) + 2:
+			attackAPI(t, n, frames(data))
+		default:
+			attackPipeline(t, n, decoders[way], frames(data), tell)
 		}
+		leave(n, kept)
 		if err := n.record.Flush(context.Background()); err != nil {
 			t.Errorf("Flush = %v", err)
 		}
 		stop()
-		// What a message is worth: an ack or a refusal, and for each name a complaint,
-		// a word about its provider, an answer, and for calls the callers' answers.
-		if got := clients[0].answers.Load() + clients[1].answers.Load(); got > int64(4*asked) {
-			t.Errorf("%d answers to %d messages and names, want at most four each", got, asked)
-		}
-		if e, r := n.eventSubs.Stats(), n.recordSubs.Stats(); e.Names+e.Subscriptions+r.Names+r.Subscriptions != 0 {
-			t.Errorf("subscriptions are left: events %+v, records %+v", e, r)
-		}
-		if p := n.presence.Stats(); p.Users+p.Sockets+p.Subscriptions+p.Global != 0 {
-			t.Errorf("presence is left: %+v", p)
-		}
-		if c := n.rpc.Stats(); c.Providers+c.Names != 0 {
-			t.Errorf("providers are left: %+v", c)
-		}
-		for _, l := range []int{n.eventListen.Stats().Listeners, n.recordListen.Stats().Listeners} {
-			if l != 0 {
-				t.Errorf("%d listeners are left", l)
+		nothingIsLeft(t, n)
+	})
+}
+
+// leave ends the clients of a pipeline.
+func leave(n *Node, clients ...*witness) {
+	for _, c := range clients {
+		c.gone.Store(true)
+		for _, r := range n.pipe.rooms {
+			if r != nil {
+				r.Closed(c)
 			}
 		}
-	})
+	}
+}
+
+// attackPipeline sends what frames of two clients say. tell is called when all is said.
+func attackPipeline(t *testing.T, n *Node, decode func([]byte, func(*protocol.Message)) error, frames [][]byte, tell func()) {
+	clients := []*witness{{t: t, id: 1, user: &auth.User{ID: "ada"}}, {t: t, id: 2, user: &auth.User{ID: auth.Anonymous}}}
+	for _, c := range clients {
+		n.presence.Login(c)
+	}
+	asked := 0
+	for i, frame := range frames {
+		_ = decode(slices.Clone(frame), func(m *protocol.Message) { // else the connection ends
+			if m.Topic < protocol.TopicEvent {
+				return // the connection's own
+			}
+			asked += 1 + len(m.Names)
+			n.pipe.receive(clients[i%2], m)
+		})
+	}
+	tell()
+	if err := n.record.Flush(context.Background()); err != nil {
+		t.Errorf("Flush = %v", err)
+	}
+	leave(n, clients...)
+	// What a message is worth: an ack or a refusal, and for each name a complaint,
+	// a word about its provider, an answer, and for calls the callers' answers.
+	if got := clients[0].answers.Load() + clients[1].answers.Load(); got > int64(4*asked) {
+		t.Errorf("%d answers to %d messages and names, want at most four each", got, asked)
+	}
+}
+
+// nothingIsLeft looks whether the rooms have forgotten everybody.
+func nothingIsLeft(t *testing.T, n *Node) {
+	if e, r := n.eventSubs.Stats(), n.recordSubs.Stats(); e.Names+e.Subscriptions+r.Names+r.Subscriptions != 0 {
+		t.Errorf("subscriptions are left: events %+v, records %+v", e, r)
+	}
+	if e, r := n.eventSubs.WildStats(), n.recordSubs.WildStats(); e.Filters+r.Filters != 0 {
+		t.Errorf("filters are left: events %+v, records %+v", e, r)
+	}
+	if p := n.presence.Stats(); p.Users+p.Sockets+p.Subscriptions+p.Global != 0 {
+		t.Errorf("presence is left: %+v", p)
+	}
+	if c := n.rpc.Stats(); c.Providers+c.Names != 0 {
+		t.Errorf("providers are left: %+v", c)
+	}
+	for _, l := range []int{n.eventListen.Stats().Listeners, n.recordListen.Stats().Listeners} {
+		if l != 0 {
+			t.Errorf("%d listeners are left", l)
+		}
+	}
+	if e, a := n.endpoint.Stats().Panics, n.api.Stats().Panics; e+a != 0 {
+		t.Errorf("%d panics of connections and %d of requests were caught", e, a)
+	}
 }
