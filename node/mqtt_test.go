@@ -219,6 +219,9 @@ func TestMQTTIsBoundByTheRules(t *testing.T) {
 	a.hear("\x40\x02\x00\x02")
 	a.say(publishAck(3, "state/open/1", `not json`))
 	a.hear("\x40\x02\x00\x03")
+	a.say(publishAck(9, "$SYS/x", "x") + publishAck(10, "t", "x"))
+	a.hear("\x40\x02\x00\x09")
+	a.hear("\x40\x02\x00\x0a")
 	a.say(subscribe(4, "state/open/1"))
 	a.hear("\x90\x03\x00\x04\x00")
 	// MQTT 5 has.
@@ -231,6 +234,8 @@ func TestMQTTIsBoundByTheRules(t *testing.T) {
 	five.hear("\x40\x03\x00\x02\x87")
 	five.say(packet(0x32, text("state/open/1")+"\x00\x03\x00{"))
 	five.hear("\x40\x03\x00\x03\x99")
+	five.say(packet(0x32, text("$sys")+"\x00\x05\x00x"))
+	five.hear("\x40\x03\x00\x05\x87")
 	five.say(packet(0x82, "\x00\x04\x00"+text("state/closed")+"\x00"))
 	five.hear("\x90\x04\x00\x04\x00\x87")
 }

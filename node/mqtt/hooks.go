@@ -110,6 +110,8 @@ func (h *hooks) OnPacketRead(cl *broker.Client, pk packets.Packet) (packets.Pack
 	case pk.FixedHeader.Type == packets.Publish && pk.FixedHeader.Qos == 2:
 		c.sayBye(packets.ErrQosNotSupported.Code)
 		return pk, packets.ErrRejectPacket // ends the connection
+	case pk.FixedHeader.Type == packets.Publish && reserved(pk.TopicName) && pk.FixedHeader.Qos > 0 && pk.PacketID > 0:
+		c.refuse(pk.PacketID) // the broker drops it without a word
 	}
 	return pk, nil
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"hadal/node/endpoint"
 	"hadal/protocol"
 	"hadal/protocol/jsonpath"
 
+	broker "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
@@ -66,6 +68,21 @@ func (c *session) publish(topic, payload string, retain, ack bool, id uint16) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.acks.now = nil
+	a.left--
+	c.flushAcks()
+}
+
+// reserved says whether a topic is the server's own, to which no client publishes.
+func reserved(topic string) bool {
+	return len(topic) >= len(broker.SysPrefix) && strings.EqualFold(topic[:len(broker.SysPrefix)], broker.SysPrefix)
+}
+
+// refuse acknowledges a PUBLISH in its turn that nobody may make.
+func (c *session) refuse(id uint16) {
+	a := c.open(true, id, false)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a.code = packets.ErrNotAuthorized.Code
 	a.left--
 	c.flushAcks()
 }
