@@ -58,6 +58,27 @@ func TestMQTTSendsNoLargerPacketThanTheClientTakes(t *testing.T) {
 	}
 }
 
+func TestMQTTGivesAUserAShareOfTheWildcards(t *testing.T) {
+	n := run(t, func(c *Config) {
+		speaking("")(c)
+		c.MQTT.MaxWildcards, c.MQTT.MaxWildcardsInAll = 1, 8
+	})
+	first, second, third, other := joinAs(t, n, "a"), joinAs(t, n, "a"), joinAs(t, n, "a"), joinAs(t, n, "b")
+	for _, c := range []*thing{first, second} { // two are a quarter
+		c.say(subscribe(1, "x/#"))
+		c.hear("\x90\x03\x00\x01\x00")
+	}
+	third.say(subscribe(1, "x/#"))
+	third.hear("\x90\x03\x00\x01\x80")
+	other.say(subscribe(1, "x/#"))
+	other.hear("\x90\x03\x00\x01\x00")
+	first.say(packet(0xa2, "\x00\x02"+text("x/#")))
+	first.hear("\xb0\x02\x00\x02")
+	third.say(subscribe(2, "x/#"))
+	third.hear("\x90\x03\x00\x02\x00")
+	metricsHave(t, n, `hadal_wildcard_refused_total 1`)
+}
+
 func TestMQTTIsToldWhenRulesEndASubscription(t *testing.T) {
 	const rules = "record: {\"*\": {create: true, read: true, write: true}}\n"
 	n := run(t, speaking(rules))

@@ -39,7 +39,7 @@ type Config struct {
 	MaxWildcards int `yaml:"maxWildcards"`
 	// MaxWildcardsInAll is how many all clients of the node may have together. While there
 	// is one, the node takes the events of the whole cluster, and the changes of records if
-	// it may be for them.
+	// it may be for them. A user may have a quarter of them, or as many as one client.
 	MaxWildcardsInAll int `yaml:"maxWildcardsInAll"`
 }
 
@@ -123,6 +123,9 @@ func (c *Config) isRecord(topic string) bool {
 	}
 	return false
 }
+
+// share is how many subscriptions with wildcards one user may have.
+func (c *Config) share() int { return max(c.MaxWildcards, c.MaxWildcardsInAll/4) }
 
 // Heads are beginnings of the names of all records that a filter may match.
 func (c *Config) Heads(filter string) []string {

@@ -64,17 +64,18 @@ type Server struct {
 	options *endpoint.WebSocketConfig
 	broker  *broker.Server
 
-	wildcards atomic.Int64  // of all clients
-	refused   atomic.Uint64 // wildcards, for their number
+	refused atomic.Uint64 // subscriptions with wildcards, for their number
 
-	mu       sync.Mutex
-	sessions map[string]*session // by user and client id; guarded by mu
+	mu        sync.Mutex
+	sessions  map[string]*session // by user and client id; guarded by mu
+	wildcards int                 // subscriptions with them of all clients; guarded by mu
+	held      map[string]int      // of them, by user; guarded by mu
 }
 
 // New adds MQTT to a port that has not been opened yet. cfg is valid and enabled. Its
 // error is about the certificate.
 func New(cfg Config, port *endpoint.Server, house House, log *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, port: port, house: house, log: log, options: cfg.options(), sessions: make(map[string]*session)}
+	s := &Server{cfg: cfg, port: port, house: house, log: log, options: cfg.options(), sessions: make(map[string]*session), held: make(map[string]int)}
 	limits := broker.NewDefaultServerCapabilities()
 	limits.MaximumClientWritesPending = 1 // there are none
 	limits.MaximumSessionExpiryInterval = 0

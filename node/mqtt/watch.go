@@ -15,10 +15,7 @@ func (c *session) watch(filter string) bool {
 	if _, twice := c.filters[filter]; twice {
 		return true
 	}
-	if len(c.filters) >= s.cfg.MaxWildcards || s.wildcards.Add(1) > int64(s.cfg.MaxWildcardsInAll) {
-		if len(c.filters) < s.cfg.MaxWildcards {
-			s.wildcards.Add(-1)
-		}
+	if len(c.filters) >= s.cfg.MaxWildcards || !s.takeWildcard(c.conn.Load()) {
 		s.refused.Add(1)
 		s.log.Debug("a subscription with wildcards is refused: if clients need more, raise maxWildcards or maxWildcardsInAll", "conn", c.conn.Load().ID())
 		return false
@@ -61,7 +58,7 @@ func (c *session) unwatch(filter string) {
 	for t, w := range c.watchers {
 		c.server.house.Unwatch(t, filter, w)
 	}
-	c.server.wildcards.Add(-1)
+	c.server.giveWildcard(c.conn.Load())
 }
 
 // unwatchAll removes all filters, and returns when nothing is judged any more.
@@ -71,5 +68,30 @@ func (c *session) unwatchAll() {
 	}
 	for _, w := range c.watchers {
 		w.Wait()
+	}
+}
+
+// takeWildcard counts one more subscription with wildcards, if the node may have it, and
+// the client's user. Those without a name are one user.
+func (s *Server) takeWildcard(conn *endpoint.Conn) bool {
+	user := conn.User().ID
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wildcards >= s.cfg.MaxWildcardsInAll || s.held[user] >= s.cfg.share() {
+		return false
+	}
+	s.wildcards++
+	s.held[user]++
+	return true
+}
+
+// giveWildcard counts one less.
+func (s *Server) giveWildcard(conn *endpoint.Conn) {
+	user := conn.User().ID
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wildcards--
+	if s.held[user]--; s.held[user] == 0 {
+		delete(s.held, user)
 	}
 }
