@@ -150,6 +150,10 @@ func TestARegisteredClientConnectsUntilItsLoginEnds(t *testing.T) {
 	byKey.say(protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionPing})
 	byKey.hear(protocol.TopicConnection, protocol.ConnectionPong)
 
+	stream, res := listenTo(t, n, "?event=e", "Authorization", "Bearer "+second)
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("a stream with the token is answered %s", res.Status)
+	}
 	if status, _ := post(t, n, "/unregister", "Bearer "+second, `{"clientID":"plugin"}`); status != http.StatusOK {
 		t.Errorf("unregister is answered %d, want 200", status)
 	}
@@ -158,10 +162,11 @@ func TestARegisteredClientConnectsUntilItsLoginEnds(t *testing.T) {
 			t.Errorf("after unregister the connection %s ends with %q, want %q", name, got, want)
 		}
 	}
+	stream.hearEnd()
 	text := metricsText(t, n)
 	for _, want := range []string{
 		`hadal_registration_requests_total{call="register",result="ok"} 1`, `hadal_registration_requests_total{call="register",result="exists"} 2`,
-		`hadal_registration_ended_total 3`, `hadal_registration_connections 0`, `hadal_registration_logins_total{result="refused"} 2`,
+		`hadal_registration_ended_total 4`, `hadal_registration_connections 0`, `hadal_registration_logins_total{result="refused"} 2`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the metrics lack %s", want)

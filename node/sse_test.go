@@ -2,12 +2,14 @@ package node
 
 import (
 	"bufio"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"hadal/auth"
+	"hadal/node/endpoint"
 	"hadal/protocol"
 )
 
@@ -120,6 +122,37 @@ func TestAStreamHearsEventsAndRecords(t *testing.T) {
 	both.hear(third)
 	b.say(protocol.Message{Topic: protocol.TopicRecord, Action: protocol.RecordDelete, Name: "r/ü"})
 	again.hear("event: deleted\ndata: {\"name\":\"r/\\u00fc\"}\n")
+}
+
+// hearEnd reads until the stream has ended.
+func (l *listening) hearEnd() {
+	l.t.Helper()
+	timer := time.AfterFunc(2*time.Minute, func() { panic("the stream did not end") })
+	defer timer.Stop()
+	_, _ = io.Copy(io.Discard, l.r) // however it ends
+}
+
+func TestAStreamThatNobodyReadsIsCutOff(t *testing.T) {
+	n := run(t, nil)
+	slow, _ := listenTo(t, n, "?event=e")
+	other, _ := listenTo(t, n, "?event=f")
+	b := login(t, n, "b")
+	waitFor(t, "both have subscribed", func() bool { return n.eventSubs.Stats().Subscriptions == 2 })
+	const most = 400 // many times what the queue and the sockets may take
+	data := `"` + strings.Repeat("x", 256<<10) + `"`
+	sent := 0
+	for n.endpoint.Stats().Closed[endpoint.SlowConsumer.String()] == 0 {
+		if sent++; sent > most {
+			t.Fatalf("%d events of %d bytes wait for who does not read", most, len(data))
+		}
+		b.say(protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: "e", Data: data})
+		b.say(protocol.Message{Topic: protocol.TopicConnection, Action: protocol.ConnectionPing})
+		b.hear(protocol.TopicConnection, protocol.ConnectionPong)
+	}
+	slow.hearEnd()
+	b.say(protocol.Message{Topic: protocol.TopicEvent, Action: protocol.EventEmit, Name: "f", Data: `1`})
+	other.hear("event: event\ndata: {\"name\":\"f\",\"data\":1}\n")
+	metricsHave(t, n, `hadal_connections_closed_total{reason="slow consumer"} 1`)
 }
 
 func TestAStreamIsRefusedBeforeItBegins(t *testing.T) {
