@@ -109,6 +109,7 @@ lint: ## go vet, staticcheck, gofmt
 test-unit: node-modules ## Go tests with the race detector
 	$(call section,Unit tests)
 	HADAL_CHAOS_SEEDS=10 $(GO) test -race -p $(BESIDE) -timeout 15m ./...
+	$(GO) test -count=1 -timeout 5m -run NeedsLittleStack ./node/endpoint # where frames have their real size
 
 # What depends on time, or is long, runs without the race detector and by itself.
 .PHONY: test-replicas

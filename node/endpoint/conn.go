@@ -3,7 +3,6 @@ package endpoint
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -270,12 +269,8 @@ func (c *Conn) connected(s *melody.Session) {
 	// The request, with its headers, would live as long as the session.
 	s.Request = sessionRequest
 	c.wire.upgraded = true
-	if brw := c.wire.lent; brw != nil {
-		brw.Reader.Reset(nil)
-		brw.Writer.Reset(nil)
-		buffers.Put(brw)
-		c.wire.lent = nil
-	}
+	c.wire.lent.free()
+	c.wire.lent = nil
 	c.session.Store(s)
 	c.wire.open.Store(true)
 	if c.wire.more() { // rung in vain, before there was a pump
@@ -517,16 +512,34 @@ func (c *Conn) recovered(during string) {
 
 // run lets melody serve the connection until it ends, and leaves nothing
 // running but, for a moment, melody's write pump, whose socket is closed.
-func (c *Conn) run(w http.ResponseWriter, r *http.Request) {
-	log := c.srv.log
-	if log.Enabled(context.Background(), slog.LevelDebug) {
-		log.Debug("client connected", "event", "INCOMING_CONNECTION", "conn", c.id, "remote", c.remote, "dialect", c.dialect.Name)
-	}
-	if err := c.srv.melody.HandleRequest(w, r); err != nil {
-		c.wire.end(ConnectionLost)
-		log.Debug("upgrade failed", "conn", c.id, "err", err)
+//
+// All that is on the stack here stays there as long as the client does, and counts for
+// every connection: see the package comment.
+func (c *Conn) run() {
+	defer c.srv.removed(c) // Shutdown waits for it
+	c.logStart()
+	h := newHandover(c)
+	if err := c.srv.melody.HandleRequest(h, &h.request); err != nil {
+		c.notUpgraded(err)
 	}
 	c.ended()
+}
+
+// notUpgraded notes that there is no session.
+//
+//go:noinline
+func (c *Conn) notUpgraded(err error) { // not on run's stack
+	c.wire.end(ConnectionLost)
+	c.srv.log.Debug("upgrade failed", "conn", c.id, "err", err)
+}
+
+// logStart says who came.
+//
+//go:noinline
+func (c *Conn) logStart() { // not on run's stack
+	if log := c.srv.log; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("client connected", "event", "INCOMING_CONNECTION", "conn", c.id, "remote", c.remote, "dialect", c.dialect.Name)
+	}
 }
 
 // closed tells the receiver.

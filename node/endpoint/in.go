@@ -33,40 +33,38 @@ type reader struct {
 	singles int
 }
 
-// Read hands gorilla what the client sent.
+// Read hands gorilla what the client sent. Connections spend their lives in it, so it
+// keeps little on the stack; see the package comment.
 func (w *wire) Read(p []byte) (n int, err error) {
 	r := &w.in
-	defer func() {
-		r.ahead += n
-		if !r.trusted {
-			w.trust()
-		}
-	}()
-	if len(r.early) > 0 {
+	switch {
+	case len(r.early) > 0:
 		n = copy(p, r.early)
 		if r.early = r.early[n:]; len(r.early) == 0 {
 			r.early = nil
 		}
-		return n, nil
-	}
-	if r.buf == nil {
-		if r.sock == nil || len(p) >= readChunk {
-			n, err = w.nc.Read(p)
-			w.heard(n)
-			return n, err
+	case r.buf == nil && (r.sock == nil || len(p) >= readChunk):
+		n, err = w.nc.Read(p)
+		w.heard(n)
+	default:
+		if r.buf == nil {
+			if err = r.fill(); err != nil {
+				break
+			}
+			r.ahead = 0
+			w.heard(r.to)
 		}
-		if err := r.fill(); err != nil {
-			return 0, err
+		n = copy(p, r.buf[r.from:r.to])
+		if r.from += n; r.from == r.to {
+			readChunks.Put(r.buf)
+			r.buf = nil
 		}
-		r.ahead = 0
-		w.heard(r.to)
 	}
-	n = copy(p, r.buf[r.from:r.to])
-	if r.from += n; r.from == r.to {
-		readChunks.Put(r.buf)
-		r.buf = nil
+	r.ahead += n
+	if !r.trusted {
+		w.trust()
 	}
-	return n, nil
+	return n, err
 }
 
 // trust lets a client that has logged in send large messages. The limit is

@@ -1,7 +1,6 @@
 package endpoint
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"net"
@@ -72,8 +71,8 @@ type wire struct {
 	open atomic.Bool
 	// upgraded is false while gorilla writes the HTTP answer through Write.
 	upgraded bool
-	// lent is what gorilla was given for the upgrade; nil after it.
-	lent *bufio.ReadWriter
+	// lent is what melody was given for the upgrade; nil after it.
+	lent *handover
 
 	writing  sync.Mutex
 	deadline time.Duration // guarded by writing: the socket's, on the server's clock

@@ -146,19 +146,7 @@ func (s *Server) start(nc net.Conn, early []byte, visit *auth.Attempt, d *Dialec
 		return
 	}
 	s.gate.upgraded(c)
-	header := http.Header{
-		"Connection":            {"Upgrade"},
-		"Upgrade":               {"websocket"},
-		"Sec-Websocket-Version": {"13"},
-		"Sec-Websocket-Key":     visit.Header["Sec-Websocket-Key"],
-	}
-	if d.Subprotocol != "" {
-		header["Sec-Websocket-Protocol"] = []string{d.Subprotocol}
-	}
-	go func() { // Shutdown waits for it, through removed
-		defer s.removed(c)
-		c.run(&handover{wire: &c.wire}, &http.Request{Method: http.MethodGet, Header: header})
-	}()
+	go c.run()
 }
 
 // decline closes a socket that is ours and to which nothing was promised yet.
@@ -288,34 +276,57 @@ func (s *Server) trusted(a netip.Addr) bool {
 	return false
 }
 
-// buffers holds the bufio pairs that gorilla wants to see while it upgrades,
-// and does not use after.
-var buffers = sync.Pool{New: func() any {
-	return bufio.NewReadWriter(bufio.NewReaderSize(nil, 16), bufio.NewWriterSize(nil, 512))
+// handover is what melody is given for an upgrade and nobody needs after it: the
+// request, as far as gorilla looks at it, and the ResponseWriter that gives gorilla our wire
+// for a socket. It is lent from a pool until there is a session.
+type handover struct {
+	wire    *wire
+	request http.Request
+	header  http.Header // of the answer: nothing
+	buffers *bufio.ReadWriter
+}
+
+var handovers = sync.Pool{New: func() any {
+	return &handover{
+		request: http.Request{Method: http.MethodGet, Header: http.Header{
+			"Connection":            {"Upgrade"},
+			"Upgrade":               {"websocket"},
+			"Sec-Websocket-Version": {"13"},
+		}},
+		header:  make(http.Header),
+		buffers: bufio.NewReadWriter(bufio.NewReaderSize(nil, 16), bufio.NewWriterSize(nil, 512)),
+	}
 }}
 
-// handover is the ResponseWriter that gives gorilla our wire for a socket.
-type handover struct {
-	wire   *wire
-	header http.Header
+// newHandover prepares the upgrade of a connection whose request was checked.
+func newHandover(c *Conn) *handover {
+	h := handovers.Get().(*handover)
+	h.wire = &c.wire
+	h.wire.lent = h
+	h.buffers.Reader.Reset(h.wire)
+	h.buffers.Writer.Reset(h.wire)
+	h.request.Header["Sec-Websocket-Key"] = c.visit.Header["Sec-Websocket-Key"]
+	if c.dialect.Subprotocol != "" {
+		h.request.Header["Sec-Websocket-Protocol"] = []string{c.dialect.Subprotocol}
+	}
+	return h
+}
+
+// free takes it back.
+func (h *handover) free() {
+	h.wire = nil
+	h.buffers.Reader.Reset(nil)
+	h.buffers.Writer.Reset(nil)
+	delete(h.request.Header, "Sec-Websocket-Key")
+	delete(h.request.Header, "Sec-Websocket-Protocol")
+	handovers.Put(h)
 }
 
 // Hijack implements http.Hijacker.
-func (h *handover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	brw := buffers.Get().(*bufio.ReadWriter)
-	brw.Reader.Reset(h.wire)
-	brw.Writer.Reset(h.wire)
-	h.wire.lent = brw
-	return h.wire, brw, nil
-}
+func (h *handover) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.wire, h.buffers, nil }
 
 // Header implements http.ResponseWriter.
-func (h *handover) Header() http.Header {
-	if h.header == nil {
-		h.header = make(http.Header)
-	}
-	return h.header
-}
+func (h *handover) Header() http.Header { return h.header }
 
 // Write implements http.ResponseWriter. gorilla would report a request that it
 // refuses; checkUpgrade has seen to it that there is none.
