@@ -76,11 +76,11 @@ type Conn struct {
 
 	// Of the reader alone:
 
-	login     chan struct{} // closed when the login under way has a verdict; nil without one
-	visit     *auth.Attempt // what the upgrade request says, until login and but for one under way; not to be changed
-	strays    int           // messages before login that should not be
-	attempts  int           // of the login goroutine, one of which runs at a time
-	uncounted int           // refusals that were no attempt; likewise
+	login     sync.WaitGroup // the login under way, if there is one, which ends with its verdict
+	visit     *auth.Attempt  // what the upgrade request says, until login and but for one under way; not to be changed
+	strays    int            // messages before login that should not be
+	attempts  int            // of the login goroutine, one of which runs at a time
+	uncounted int            // refusals that were no attempt; likewise
 
 	unwanted string // why it may not log in, as JSON text; empty if it may. The reader's too
 
@@ -433,6 +433,7 @@ var notices = func() map[notice][]byte {
 		{protocol.TopicAuth, protocol.AuthInvalidMessage},
 		{protocol.TopicAuth, protocol.AuthInvalidMessageData},
 		{protocol.TopicAuth, protocol.AuthTooManyAuthAttempts},
+		{protocol.TopicAuth, protocol.AuthAuthSuccessful},
 	} {
 		m[n] = protocol.EncodeFrame(protocol.FormBinary, &protocol.Message{Topic: n.topic, Action: n.action}, "")
 	}

@@ -53,15 +53,14 @@ func (c *Conn) handleAuth(m *protocol.Message) {
 		cancel()
 		return
 	}
-	done := make(chan struct{})
-	c.login = done
+	c.login.Add(1)
 	c.srv.gate.judging(c.guest, true)
 	visit := c.visit
 	c.visit = nil // nobody asks for it once the client is in, and it may be large
 	attempt := *visit
 	attempt.Params = m.Data
 	go func() { // awaitVerdict waits for it
-		defer close(done)
+		defer c.login.Done()
 		defer func() {
 			if state(c.state.Load()) != stateOpen {
 				c.visit = visit
@@ -76,13 +75,7 @@ func (c *Conn) handleAuth(m *protocol.Message) {
 }
 
 // awaitVerdict waits for the login under way, if there is one. Runs on the reader.
-func (c *Conn) awaitVerdict() {
-	if c.login == nil {
-		return
-	}
-	<-c.login
-	c.login = nil
-}
+func (c *Conn) awaitVerdict() { c.login.Wait() }
 
 // onEnd has the login's cancel called when the connection ends, and says
 // whether it has not ended yet.
@@ -181,11 +174,13 @@ func (c *Conn) open(u *auth.User) {
 	c.srv.logins[loginAccepted].Add(1)
 	c.seat = its
 	c.user.Store(u)
-	m := &protocol.Message{Topic: protocol.TopicAuth, Action: protocol.AuthAuthSuccessful, Alone: true}
-	if u.ClientData != "" {
-		m.Has, m.Data = protocol.HasData, u.ClientData
+	if u.ClientData == "" {
+		c.say(protocol.TopicAuth, protocol.AuthAuthSuccessful)
+	} else {
+		c.Answer(&protocol.Message{
+			Topic: protocol.TopicAuth, Action: protocol.AuthAuthSuccessful, Alone: true, Has: protocol.HasData, Data: u.ClientData,
+		})
 	}
-	c.Answer(m)
 	c.srv.log.Info("client logged in", "event", "AUTH_SUCCESSFUL", "conn", c.id, "user", u.ID, "remote", c.remote)
 	c.srv.to.Opened(c)
 }
