@@ -229,10 +229,15 @@ func (r *Room) left(s *shard, name string) {
 	r.announce(name, protocol.PresencePresenceLeaveAll, protocol.PresencePresenceLeave)
 }
 
-// announce tells both kinds of subscribers. The caller holds the user's shard.
+// announce tells both kinds of subscribers, if there are any: mostly there are none. The
+// caller holds the user's shard.
 func (r *Room) announce(user string, all, one protocol.Action) {
-	r.all.Deliver(everyone, nil, event(all, user))
-	r.names.Deliver(user, nil, event(one, user))
+	if r.all.Wants(everyone) {
+		r.all.Deliver(everyone, nil, event(all, user))
+	}
+	if r.names.Wants(user) {
+		r.names.Deliver(user, nil, event(one, user))
+	}
 }
 
 func event(a protocol.Action, user string) *protocol.Outbound {
