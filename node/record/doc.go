@@ -101,7 +101,8 @@
 // durable its consequences happen, in order. Whatever is computed from a state
 // that is not durable yet, a read or a VERSION_EXISTS, joins the consequences
 // of the batch it depends on. So nothing that could still be taken back ever
-// leaves the owner.
+// leaves the owner. Busy owners of one node append by turns, so that each batch
+// holds more (turns.go).
 //
 // An append that the store refuses, because it has no room or could never hold it,
 // has written nothing: those who wait for it are told, and the next one may

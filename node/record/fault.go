@@ -142,7 +142,7 @@ func (o *owner) resume(ctx context.Context) {
 	}
 	if b := o.held; b != nil {
 		o.held = nil
-		o.append(ctx, b)
+		o.append(ctx, b, func() {})
 		return
 	}
 	o.back(ctx)

@@ -112,6 +112,9 @@ type owner struct {
 	held     *batch // whose append failed and will be repeated, or nil
 	telling  *batch // which is durable, and of which not everybody has been told, or nil
 	appended chan error
+	answered int           // requests that the last append has served
+	turn     chan struct{} // is rung when a turn may be free (turns.go)
+	awaits   bool          // a turn
 
 	fault    error               // why the store was given up; nil when all is well
 	refusing bool                // fault has lasted longer than holdTime
@@ -163,6 +166,7 @@ func (o *owner) run(ctx context.Context, lost <-chan struct{}) {
 	defer o.setFault(nil)
 	defer o.setBarred(false)
 	defer o.lookAgain.Stop()
+	defer o.room.turns.leave(o)
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	o.work = work
@@ -191,6 +195,7 @@ func (o *owner) run(ctx context.Context, lost <-chan struct{}) {
 			appended chan error
 			loaded   chan loadResult
 			refenced chan struct{}
+			turn     chan struct{}
 			hold     <-chan time.Time
 			look     <-chan time.Time
 		)
@@ -199,6 +204,9 @@ func (o *owner) run(ctx context.Context, lost <-chan struct{}) {
 		}
 		if o.loads > 0 {
 			loaded = o.loaded
+		}
+		if o.awaits {
+			turn = o.turn
 		}
 		if o.fault != nil || o.losing || o.closing {
 			refenced, hold = o.refenced, o.hold.C
@@ -209,6 +217,7 @@ func (o *owner) run(ctx context.Context, lost <-chan struct{}) {
 		select {
 		case <-bell:
 		case <-again:
+		case <-turn:
 		case err := <-appended:
 			o.settle(work, err)
 		case l := <-loaded:
@@ -543,26 +552,6 @@ func (o *owner) flush(r *request) {
 	o.afterAll(func(error) { g.finish() })
 }
 
-// submit starts the append of the open batch if none is under way.
-func (o *owner) submit(ctx context.Context) {
-	if o.flying != nil || o.open.empty() || o.fault != nil {
-		return
-	}
-	b := o.open
-	o.open = &batch{}
-	o.append(ctx, b)
-}
-
-// append makes a batch durable, beside the owner.
-func (o *owner) append(ctx context.Context, b *batch) {
-	o.flying = b
-	o.helpers.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, appendTimeout)
-		defer cancel()
-		o.appended <- o.store.Append(ctx, b.ops)
-	})
-}
-
 // settle ends the append under way.
 func (o *owner) settle(ctx context.Context, err error) {
 	b := o.flying
@@ -576,6 +565,7 @@ func (o *owner) settle(ctx context.Context, err error) {
 		o.fail(ctx, b, err)
 		return
 	}
+	o.answered = len(b.served)
 	o.stats.commits.Add(1)
 	o.stats.committed.Add(int64(len(b.ops)))
 	for i, e := range b.entries {

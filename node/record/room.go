@@ -58,6 +58,7 @@ type Room struct {
 
 	ids        atomic.Uint64 // of what is sent to other nodes
 	owned      atomic.Int64  // partitions
+	turns      turns         // of the owners
 	cacheShare atomic.Int64  // of one of them, in bytes
 
 	links   atomic.Pointer[map[string]*link] // by peer; replaced, never changed
@@ -115,7 +116,7 @@ func (r *Room) newOwner(partition int, epoch uint64, st store.Store) *owner {
 		stuck: make(map[*link][]*request),
 		hold:  stopped(), lookAgain: stopped(),
 		loaded:   make(chan loadResult, loadsAtOnce),
-		appended: make(chan error, 1),
+		appended: make(chan error, 1), turn: make(chan struct{}, 1),
 		refenced: make(chan struct{}, 1),
 		absent:   make(map[string]struct{}), absentSweep: absentLeast,
 	}
