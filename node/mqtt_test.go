@@ -422,7 +422,7 @@ func TestMQTTHostileClientsHarmNobody(t *testing.T) {
 			got, err := c.read()
 			const head = "\x90\x92\x4e\x00\x01" // a SUBACK of 10 002 bytes
 			// A node that has no time to read so many records refuses some.
-			if codes, ok := strings.CutPrefix(got, head); err != nil || !ok || strings.Trim(codes, "\x00\x80") != "" {
+			if codes, ok := strings.CutPrefix(got, head); err != nil || !ok || strings.Trim(strings.ReplaceAll(codes, "\x80", "\x00"), "\x00") != "" {
 				c.t.Errorf("%d bytes that begin %.20q, %v, want a SUBACK with a code for each topic", len(got), got, err)
 			}
 		},
