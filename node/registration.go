@@ -19,6 +19,9 @@ import (
 // minOperatorSecret is the length in bytes of the shortest secret that strangers may try.
 const minOperatorSecret = 32
 
+// registrationCost is that of bcrypt for keys; tests have it lower. 0 is the usual one.
+var registrationCost int
+
 // newRegistration makes the room; nil when there are no registrations.
 func (n *Node) newRegistration() (*register.Room, error) {
 	c := n.cfg.Registration
@@ -31,7 +34,7 @@ func (n *Node) newRegistration() (*register.Room, error) {
 	return register.New(c, register.Deps{
 		Vault: n.vault, Turnstile: n.accounts.turns, Admin: n.isOperator, Others: others{n}, OfflineGrace: n.tokens.OfflineGrace, Log: n.log,
 		DropRole: n.dropRole, Crowded: n.loginsHalfFull,
-		BasicElsewhere: n.accounts.basic.Load,
+		BasicElsewhere: n.accounts.basic.Load, Cost: registrationCost,
 	})
 }
 

@@ -10,12 +10,17 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"golang.org/x/crypto/bcrypt"
 
 	"hadal/auth"
 	"hadal/auth/register"
 	"hadal/auth/tokens"
 	"hadal/protocol"
 )
+
+// With the race detector, on a machine with much else to do, a hash of the usual cost takes
+// longer than a request may.
+func init() { registrationCost = bcrypt.MinCost }
 
 const (
 	pluginKey = "the-key-of-the-plugin-0123456789-abcdef"

@@ -72,7 +72,8 @@ func newSite(t testing.TB, v vault.Vault, change func(*Config, *Deps)) *site {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := newRoom(cfg, deps, bcrypt.MinCost)
+	deps.Cost = bcrypt.MinCost
+	r, err := New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package register
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -57,6 +58,8 @@ type Deps struct {
 	// logged in. It may change.
 	OfflineGrace func() time.Duration
 	Log          *slog.Logger
+	// Cost is that of bcrypt, for tests. 0 is the cost that keys have.
+	Cost int
 }
 
 // Room is the registrations, as one node sees them. It is safe for many callers at once.
@@ -101,10 +104,8 @@ var (
 )
 
 // New makes the room; cfg is valid and enabled. Run has to run for logins to end.
-func New(cfg Config, deps Deps) (*Room, error) { return newRoom(cfg, deps, bcryptCost) }
-
-// newRoom is New, with another cost for tests.
-func newRoom(cfg Config, deps Deps, cost int) (*Room, error) {
+func New(cfg Config, deps Deps) (*Room, error) {
+	cost := cmp.Or(deps.Cost, bcryptCost)
 	r := &Room{
 		cfg: cfg, deps: deps, log: deps.Log, cost: cost, rates: newRates(cfg.PerMinute), matches: hasher.MatchesBcrypt,
 		touch: vault.NewTouch(true), census: newCensus(), recent: make(map[string]verified), conns: make(map[Conn]string),
