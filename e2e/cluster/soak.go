@@ -16,12 +16,16 @@ import (
 
 // How much the soak does.
 const (
-	soakCycles  = 25
+	soakCycles  = 60
 	soakClients = 2000 // in each cycle
 	soakWrites  = 20   // of each client
 	soakNames   = 200
 	// warmUp is how many cycles nothing is said of: caches fill, pools grow.
 	warmUp = 6
+	// For so many cycles at the end the least is taken: JetStream holds in memory what it has
+	// written of a block until it begins another, after some thirty cycles, so what a node has
+	// rises by 50 MB and falls again.
+	lastCycles = 30
 	// A node must be back in this band above where it was when it was warm.
 	goroutineBand = 50
 	memoryBand    = 48 << 20
@@ -37,7 +41,7 @@ type reading struct {
 func soak(ctx context.Context, s *settings) (summary string, err error) {
 	err = withRig(ctx, s, s.node, "nodes", "", func(r *rig) error {
 		warm := make([]reading, len(r.nodes))
-		last := make([]reading, len(r.nodes)) // the least of the last few cycles
+		last := make([]reading, len(r.nodes)) // the least of the last cycles
 		for cycle := range soakCycles {
 			began := time.Now()
 			if err := soakCycle(ctx, r, cycle); err != nil {
@@ -54,7 +58,7 @@ func soak(ctx context.Context, s *settings) (summary string, err error) {
 				case cycle < warmUp:
 					warm[i].goroutines = max(warm[i].goroutines, now.goroutines)
 					warm[i].rss = max(warm[i].rss, now.rss)
-				case cycle <= soakCycles-4: // the least from here on
+				case cycle <= soakCycles-lastCycles: // the least from here on
 					last[i] = now
 				default:
 					last[i].goroutines = min(last[i].goroutines, now.goroutines)
