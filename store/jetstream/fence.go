@@ -105,6 +105,15 @@ func (s *Store) deadCount(ctx context.Context, info streamState) (uint64, error)
 	m, err := s.message(ctx, getBySequence(info.LastSeq))
 	missing := errors.Is(err, store.ErrNotFound)
 	if missing {
+		// A newer message of its subject is in its place, if the old owner, or what carries
+		// its log over, has written meanwhile.
+		now, err := s.streamInfo(ctx)
+		if err == nil && now.LastSeq > info.LastSeq {
+			err = fmt.Errorf("the stream grew from sequence %d to %d: %w", info.LastSeq, now.LastSeq, errMoved)
+		}
+		if err != nil {
+			return 0, err
+		}
 		if err := s.missingEnd(info.LastSeq); err != nil {
 			return 0, err
 		}

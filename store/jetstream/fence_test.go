@@ -134,3 +134,19 @@ func TestAnAppendWithoutAnswerFencesTheStoreOff(t *testing.T) {
 		t.Errorf("Stats = %+v, want the last known ones, fenced, one failure", st)
 	}
 }
+
+// A new owner looks where the stream ends, and what stands there, in two requests.
+func TestAnEndThatIsOvertakenWhileItIsLookedAtIsNoDamage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, false)
+	s := r.fenced(t)
+	mustAppend(t, s, storetest.Put("a", 1, `1`))
+	before, err := s.streamInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, s, storetest.Put("a", 2, `2`)) // in the place of the last message
+	if _, err := s.deadCount(t.Context(), before); !errors.Is(err, errMoved) {
+		t.Errorf("an end that was overtaken: got %v, want that the stream changed", err)
+	}
+}
