@@ -13,9 +13,9 @@ const hasPriorities = true
 
 const (
 	// below is by how much nicer the process is than this one, and nicest the lowest
-	// priority that Linux has. Five leaves it a quarter of a processor that the node wants
+	// priority that Linux has. Three leave it a third of a processor that the node wants
 	// as well: people can log in to a busy node, too.
-	below, nicest = 5, 19
+	below, nicest = 3, 19
 	// slice is for how long, in nanoseconds, it may keep the processor from a thread of
 	// the node that wakes up: since Linux 6.6 a thread runs until its slice is over,
 	// however low its priority, and that is 3 ms if nobody says another. Before 6.12 it

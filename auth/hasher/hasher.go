@@ -7,7 +7,7 @@
 // logins that made a subscriber's p99 three to four times what it is in an idle hour. A
 // thread of a lower priority would not do, as argon2 starts goroutines of its own.
 //
-//	node                                     hasher (the same program, nice 5)
+//	node                                     hasher (the same program, nice 3)
 //	Argon2id ──► client ──stdin──► Serve ──► argon2.IDKey
 //	         ◄──        ◄─stdout──       ◄──
 //
