@@ -232,7 +232,7 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 		"auth with path and users":          {text: "auth: [{type: file, options: {path: a, users: {a: {password: b}}}}]", want: []string{"auth[0].options.path: users is set as well: keep one of them"}},
 		"auth with a wrong path":            {text: "auth:\n  - null\n  - {type: file, options: {path: a.yml}}", want: []string{"config.yml:3:34: ", "a.yml cannot be read"}},
 		"auth where none follows file":      {text: "auth: [{type: file, options: {users: {a: {password: b}}}}, {type: none}]", want: []string{"allowOpenFallback: true"}},
-		"a password that is a number":       {text: "auth: [{type: file, options: {users: {a: {password: 123456}}}}]", want: []string{"auth[0].options.users.a.password: a text (in quotes, if it looks like a number) is expected here, but this is something else"}},
+		"a password that is a number":       {text: "auth: [{type: file, options: {users: {a: {password: 271828182845}}}}]", want: []string{"auth[0].options.users.a.password: a text (in quotes, if it looks like a number) is expected here, but this is something else"}},
 		"permissions by plugin":             {text: "permission: {name: x}", want: []string{"permission.name: Hadal loads no plugins: use type config or none"}},
 		"a rule of no sense":                {text: "permission: {type: config, options: {permissions: fileLoad(p.yml)}}", beside: map[string]string{"p.yml": "record: {\"*\": {}}\nevent:\n  \"*\": {}\n  \"a/$b\":\n    subscribe: true\n    publish: treu\nrpc: {\"*\": {}}\npresence: {\"*\": {}}"}, want: []string{`p.yml:6:5: permission.options.permissions: event: path "a/$b": rule publish: line 1, column 1: there is no treu in a rule`}},
 		"a rule that is not there":          {text: "permission: {type: config, options: {permissions: fileLoad(p.yml)}}", beside: map[string]string{"p.yml": "record: {\"*\": {}}\nevent:\n  \"*\": {}\n  \"a/$b\":\n    subscribe: true\n    publsh: true\nrpc: {\"*\": {}}\npresence: {\"*\": {}}"}, want: []string{`p.yml:6:5: permission.options.permissions: event: path "a/$b": there is no rule "publsh" here`}},
@@ -278,7 +278,7 @@ func TestMistakesInAFileAreToldWithTheirPlace(t *testing.T) {
 				}
 				rest = after
 			}
-			for _, secret := range []string{"hunter2", "123456"} {
+			for _, secret := range []string{"hunter2", "271828182845"} {
 				if strings.Contains(err.Error(), secret) {
 					t.Errorf("error shows the secret: %s", err)
 				}

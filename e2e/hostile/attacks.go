@@ -82,9 +82,14 @@ func (a *attacker) dialFrom(ctx context.Context, d *net.Dialer) (net.Conn, error
 	return nc, err
 }
 
-// login is a client that the attacker has logged in.
+// login is a client that the attacker has logged in, from an address of which the node knows
+// nothing bad: logins from the attackers' own would wait behind everybody's.
 func (a *attacker) login(ctx context.Context) (*target.Client, error) {
-	c, err := login(ctx, from(66), a.node.URL, "eve"+strconv.Itoa(a.n))
+	d := from(66)
+	if d.LocalAddr != nil {
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 201, 0, byte(1+a.n))} // which anywhere never gives
+	}
+	c, err := login(ctx, d, a.node.URL, "eve"+strconv.Itoa(a.n))
 	if err == nil {
 		context.AfterFunc(ctx, func() { _ = c.Close() })
 	}
