@@ -32,6 +32,10 @@ func (s *Store) Fence(ctx context.Context, epoch uint64) error {
 
 // fence is one attempt.
 func (s *Store) fence(ctx context.Context, epoch uint64) error {
+	acked, err := s.acknowledged()
+	if err != nil {
+		return err
+	}
 	info, err := s.streamInfo(ctx)
 	if err != nil {
 		return err
@@ -39,7 +43,7 @@ func (s *Store) fence(ctx context.Context, epoch uint64) error {
 	if info.Lost > 0 {
 		return s.corrupt(s.subjects+">", 0, fmt.Sprintf("the server lost %d messages of the stream", info.Lost))
 	}
-	if err := s.checkMark(info.LastSeq); err != nil {
+	if err := s.checkMark(acked, info.LastSeq); err != nil {
 		return err
 	}
 	last, err := s.lastFence(ctx)

@@ -105,11 +105,15 @@ type taken struct {
 
 // takeOver is one attempt to put a fence at the end of the LOG.
 func (l *Logged) takeOver(ctx context.Context, epoch uint64) (taken, error) {
+	acked, err := l.acknowledged()
+	if err != nil {
+		return taken{}, err
+	}
 	info, err := l.streamInfo(ctx)
 	if err != nil {
 		return taken{}, err
 	}
-	if err := l.checkMark(info.LastSeq); err != nil {
+	if err := l.checkMark(acked, info.LastSeq); err != nil {
 		return taken{}, err
 	}
 	seq, last, err := l.entry(ctx, getLast(l.fenceAt))
