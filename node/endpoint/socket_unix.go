@@ -34,22 +34,22 @@ func (r *reader) fill() error {
 // poller forgets, when RawConn.Read begins, that more has come since the last.
 func (r *reader) readNow(fd uintptr) bool {
 	buf := readChunks.Get().(*[readChunk]byte)
-	n, err := syscall.Read(int(fd), buf[:])
-	for err == syscall.EINTR {
-		n, err = syscall.Read(int(fd), buf[:])
+	n, errno := recvNow(fd, buf[:])
+	for errno == syscall.EINTR {
+		n, errno = recvNow(fd, buf[:])
 	}
-	if n > 0 {
+	if errno == 0 && n > 0 {
 		r.buf, r.from, r.to, r.err = buf, 0, n, nil
 		return true
 	}
 	readChunks.Put(buf)
-	switch {
-	case err == syscall.EAGAIN:
+	switch errno {
+	case syscall.EAGAIN:
 		return false
-	case err != nil:
-		r.err = os.NewSyscallError("read", err)
-	default:
+	case 0:
 		r.err = io.EOF
+	default:
+		r.err = os.NewSyscallError("read", errno)
 	}
 	return true
 }
@@ -72,7 +72,9 @@ var attempts = sync.Pool{New: func() any { return newAttempt() }}
 // write is RawConn.Write's callback: it never asks to be called again when the
 // socket has room.
 func (a *attempt) write(fd uintptr) bool {
-	a.n, _ = syscall.Write(int(fd), a.b) // see once
+	if n, errno := sendNow(fd, a.b); errno == 0 { // else see once
+		a.n = n
+	}
 	return true
 }
 
@@ -84,7 +86,7 @@ func (a *attempt) once(sock syscall.RawConn, b []byte) int {
 	a.b, a.n = b, 0
 	_ = sock.Write(a.fn)
 	a.b = nil
-	return max(a.n, 0)
+	return a.n
 }
 
 // tryWrite is once for who has no attempt of its own.
