@@ -23,7 +23,6 @@ import (
 type front struct {
 	net.Listener // of sockets that have passed the gate
 	srv          *Server
-	meeting      *sync.WaitGroup // of those who are met
 	to           *handed
 }
 
@@ -36,7 +35,7 @@ func (f *front) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.meeting.Go(func() { f.meet(nc) })
+		f.srv.crew.do(func() { f.meet(nc) })
 	}
 }
 

@@ -59,7 +59,7 @@ func (c *Conn) handleAuth(m *protocol.Message) {
 	c.visit = nil // nobody asks for it once the client is in, and it may be large
 	attempt := *visit
 	attempt.Params = m.Data
-	go func() { // awaitVerdict waits for it
+	c.srv.crew.do(func() { // awaitVerdict waits for it
 		defer c.login.Done()
 		defer func() {
 			if state(c.state.Load()) != stateOpen {
@@ -71,7 +71,7 @@ func (c *Conn) handleAuth(m *protocol.Message) {
 		defer c.recovered("login")
 		verdict, err := c.srv.authn.Authenticate(ctx, &attempt)
 		c.judge(&attempt, verdict, err)
-	}()
+	})
 }
 
 // awaitVerdict waits for the login under way, if there is one. Runs on the reader.

@@ -57,6 +57,7 @@ type Server struct {
 	melody  *melody.Melody
 	gate    *gate
 	writers []*writer
+	crew    *crew
 	guard   func(http.ResponseWriter, *http.Request, *auth.Attempt) bool // nil lets all pass
 
 	began  time.Time
@@ -122,6 +123,7 @@ func New(cfg Config, authn auth.Authenticator, to Receiver, routes map[string]ht
 	s.arrivals, s.seats, s.callers = newArrivals(cfg.ConnectionRate), newSeats(cfg.MaxConnectionsPerUser, cfg.MaxSubscriptionsPerUser), newSeats(cfg.MaxConnectionsPerUser, 0)
 	s.melody = newMelody(s.speak, log)
 	s.writers = newWriters()
+	s.crew = newCrew(s.stopped)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // a connection of HTTP/2 cannot be taken over
 	s.http = &http.Server{
@@ -234,7 +236,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	})
 	if s.cert == nil {
 		to := newHanded(l.Addr())
-		l = &front{Listener: l, srv: s, meeting: &wg, to: to}
+		l = &front{Listener: l, srv: s, to: to}
 		wg.Go(func() { _ = s.http.Serve(to) }) // ends with the other, which says why
 	}
 	err := s.http.Serve(l)
@@ -250,6 +252,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	<-s.stopped
 	wg.Wait()
+	s.crew.wait()
 	return err
 }
 
