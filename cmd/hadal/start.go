@@ -156,6 +156,7 @@ func (f *startFlags) start(cmd *cobra.Command, args []string) error {
 
 // serve runs a node until it ends.
 func (f *startFlags) serve(cmd *cobra.Command, cfg node.Config, loaded node.Loaded, log *slog.Logger) error {
+	defer ballast()()
 	n, err := node.New(cfg, log)
 	if err != nil {
 		return exitWith(exitConfig, err)
