@@ -12,9 +12,15 @@
 // one piece on a port without TLS, as most do, comes to the handler without the
 // HTTP server (front.go), which would cost as much as all the rest of a login.
 //
+//	socket ─► wire.Read ─────────────────────────────────► Conn.receive ─► Receiver
 //	socket ─► wire.Read ─► gorilla ─► melody's read pump ─► Conn.receive ─► Receiver
 //	socket ◄─ writer, or a pump ◄─ wire.queue ◄─ Conn.Answer, Conn.Send
 //	socket ◄─ wire.Write ◄─ gorilla ◄─ melody's write pump: close frames; and pongs
+//
+// A message that is one frame and was read whole, as nearly all are, does not go through
+// gorilla (in.go), which would cost as much as the rest of a small event and 512 bytes
+// of garbage. Gorilla sees the other frames, whole and in their places, and makes of them what
+// it always does.
 //
 // Frames are encoded once, shared by all who get them, and wait in the wire's
 // queue. The first one puts the wire on the list of its writer. There is one for

@@ -254,7 +254,7 @@ func TestAReaderKnowsWhenMessagesComeOneByOne(t *testing.T) {
 		frames [][]byte
 		want   []bool
 	}{
-		{[][]byte{short, short}, []bool{false, false}}, // both fit gorilla's buffer
+		{[][]byte{short, short}, []bool{false, false}},
 		{[][]byte{short}, []bool{false}},
 		{[][]byte{short}, []bool{true}},
 		{[][]byte{long}, []bool{true}},
@@ -263,8 +263,12 @@ func TestAReaderKnowsWhenMessagesComeOneByOne(t *testing.T) {
 		{[][]byte{long, long}, []bool{false, false}},
 		{[][]byte{long}, []bool{false}},
 		{[][]byte{long}, []bool{true}},
-		{[][]byte{ping, short}, []bool{false}}, // the ping is counted as more to come
+		{[][]byte{ping, short}, []bool{true}},
+		{[][]byte{short, ping}, []bool{false}}, // more came behind it
 		{[][]byte{short}, []bool{false}},
+		{[][]byte{short}, []bool{false}},
+		{[][]byte{short, short[:1]}, []bool{false}}, // the first byte of the next
+		{[][]byte{short[1:]}, []bool{false}},
 		{[][]byte{short}, []bool{false}},
 		{[][]byte{short}, []bool{true}},
 	} {

@@ -314,16 +314,13 @@ func (w *wire) Write(p []byte) (int, error) {
 	if err := w.write(p); err != nil {
 		return 0, err
 	}
-	if p[0]&0x0f == opClose {
+	if p[0]&opcodeBits == opClose {
 		w.mu.Lock()
 		w.saidGoodbye = true
 		w.mu.Unlock()
 	}
 	return len(p), nil
 }
-
-// opClose is the opcode of a close frame.
-const opClose = 8
 
 // more says whether something has come meanwhile, which must be written too.
 func (w *wire) more() bool {

@@ -21,8 +21,12 @@ func (r *reader) prepare(t *net.TCPConn) {
 }
 
 // fill waits until there is something to read, and only then takes a buffer
-// from the pool.
+// from the pool. In it buf[from:to] is new, and what was half stands before that.
 func (r *reader) fill() error {
+	if r.early != nil {
+		r.fillEarly()
+		return nil
+	}
 	if err := r.sock.Read(r.readFn); err != nil {
 		return err
 	}
@@ -34,12 +38,12 @@ func (r *reader) fill() error {
 // poller forgets, when RawConn.Read begins, that more has come since the last.
 func (r *reader) readNow(fd uintptr) bool {
 	buf := readChunks.Get().(*[readChunk]byte)
-	n, errno := recvNow(fd, buf[:])
+	n, errno := recvNow(fd, buf[r.halves:])
 	for errno == syscall.EINTR {
-		n, errno = recvNow(fd, buf[:])
+		n, errno = recvNow(fd, buf[r.halves:])
 	}
 	if errno == 0 && n > 0 {
-		r.buf, r.from, r.to, r.err = buf, 0, n, nil
+		r.filled(buf, n)
 		return true
 	}
 	readChunks.Put(buf)
@@ -52,6 +56,23 @@ func (r *reader) readNow(fd uintptr) bool {
 		r.err = os.NewSyscallError("read", errno)
 	}
 	return true
+}
+
+// fillEarly is fill with what came behind the upgrade request.
+func (r *reader) fillEarly() {
+	buf := readChunks.Get().(*[readChunk]byte)
+	n := copy(buf[r.halves:], r.early)
+	if r.early = r.early[n:]; len(r.early) == 0 {
+		r.early = nil
+	}
+	r.filled(buf, n)
+}
+
+// filled puts what is half before the n bytes that were read behind room for it.
+func (r *reader) filled(buf *[readChunk]byte, n int) {
+	copy(buf[:], r.half[:r.halves])
+	r.buf, r.from, r.to, r.err = buf, int(r.halves), int(r.halves)+n, nil
+	r.halves = 0
 }
 
 // attempt is one write that does not wait.
