@@ -57,6 +57,9 @@ func BareWriter(ctx context.Context, out io.Writer) error {
 		case err != nil:
 			return err
 		}
+		if conn, err = newBareConn(conn); err != nil {
+			continue // it has gone again
+		}
 		w.serving.Go(func() {
 			w.add(conn)
 			defer w.remove(conn)

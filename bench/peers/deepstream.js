@@ -34,7 +34,7 @@ const port = await freePort()
 const rules = process.env.BENCH_RULES
 const server = new Deepstream({
   showLogo: false,
-  logLevel: LOG_LEVEL.ERROR,
+  logLevel: LOG_LEVEL.INFO, // as it comes, and as our nodes have it: a login is a line or two in the log
   httpServer: { type: websocket, options: { host: '127.0.0.1', port, healthCheckPath: '/health-check', allowAllOrigins: true, maxMessageSize: 1048576 } },
   // The options of the configuration that comes with the server.
   connectionEndpoints: [{ type: 'ws-binary', options: { urlPath: '/deepstream', heartbeatInterval: 30000, outgoingBufferTimeout: 0, maxBufferByteSize: 100000 } }],

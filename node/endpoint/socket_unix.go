@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"hadal/node/nonblock"
 )
 
 // prepare lets fill read the socket itself.
@@ -38,11 +40,11 @@ func (r *reader) fill() error {
 // poller forgets, when RawConn.Read begins, that more has come since the last.
 func (r *reader) readNow(fd uintptr) bool {
 	buf := readChunks.Get().(*[readChunk]byte)
-	n, errno := recvNow(fd, buf[r.halves:])
+	n, errno := nonblock.Recv(fd, buf[r.halves:])
 	for errno == syscall.EINTR {
-		n, errno = recvNow(fd, buf[r.halves:])
+		n, errno = nonblock.Recv(fd, buf[r.halves:])
 	}
-	if errno == 0 && n > 0 {
+	if n > 0 {
 		r.filled(buf, n)
 		return true
 	}
@@ -93,9 +95,7 @@ var attempts = sync.Pool{New: func() any { return newAttempt() }}
 // write is RawConn.Write's callback: it never asks to be called again when the
 // socket has room.
 func (a *attempt) write(fd uintptr) bool {
-	if n, errno := sendNow(fd, a.b); errno == 0 { // else see once
-		a.n = n
-	}
+	a.n, _ = nonblock.Send(fd, a.b) // see once
 	return true
 }
 
