@@ -21,6 +21,7 @@ func BenchmarkEval(b *testing.B) {
 	}{
 		{"constant", "true", Unchecked},
 		{"user", "user.id === $userid", Unchecked},
+		{"payload", "typeof data.title === 'string' && data.title.length < 100000", Unchecked},
 		{"increment checked", "data.value > oldData.value", Checked},
 		{"increment", "data.value > oldData.value", Unchecked},
 		{"long checked", long, Checked},

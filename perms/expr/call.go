@@ -101,6 +101,17 @@ func (c *compiler) member(left ast.Expression, name string, to int) (node, error
 			}
 			return env.get(v, k, at)
 		}
+	case name == "length":
+		n.run = func(env *Env) (value, *Failure) {
+			v, failure := run(env)
+			switch {
+			case failure != nil:
+				return undefined, failure
+			case v.kind == kindString:
+				return number(float64(length(v.str))), nil
+			}
+			return env.get(v, k, at)
+		}
 	default:
 		n.run = func(env *Env) (value, *Failure) {
 			v, failure := run(env)

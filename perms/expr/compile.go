@@ -27,6 +27,8 @@ type node struct {
 	path     string // what it reads, as data.address.city
 	// text is set where the result is always text that is at hand.
 	text func(*Env) string
+	// typeOf is the operand of a typeof.
+	typeOf eval
 }
 
 // compiler turns the tree of one rule into closures.

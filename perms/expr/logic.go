@@ -45,6 +45,7 @@ func (c *compiler) unary(e *ast.UnaryExpression, truth bool) (node, error) {
 			return boolean(!v.truthy()), failure
 		}
 	case token.TYPEOF:
+		n.typeOf = run
 		n.run = func(env *Env) (value, *Failure) {
 			v, failure := run(env)
 			return text(v.typeOf()), failure
@@ -108,6 +109,24 @@ func (c *compiler) binary(e *ast.BinaryExpression, truth bool) (node, error) {
 	case strict && l.text != nil && r.text != nil: // the rules that are evaluated most
 		a, b := l.text, r.text
 		n.run = func(env *Env) (value, *Failure) { return boolean((a(env) == b(env)) == equal), nil }
+	case strict && l.typeOf != nil && r.known && r.result.kind == kindString && c.tracing == nil:
+		of, kinds := l.typeOf, kindsOf(r.result.str)
+		n.run = func(env *Env) (value, *Failure) {
+			v, failure := of(env)
+			return boolean((kinds>>v.kind&1 == 1) == equal), failure
+		}
+	case e.Operator == token.LESS && r.known && r.result.kind == kindNumber: // a bound
+		with := r.result
+		n.run = func(env *Env) (value, *Failure) {
+			v, failure := left(env)
+			if failure == nil && v.kind == kindNumber {
+				return boolean(v.num < with.num), nil
+			}
+			if failure != nil {
+				return undefined, failure
+			}
+			return op(env, v, with, at)
+		}
 	case strict && r.known:
 		with := r.result
 		n.run = func(env *Env) (value, *Failure) {
@@ -176,22 +195,18 @@ func (c *compiler) logical(e *ast.BinaryExpression, truth bool) (node, error) {
 	c.place(first, l)
 	c.place(first+1, r)
 	left, right := l.run, r.run
-	var goOn func(value) bool
-	switch e.Operator {
-	case token.LOGICAL_AND:
-		goOn = value.truthy
-	case token.LOGICAL_OR:
-		goOn = func(v value) bool { return !v.truthy() }
-	default:
-		goOn = value.nullish
-	}
+	and, or := e.Operator == token.LOGICAL_AND, e.Operator == token.LOGICAL_OR
 	n.run = func(env *Env) (value, *Failure) {
 		v, failure := left(env)
 		if failure != nil {
 			return undefined, failure
 		}
 		env.count(first, v)
-		if !goOn(v) {
+		goOn := v.nullish()
+		if and || or {
+			goOn = v.truthy() == and
+		}
+		if !goOn {
 			return v, nil
 		}
 		if v, failure = right(env); failure != nil {

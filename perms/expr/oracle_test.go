@@ -51,7 +51,7 @@ type oracle struct {
 // oracleDocs are values at the edges of JavaScript.
 var oracleDocs = []string{
 	`null`, `true`, `false`, `0`, `-0`, `1`, `12`, `-1.5`, `1e21`, `1e-7`, `123456789012345680000`, `0.1`, `9007199254740993`, `1.7976931348623157e308`, `5e-324`,
-	`""`, `"12"`, `"a"`, `"abc"`, `" 7 "`, `"0x10"`, `"undefined"`, `"NaN"`, `"a,b"`, `"[object Object]"`, `"ü"`, `"😀"`, `"\ud83d"`, `"\ude00x"`, `"a\ud83d\ude00b"`, `"z\uffff"`, `"ß"`, `"ΑΣ"`, `"\u0000"`, `"a\"b\\c\n"`, `"\t3 "`,
+	`""`, `"12"`, `"a"`, `"abc"`, `" 7 "`, `"0x10"`, `"undefined"`, `"NaN"`, `"a,b"`, `"[object Object]"`, `"ü"`, `"😀"`, `"\ud83d"`, `"\ude00x"`, `"a\ud83d\ude00b"`, `"z\uffff"`, `"ß"`, `"ΑΣ"`, `"\u0000"`, `"a\"b\\c\n"`, `"\t3 "`, `"abcdefgh😀ij"`, `"abcdefghijklmnopü"`,
 	`[]`, `[1]`, `["12"]`, `[null]`, `[[],[1,[2]]]`, `["a","b","a",null,0,-0,"😀"]`, `[1,2,3]`, `[{"a":1}]`,
 	`{}`, `{"a":1}`, `{"a":1,"a":"last"}`, `{"\u0061":"escaped","b":{"c":[1,{"d":null}]}}`, `{"length":3,"0":"zero","match":1}`,
 	`{"value":5,"owner":"a","list":["a","b"],"a":{"b":{"c":1}}}`, `{"value":"12","owner":null,"list":"abc","a":[{"b":2}]}`, `{"toString":1}`, `{"valueOf":1,"value":-0}`,
@@ -358,7 +358,12 @@ func (g *generator) any() string {
 		return g.path()
 	case 6, 7, 8:
 		return fmt.Sprintf("(%s %s %s)", g.any(), g.oneOf("===", "!==", "==", "!=", "==", "==="), g.any())
-	case 9, 10:
+	case 9:
+		if g.IntN(2) == 0 {
+			return fmt.Sprintf("(typeof (%s) %s %s)", g.any(), g.oneOf("===", "!=="), g.oneOf("'string'", "'object'", "'number'", "'undefined'", "'boolean'", "'x'"))
+		}
+		return fmt.Sprintf("(%s < %s)", g.any(), g.oneOf("0", "1", "12", "0.5", "NaN"))
+	case 10:
 		return fmt.Sprintf("(%s %s (%s))", g.any(), g.oneOf("<", ">", "<=", ">="), g.arithmetic())
 	case 11, 12, 13:
 		return fmt.Sprintf("(%s %s %s)", g.any(), g.oneOf("&&", "||", "&&", "||", "??"), g.any())
@@ -369,6 +374,9 @@ func (g *generator) any() string {
 	case 16, 17:
 		return g.arithmetic()
 	case 18, 19:
+		if g.IntN(5) == 0 {
+			return "(" + g.any() + ").length"
+		}
 		return g.method()
 	case 20:
 		return "`" + g.oneOf("", "a", "ü", `\ud83d`) + "${" + g.any() + "}" + g.oneOf("", "b", `\ude00`) + "`"

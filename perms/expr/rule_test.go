@@ -79,6 +79,10 @@ func TestValues(t *testing.T) {
 		// Logic.
 		{"'' || 'x'", `"x"`}, {"0 && 1", "0"}, {"0 ?? 1", "0"}, {"null ?? 1", "1"}, {"data.n ? 'y' : 'n'", `"y"`}, {"!data.e", "true"}, {"!!data.list", "true"}, {"![]", "false"}, {"1 && 2 || 3", "2"},
 		{"typeof undefined", `"undefined"`}, {"typeof null", `"object"`}, {"typeof data.list", `"object"`}, {"typeof data.n", `"number"`}, {"typeof (data.s)", `"string"`}, {"typeof !1", `"boolean"`},
+		{"typeof data.list === 'object'", "true"}, {"typeof data.nil === 'object'", "true"}, {"typeof data.n !== 'number'", "false"}, {"typeof data?.nil?.x === 'undefined'", "true"},
+		{"typeof data.n === 'anything'", "false"}, {"typeof user === 'object'", "true"}, {"typeof ({}) === 'object'", "true"}, {"typeof !data.n === 'boolean'", "true"}, {"typeof data.s === 's' + 'tring'", "true"},
+		{"data.n < 6", "true"}, {"data.n < 5", "false"}, {"data.s < 13", "true"}, {"data.e < 1", "true"}, {"data.missing < 1", "false"}, {"data.nil < 1", "true"}, {"data.list < 1", "false"}, {"data.big < 1", "false"},
+		{"'12345678ü'.length", "9"}, {"'12345678😀x'.length", "11"}, {"data.pair.length", "2"}, {"data.half.length", "1"}, {"data.z1100.length < 1101", "true"}, {"data.list.length", "4"}, {"data.n.length", "undefined"},
 		// Methods.
 		{"'abc'.startsWith('b', 1)", "true"}, {"'abc'.endsWith('b', 2)", "true"}, {"'abc'.endsWith('c', undefined)", "true"}, {"'abc'.endsWith('c', null)", "false"}, {"'abc'.includes('')", "true"}, {"'abc'.includes('a', -5)", "true"}, {"'abc'.includes('a', NaN)", "true"}, {"'abc'.indexOf('c', 9)", "-1"}, {"'abc'.indexOf('', 9)", "3"},
 		{"'undefined'.includes()", "true"}, {"'1null'.includes(null)", "true"}, {"'a1'.indexOf(1)", "1"}, {"'abcabc'.indexOf('a', 1)", "3"}, {"'a'['startsWith']('a')", "true"}, {"'abc'.indexOf('a', '\\u00a03')", "-1"},

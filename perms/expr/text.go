@@ -1,8 +1,11 @@
 package expr
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 
 	"golang.org/x/text/cases"
 	"golang.org/x/text/language"
@@ -42,8 +45,8 @@ func isASCII(s string) bool {
 
 // length is how many units s has.
 func length(s string) int {
-	n := 0
-	for i := 0; i < len(s); {
+	n := ascii(s) // most text is nothing else
+	for i := n; i < len(s); {
 		size, units := step(s, i)
 		i, n = i+size, n+units
 	}
@@ -291,4 +294,19 @@ func mapCase(s string, c cases.Caser) string {
 		}
 	}
 	return b.String()
+}
+
+// ascii is how many bytes s begins with that are characters of one byte.
+func ascii(s string) int {
+	const tops = 0x8080808080808080
+	b, i := unsafe.Slice(unsafe.StringData(s), len(s)), 0
+	for ; i+8 <= len(b); i += 8 {
+		if m := binary.LittleEndian.Uint64(b[i:]) & tops; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+	}
+	for i < len(b) && b[i] < utf8.RuneSelf {
+		i++
+	}
+	return i
 }

@@ -29,6 +29,7 @@ const (
 	kindObject // an object that the rule made
 	kindUser   // the variable user
 	kindSkip   // inside an optional chain: the rest of it is skipped
+	allKinds   // how many there are
 )
 
 // composite is what a rule's own arrays and objects hold. It does not change.
@@ -94,6 +95,16 @@ func (v value) typeOf() string {
 		return "string"
 	}
 	return "object"
+}
+
+// kindsOf are the kinds whose typeof is name, as bits.
+func kindsOf(name string) (kinds uint) {
+	for k := range allKinds {
+		if (value{kind: k}).typeOf() == name {
+			kinds |= 1 << k
+		}
+	}
+	return kinds
 }
 
 // describe says what v is, for people, without its content.
