@@ -229,7 +229,7 @@ BENCH ?=
 .PHONY: bench
 bench: build ## Measure a node and a cluster in every scenario: a table, tmp/bench.json and tmp/bench.html
 	@mkdir -p tmp
-	bin/hadal bench --json tmp/bench.json --report tmp/bench.html $(BENCH)
+	bin/hadal bench --rounds 2 --json tmp/bench.json --report tmp/bench.html $(BENCH)
 
 # PEERS are what bench-peers measures, in rounds in which the servers take turns.
 PEERS ?= --scenario idle,fanout,pairs,record-write,record-write-ack,record-hot,rpc,permissions --time 3s --rounds 3
