@@ -73,11 +73,11 @@ func (w *wire) Read(p []byte) (n int, err error) {
 			w.heard(r.to - r.from)
 			r.from = 0 // before it stands what was half
 		}
-		if !r.trusted {
-			w.trust()
-		}
 		if r.rest == 0 {
 			w.take()
+		}
+		if !r.trusted {
+			w.trust() // a message that was taken may have waited for the login
 		}
 		if r.rest > 0 && r.buf != nil {
 			n = copy(p[:min(int64(len(p)), r.rest)], r.buf[r.from:r.to])

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -316,5 +317,25 @@ func TestHalfAHeaderHoldsNoBuffer(t *testing.T) {
 		}
 		nc.free(t)
 		s.removed(c)
+	}
+}
+
+// A client that does not wait may send all of it in one piece.
+func TestALargeMessageBehindAnotherBehindTheLoginIsTaken(t *testing.T) {
+	got := make(chan int, 2)
+	ts := serve(t, testConfig(), anybody, &funcReceiver{receive: func(_ *Conn, m *protocol.Message) { got <- len(m.Data) }})
+	c := ts.rawDial(t)
+	large := `"` + strings.Repeat("x", 2*maxLoginMessage) + `"`
+	var stream []byte
+	for _, m := range []*protocol.Message{challenge(), request(`{}`), emit("a", "1"), emit("a", large)} {
+		stream = append(stream, clientFrame(websocket.BinaryMessage, protocol.Append(nil, m))...)
+	}
+	c.write([]byte(upgradeRequest("/deepstream")))
+	c.upgraded()
+	c.write(stream)
+	for _, want := range []int{1, len(large)} {
+		if n := await(t, "message", got); n != want {
+			t.Errorf("a message of %d bytes, want %d", n, want)
+		}
 	}
 }
