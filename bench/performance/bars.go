@@ -64,6 +64,17 @@ func versus(scenario, text string, must, aim, theirs float64) bar {
 	}}
 }
 
+// punctual is a bar for the part of a peer's p99 that ours may be, at a rate that both keep.
+func punctual(scenario, text string) bar {
+	return bar{text + ", p99, part of the peer's in the same run", "", 1, 0, func(_, peers results) float64 {
+		p := peers.median(scenario, peer, bench.P99)
+		if p == 0 {
+			return 0
+		}
+		return peers.median(scenario, ours, bench.P99) / p
+	}}
+}
+
 // bars are all that must hold. What binds is the ratio in the same run; the microseconds are
 // those of one machine and say how large things are.
 var bars = []bar{
@@ -106,6 +117,7 @@ var bars = []bar{
 	versus("pairs/1", "500 pairs, 1 in flight", 14, 10, 16), versus("pairs/4", "500 pairs, 4 in flight", 1, 0, 1),
 	versus("record-write", "record write (the peer's in memory, ours on disk)", 12, 8, 18.6), versus("record-write-ack", "record write with ack (the same)", 14, 9, 29.5),
 	versus("record-hot", "hot record", 3, 2, 7.9), versus("rpc", "rpc", 16, 10, 35.5), versus("idle", "login", 100, 60, 144),
+	punctual("fanout/1000-paced", "event 1→1000 at 20 a second"), punctual("pairs/paced", "500 pairs at 10 000 a second in all, less than half of what the peer can"),
 }
 
 // verdict is a bar, and whether it holds.
