@@ -84,6 +84,8 @@ test: ## All tests: lint, unit and race, short fuzz, crashes, the JS client, a b
 .PHONY: test-long
 test-long: ## What takes longer: much fuzzing, many crash rounds, everything repeated
 	@$(MAKE) --no-print-directory deps lint
+	$(call section,Builds for other systems)
+	for os in darwin freebsd windows; do GOOS=$$os $(GO) build -o /dev/null ./cmd/hadal || exit 1; done
 	$(call section,Unit tests three times over)
 	HADAL_CHAOS_SEEDS=30 $(GO) test -race -count=3 -timeout 60m ./...
 	@$(MAKE) --no-print-directory test-replicas test-deploy chaos

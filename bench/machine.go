@@ -30,9 +30,7 @@ func thisMachine() Machine {
 	if err != nil {
 		return m // not Linux
 	}
-	if cpus, err := fs.CPUInfo(); err == nil && len(cpus) > 0 {
-		m.CPU = strings.Join(strings.Fields(cpus[0].ModelName), " ")
-	}
+	m.CPU = cpuModel(fs)
 	if mem, err := fs.Meminfo(); err == nil && mem.MemTotalBytes != nil {
 		m.Memory = int64(*mem.MemTotalBytes)
 	}

@@ -1,9 +1,21 @@
 package bench
 
 import (
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
+
+// cpuModel is what the processors call themselves.
+func cpuModel(fs procfs.FS) string {
+	cpus, err := fs.CPUInfo()
+	if err != nil || len(cpus) == 0 {
+		return ""
+	}
+	return strings.Join(strings.Fields(cpus[0].ModelName), " ")
+}
 
 // nap sleeps in the kernel, which is more exact than the runtime's timers. It may end early.
 func nap(d time.Duration) {

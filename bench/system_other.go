@@ -2,7 +2,14 @@
 
 package bench
 
-import "time"
+import (
+	"time"
+
+	"github.com/prometheus/procfs"
+)
+
+// cpuModel is not known here.
+func cpuModel(procfs.FS) string { return "" }
 
 // nap sleeps for about so long.
 func nap(d time.Duration) { time.Sleep(d) }
