@@ -10,13 +10,14 @@ import (
 // starts with a small stack, and to copy that two or three times as it grows is a
 // twentieth of what a login costs.
 type crew struct {
-	tasks   chan func()
+	tasks   chan func()  // nil ends who takes it
 	resting atomic.Int32 // goroutines that wait for a task
+	spare   atomic.Int32 // the fewest that did since thin was called, about
 	running sync.WaitGroup
 	stopped <-chan struct{}
 }
 
-// crewRests is how many goroutines stay although there is no task for them.
+// crewRests is how many goroutines stay, until the next thin, although there is no task for them.
 const crewRests = 64
 
 func newCrew(stopped <-chan struct{}) *crew {
@@ -43,11 +44,27 @@ func (c *crew) work(task func()) {
 		}
 		select {
 		case task = <-c.tasks:
-			c.resting.Add(-1)
+			if n := c.resting.Add(-1); n < c.spare.Load() {
+				c.spare.Store(n)
+			}
+			if task == nil {
+				return
+			}
 		case <-c.stopped:
 			return
 		}
 	}
+}
+
+// thin ends the goroutines that had no task since it was called last. One caller at a time.
+func (c *crew) thin() {
+	for range c.spare.Load() {
+		select {
+		case c.tasks <- nil:
+		default: // they have tasks now
+		}
+	}
+	c.spare.Store(c.resting.Load())
 }
 
 // wait returns when all tasks have ended, once stopped is closed.

@@ -34,6 +34,25 @@ func TestACrewRunsEachTaskAtOnceAndKeepsFewGoroutines(t *testing.T) {
 				t.Errorf("round %d: %d goroutines stay, want %d", round, n, crewRests)
 			}
 		}
+		c.thin() // all had tasks
+		if n := c.resting.Load(); n != crewRests {
+			t.Errorf("%d goroutines stay, want all %d that had tasks lately", n, crewRests)
+		}
+		for range 3 {
+			c.do(func() {})
+			synctest.Wait()
+		}
+		c.thin()
+		synctest.Wait()
+		if n := c.resting.Load(); n < 1 || n > 2 {
+			t.Errorf("%d goroutines stay, want the one that had tasks", n)
+		}
+		c.thin()
+		c.thin()
+		synctest.Wait()
+		if n := c.resting.Load(); n != 0 {
+			t.Errorf("%d goroutines stay although there are no tasks", n)
+		}
 		close(stopped)
 		c.wait()
 	})

@@ -444,6 +444,7 @@ func (s *Server) sweepLoop() {
 			s.clock.Add(int64(min(now-last, 2*period)))
 			last = now
 			s.sweep(now, period)
+			s.crew.thin()
 		case <-s.stopped:
 			return
 		}
