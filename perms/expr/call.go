@@ -101,7 +101,7 @@ func (c *compiler) member(left ast.Expression, name string, to int) (node, error
 			}
 			return env.get(v, k, at)
 		}
-	case name == "length":
+	case name == "length": // mostly of text
 		n.run = func(env *Env) (value, *Failure) {
 			v, failure := run(env)
 			switch {

@@ -115,23 +115,23 @@ func (c *compiler) binary(e *ast.BinaryExpression, truth bool) (node, error) {
 			v, failure := of(env)
 			return boolean((kinds>>v.kind&1 == 1) == equal), failure
 		}
-	case e.Operator == token.LESS && r.known && r.result.kind == kindNumber: // a bound
-		with := r.result
-		n.run = func(env *Env) (value, *Failure) {
-			v, failure := left(env)
-			if failure == nil && v.kind == kindNumber {
-				return boolean(v.num < with.num), nil
-			}
-			if failure != nil {
-				return undefined, failure
-			}
-			return op(env, v, with, at)
-		}
 	case strict && r.known:
 		with := r.result
 		n.run = func(env *Env) (value, *Failure) {
 			v, failure := left(env)
 			return boolean(strictEquals(v, with) == equal), failure
+		}
+	case bounds[e.Operator] != nil && r.known && r.result.kind == kindNumber:
+		holds, with := bounds[e.Operator], r.result
+		n.run = func(env *Env) (value, *Failure) {
+			v, failure := left(env)
+			switch {
+			case failure != nil:
+				return undefined, failure
+			case v.kind == kindNumber:
+				return boolean(holds(v.num, with.num)), nil
+			}
+			return op(env, v, with, at)
 		}
 	default:
 		n.run = func(env *Env) (value, *Failure) {

@@ -45,6 +45,15 @@ var operators = map[token.Token]operator{
 	},
 }
 
+// bounds are the operators that compare, for two numbers. A rule holds most values against a
+// number that it names.
+var bounds = map[token.Token]func(a, b float64) bool{
+	token.LESS:             func(a, b float64) bool { return a < b },
+	token.GREATER:          func(a, b float64) bool { return a > b },
+	token.LESS_OR_EQUAL:    func(a, b float64) bool { return a <= b },
+	token.GREATER_OR_EQUAL: func(a, b float64) bool { return a >= b },
+}
+
 func arithmetic(f func(a, b float64) float64) operator {
 	return func(env *Env, a, b value, at spot) (value, *Failure) {
 		x, failure := env.asNumber(a, at)

@@ -362,7 +362,7 @@ func (g *generator) any() string {
 		if g.IntN(2) == 0 {
 			return fmt.Sprintf("(typeof (%s) %s %s)", g.any(), g.oneOf("===", "!=="), g.oneOf("'string'", "'object'", "'number'", "'undefined'", "'boolean'", "'x'"))
 		}
-		return fmt.Sprintf("(%s < %s)", g.any(), g.oneOf("0", "1", "12", "0.5", "NaN"))
+		return fmt.Sprintf("(%s %s %s)", g.any(), g.oneOf("<", ">", "<=", ">="), g.oneOf("0", "1", "12", "0.5", "NaN"))
 	case 10:
 		return fmt.Sprintf("(%s %s (%s))", g.any(), g.oneOf("<", ">", "<=", ">="), g.arithmetic())
 	case 11, 12, 13:

@@ -34,18 +34,26 @@ func step(s string, i int) (size, units int) {
 	return size, units
 }
 
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
+// leadingASCII is how many bytes s begins with that are characters of one byte.
+func leadingASCII(s string) int {
+	const tops = 0x8080808080808080
+	b, i := unsafe.Slice(unsafe.StringData(s), len(s)), 0
+	for ; i+8 <= len(b); i += 8 {
+		if m := binary.LittleEndian.Uint64(b[i:]) & tops; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
 		}
 	}
-	return true
+	for i < len(b) && b[i] < utf8.RuneSelf {
+		i++
+	}
+	return i
 }
+
+func isASCII(s string) bool { return leadingASCII(s) == len(s) }
 
 // length is how many units s has.
 func length(s string) int {
-	n := ascii(s) // most text is nothing else
+	n := leadingASCII(s) // most text is nothing else
 	for i := n; i < len(s); {
 		size, units := step(s, i)
 		i, n = i+size, n+units
@@ -294,19 +302,4 @@ func mapCase(s string, c cases.Caser) string {
 		}
 	}
 	return b.String()
-}
-
-// ascii is how many bytes s begins with that are characters of one byte.
-func ascii(s string) int {
-	const tops = 0x8080808080808080
-	b, i := unsafe.Slice(unsafe.StringData(s), len(s)), 0
-	for ; i+8 <= len(b); i += 8 {
-		if m := binary.LittleEndian.Uint64(b[i:]) & tops; m != 0 {
-			return i + bits.TrailingZeros64(m)/8
-		}
-	}
-	for i < len(b) && b[i] < utf8.RuneSelf {
-		i++
-	}
-	return i
 }
