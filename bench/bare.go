@@ -57,9 +57,7 @@ func BareWriter(ctx context.Context, out io.Writer) error {
 		case err != nil:
 			return err
 		}
-		if conn, err = newBareConn(conn); err != nil {
-			continue // it has gone again
-		}
+		conn = newBareConn(conn)
 		w.serving.Go(func() {
 			w.add(conn)
 			defer w.remove(conn)

@@ -27,15 +27,15 @@ type bareConn struct {
 	writeFn func(fd uintptr) bool // likewise
 }
 
-// newBareConn makes one of what a listener has accepted.
-func newBareConn(conn net.Conn) (net.Conn, error) {
+// newBareConn makes one of what a listener has accepted, if it can.
+func newBareConn(conn net.Conn) net.Conn {
 	t, ok := conn.(*net.TCPConn)
 	if !ok {
-		return conn, nil
+		return conn
 	}
 	raw, err := t.SyscallConn()
 	if err != nil {
-		return nil, err
+		return conn // it is closed, as its reader will see
 	}
 	c := &bareConn{TCPConn: t, raw: raw}
 	c.readFn = func(fd uintptr) bool {
@@ -47,7 +47,7 @@ func newBareConn(conn net.Conn) (net.Conn, error) {
 		c.out = c.out[n:]
 		return true
 	}
-	return c, nil
+	return c
 }
 
 // Read implements net.Conn, for one caller at a time.

@@ -46,6 +46,14 @@ func (r results) over(scenario, base string, m bench.Metric) float64 {
 	return 0
 }
 
+// beside is the part of what another target took that ours did, in the same run; 0: not measured.
+func (r results) beside(scenario, target string, m bench.Metric) float64 {
+	if theirs := r.median(scenario, target, m); theirs > 0 {
+		return r.median(scenario, ours, m) / theirs
+	}
+	return 0
+}
+
 // cpu is a bar for the server CPU of a message.
 func cpu(scenario, text string, must, aim float64) bar {
 	return bar{text + ", server CPU each", "µs", must, aim, func(alone, _ results) float64 { return alone.median(scenario, ours, bench.CPUEach) }}
@@ -55,24 +63,12 @@ func cpu(scenario, text string, must, aim float64) bar {
 // and aim are microseconds beside those that the peer took on the machine where they
 // were set, of which theirs is the middle: so they bind on any machine.
 func versus(scenario, text string, must, aim, theirs float64) bar {
-	return bar{text + ", server CPU, part of the peer's in the same run", "", must / theirs, aim / theirs, func(_, peers results) float64 {
-		p := peers.median(scenario, peer, bench.CPUEach)
-		if p == 0 {
-			return 0
-		}
-		return peers.median(scenario, ours, bench.CPUEach) / p
-	}}
+	return bar{text + ", server CPU, part of the peer's in the same run", "", must / theirs, aim / theirs, func(_, peers results) float64 { return peers.beside(scenario, peer, bench.CPUEach) }}
 }
 
 // punctual is a bar for the part of a peer's p99 that ours may be, at a rate that both keep.
 func punctual(scenario, text string) bar {
-	return bar{text + ", p99, part of the peer's in the same run", "", 1, 0, func(_, peers results) float64 {
-		p := peers.median(scenario, peer, bench.P99)
-		if p == 0 {
-			return 0
-		}
-		return peers.median(scenario, ours, bench.P99) / p
-	}}
+	return bar{text + ", p99, part of the peer's in the same run", "", 1, 0, func(_, peers results) float64 { return peers.beside(scenario, peer, bench.P99) }}
 }
 
 // bars are all that must hold. What binds is the ratio in the same run; the microseconds are
@@ -85,10 +81,7 @@ var bars = []bar{
 	cpu("fanout/1000-paced", "event 1→1000 at 20 a second", 9, 0),
 	{"event 1→1000 at 20 a second, p99", "ms", 15, 0, func(alone, _ results) float64 { return alone.median("fanout/1000-paced", ours, bench.P99) / 1000 }},
 	{"event 1→1000 at 20 a second, server CPU, times the bare writer's", "", 0, 1.1, func(_, peers results) float64 {
-		if b := peers.median("fanout/1000-paced", "bare", bench.CPUEach); b > 0 {
-			return peers.median("fanout/1000-paced", ours, bench.CPUEach) / b
-		}
-		return 0
+		return peers.beside("fanout/1000-paced", "bare", bench.CPUEach)
 	}},
 	cpu("pairs/1", "500 pairs, 1 in flight", 14, 10),
 	cpu("pairs/4", "500 pairs, 4 in flight", 6, 4),
